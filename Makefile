@@ -1,0 +1,43 @@
+# make run    start the example services (ARGS="--once" ends after one job of each)
+# make test   run the tests
+# make check  everything a change must pass
+# make lint   the part of it that reads the code without running it
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+# pip reads the versions from here, for what packages are built with too.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test check lint clean
+.DEFAULT_GOAL := test
+
+# Debian's venv module comes without ensurepip: the system's pip fills the environment from outside.
+$(VENV)/run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --without-pip --clear $(VENV)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[examples]'
+	touch $@
+
+$(VENV)/test: $(VENV)/run
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[examples,tests,check]'
+	touch $@
+
+run: $(VENV)/run
+	$(BIN)/python -m examples $(ARGS)
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-* dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

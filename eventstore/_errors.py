@@ -1,0 +1,63 @@
+"""What can go wrong with a log; every error carries its facts as attributes."""
+
+from __future__ import annotations
+
+
+class EventStoreError(Exception):
+    """Base of all errors of this package."""
+
+
+class VersionConflict(EventStoreError):
+    """Somebody else appended to the stream first."""
+
+    def __init__(self, stream: str, expected: int, actual: int) -> None:
+        super().__init__(f"stream {stream} is at version {actual}, not {expected}")
+        self.stream, self.expected, self.actual = stream, expected, actual
+
+
+class DuplicateEventId(EventStoreError):
+    """An event id is in the log already, but not as part of this append."""
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__(f"event id {event_id} is taken by another append")
+        self.event_id = event_id
+
+
+class Overloaded(EventStoreError):
+    """More appends are waiting than the store accepts; try again after ``retry_after`` seconds."""
+
+    def __init__(self, waiting: int, retry_after: int = 1) -> None:
+        super().__init__(f"{waiting} appends are waiting")
+        self.waiting, self.retry_after = waiting, retry_after
+
+
+class StoreUnavailable(EventStoreError):
+    """The storage refused to read or write."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class StoreClosed(StoreUnavailable):
+    """The store has been closed."""
+
+    def __init__(self) -> None:
+        super().__init__("the event store is closed")
+
+
+class StoreLocked(EventStoreError):
+    """Another process has the store open for writing."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(f"{path} is in use by {holder}; stop it, or use another data directory")
+        self.path, self.pid = path, pid
+
+
+class ChainBroken(EventStoreError):
+    """The log is not what was written."""
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(f"position {position}: {reason}")
+        self.position, self.reason = position, reason

@@ -1,0 +1,179 @@
+"""The read model of jobs: the list, the documents, the queue and past durations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from importlib import resources
+from statistics import median
+from typing import Any
+
+import aiosqlite
+import msgspec
+
+from eventstore import RecordedEvent, from_microseconds, to_microseconds
+from uws.model.events import job_id_of
+from uws.model.job import Job, apply
+from uws.model.phases import STARTED, Phase
+
+_UPSERT = """
+INSERT INTO job (id, service, owner, run_id, phase, created, position, queued, started, ended, destruction,
+                 destroyed, document)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    run_id = excluded.run_id, phase = excluded.phase, queued = excluded.queued, started = excluded.started,
+    ended = excluded.ended, destruction = excluded.destruction, destroyed = excluded.destroyed,
+    document = excluded.document
+"""
+_DOCUMENTS = "SELECT id, document FROM job WHERE id IN (SELECT value FROM json_each(?))"
+_DOCUMENT = "SELECT document FROM job WHERE id = ?"
+_LIST = """
+SELECT id, phase, run_id, owner, created FROM job
+WHERE destroyed IS NULL AND service = :service AND owner IS :owner AND created > :after
+  AND phase IN (SELECT value FROM json_each(:phases))
+ORDER BY created DESC, position DESC LIMIT :last
+"""
+_NEXT_IN_QUEUE = """
+SELECT service, owner, id, min(queued), count(*) FROM job WHERE phase = 'QUEUED' GROUP BY service, owner
+"""
+_RUNNING = "SELECT document FROM job WHERE phase IN (SELECT value FROM json_each(?))"
+_COUNT = "SELECT count(*) FROM job WHERE service = ? AND phase = ?"
+_DURATIONS = """
+SELECT ended - started FROM job WHERE service = ? AND phase = 'COMPLETED' ORDER BY ended DESC LIMIT 100
+"""
+_NEXT_DESTRUCTION = """
+SELECT min(destruction) FROM job WHERE destroyed IS NULL AND phase <> 'ARCHIVED' AND destruction > ?
+"""
+_DUE = """
+SELECT id, service FROM job
+WHERE destroyed IS NULL AND phase <> 'ARCHIVED' AND destruction <= ? ORDER BY destruction LIMIT 1000
+"""
+_KEPT = """
+SELECT id FROM job WHERE id IN (SELECT value FROM json_each(?)) AND destroyed IS NULL AND phase <> 'ARCHIVED'
+"""
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Job)
+
+
+class JobReference(msgspec.Struct, frozen=True):
+    """One entry of a job list."""
+
+    id: str
+    phase: Phase
+    run_id: str | None
+    owner: str | None
+    created: datetime
+
+
+class QueueHead(msgspec.Struct, frozen=True):
+    """The job of one owner that has waited longest in one service's queue, and how many of his wait there."""
+
+    service: str
+    owner: str | None
+    job_id: str
+    queued: datetime
+    waiting: int
+
+
+class JobTables:
+    """How the tables are made from events (a `ReadModel`)."""
+
+    name = "jobs"
+    version = 1
+    schema = resources.files(__package__).joinpath("jobs.sql").read_text()
+
+    async def apply(self, events: Sequence[RecordedEvent], connection: aiosqlite.Connection) -> None:
+        touched = {job_id for event in events if (job_id := job_id_of(event.stream))}
+        rows = await connection.execute_fetchall(_DOCUMENTS, (_json(touched),))
+        jobs: dict[str, Job] = {job_id: _decoder.decode(document) for job_id, document in rows}
+        for event in events:
+            if job_id := job_id_of(event.stream):
+                jobs[job_id] = apply(jobs.get(job_id), event)
+        await connection.executemany(_UPSERT, map(_row, jobs.values()))
+
+
+class JobReadModel:
+    """Questions about jobs. Answers are as fresh as the projector's position.
+
+    ``owner`` is always exact: None stands for the jobs of nobody in particular.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def get(self, job_id: str) -> Job | None:
+        """Return a job, destroyed ones included, or None when there never was one."""
+        rows = await self._fetch(_DOCUMENT, (job_id,))
+        return _decoder.decode(rows[0][0]) if rows else None
+
+    async def references(
+        self, service: str, owner: str | None, *,
+        phases: Iterable[Phase], after: datetime | None = None, last: int | None = None,
+    ) -> list[JobReference]:  # fmt: skip
+        """Return the jobs in any of ``phases`` created later than ``after``, the newest ``last``, newest first."""
+        parameters = {
+            "service": service,
+            "owner": owner,
+            "after": to_microseconds(after) if after else -1,
+            "phases": _json(phases),
+            "last": last if last is not None else -1,
+        }
+        return [
+            JobReference(job_id, Phase(phase), run_id, owner, from_microseconds(created))
+            for job_id, phase, run_id, owner, created in await self._fetch(_LIST, parameters)
+        ]
+
+    async def queue_heads(self) -> list[QueueHead]:
+        """Return who is first in line, for each service and owner."""
+        return [
+            QueueHead(service, owner, job_id, from_microseconds(queued), waiting)
+            for service, owner, job_id, queued, waiting in await self._fetch(_NEXT_IN_QUEUE, ())
+        ]
+
+    async def services(self) -> set[str]:
+        """Return the names of all services that have jobs."""
+        return {service for (service,) in await self._fetch("SELECT DISTINCT service FROM job", ())}
+
+    async def started(self) -> list[Job]:
+        """Return the jobs for which there may be a program running."""
+        return [_decoder.decode(document) for (document,) in await self._fetch(_RUNNING, (_json(STARTED),))]
+
+    async def count(self, service: str, phase: Phase) -> int:
+        return int((await self._fetch(_COUNT, (service, phase)))[0][0])
+
+    async def usual_duration(self, service: str) -> float | None:
+        """Return the median run time in seconds of the last hundred jobs that COMPLETED, None without any."""
+        durations = [duration for (duration,) in await self._fetch(_DURATIONS, (service,))]
+        return median(durations) / 1e6 if durations else None
+
+    async def next_destruction(self, after: datetime) -> datetime | None:
+        """Return the earliest destruction time of any job of any service that is later than ``after``."""
+        ((time,),) = await self._fetch(_NEXT_DESTRUCTION, (to_microseconds(after),))
+        return from_microseconds(time) if time is not None else None
+
+    async def due(self, now: datetime) -> list[tuple[str, str]]:
+        """Return id and service of jobs, at most a thousand, whose destruction time is not after ``now``."""
+        return [(job_id, service) for job_id, service in await self._fetch(_DUE, (to_microseconds(now),))]
+
+    async def kept(self, job_ids: Iterable[str]) -> set[str]:
+        """Return those of ``job_ids`` whose files are still wanted."""
+        return {job_id for (job_id,) in await self._fetch(_KEPT, (_json(job_ids),))}
+
+    async def _fetch(self, sql: str, parameters: Any) -> list[Any]:
+        return list(await self._connection.execute_fetchall(sql, parameters))
+
+
+def _row(job: Job) -> tuple[Any, ...]:
+    times = (job.created, job.queued, job.started, job.ended, job.destruction, job.destroyed)
+    created, queued, started, ended, destruction, destroyed = (
+        to_microseconds(time) if time is not None else None for time in times
+    )
+    return (
+        job.id, job.service, job.owner, job.run_id, job.phase, created, job.position,
+        queued, started, ended, destruction, destroyed, _encoder.encode(job),
+    )  # fmt: skip
+
+
+def _json(values: Iterable[str]) -> str:
+    return msgspec.json.encode(list(values)).decode()

@@ -1,0 +1,173 @@
+"""The projector: follows the log and keeps the read models in ``projections.db``.
+
+The file holds nothing that is not in the log; it may be deleted whenever the server is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import aiosqlite
+
+from eventstore import EventStore, RecordedEvent, StoreUnavailable
+
+_CHECKPOINTS = """
+CREATE TABLE IF NOT EXISTS checkpoint (name TEXT PRIMARY KEY, version INTEGER NOT NULL, position INTEGER NOT NULL)
+"""
+_READ_CHECKPOINT = "SELECT version, position FROM checkpoint WHERE name = ?"
+_SET_CHECKPOINT = """
+INSERT INTO checkpoint (name, version, position) VALUES (?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET version = excluded.version, position = excluded.position
+"""
+
+
+class ReadModel(Protocol):
+    """Tables folded from events. A changed ``version`` makes them anew from the whole log."""
+
+    name: str
+    version: int
+    schema: str
+    """SQL that drops what there is and creates the tables, empty."""
+
+    async def apply(self, events: Sequence[RecordedEvent], connection: aiosqlite.Connection) -> None:
+        """Fold ``events`` into the tables, within the caller's transaction."""
+        ...
+
+
+class Behind(StoreUnavailable):
+    """The read models have not reached the asked-for position in time."""
+
+
+class Projector:
+    """Folds events into read models, rows and checkpoint in one transaction. Make one with `open`."""
+
+    def __init__(
+        self, store: EventStore, writer: aiosqlite.Connection, reader: aiosqlite.Connection,
+        models: Sequence[ReadModel], position: int,
+    ) -> None:  # fmt: skip
+        self._store, self._writer, self._models = store, writer, models
+        self.reader = reader
+        """A connection for queries; it sees whole batches only."""
+        self.position = position
+        """All events up to this one are in the read models."""
+        self._failure: BaseException | None = None
+        self._advanced = asyncio.Event()
+        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._folding: asyncio.Future[None] | None = None
+        self._task = asyncio.create_task(self._follow(), name="projector")
+
+    @classmethod
+    async def open(cls, path: Path, store: EventStore, models: Sequence[ReadModel]) -> Projector:
+        """Open or create the read models' file and begin to follow the log.
+
+        Raises `StoreUnavailable` when the file cannot be used; deleting it is then safe.
+        """
+        opened: list[aiosqlite.Connection] = []
+        try:
+            writer = await aiosqlite.connect(path, isolation_level=None)
+            opened.append(writer)
+            await writer.execute("PRAGMA journal_mode = WAL")
+            # Lost rows come back from the log, so a commit need not wait for the disk.
+            await writer.execute("PRAGMA synchronous = NORMAL")
+            position = await _prepare(writer, models, (await store.head()).position)
+            reader = await aiosqlite.connect(path, isolation_level=None)
+            opened.append(reader)
+            await reader.execute("PRAGMA wal_autocheckpoint = 0")
+            await reader.execute("PRAGMA query_only = ON")
+        except sqlite3.Error as error:
+            for connection in opened:
+                await connection.close()
+            raise StoreUnavailable(f"{path}: {error}; it may be deleted, the log rebuilds it") from error
+        return cls(store, writer, reader, models, position)
+
+    async def caught_up(self, timeout: float = 10.0) -> None:
+        """Wait until everything that is in the log now is in the read models.
+
+        Raises `Behind` after ``timeout`` seconds, or when a read model has failed.
+        """
+        await self.reached((await self._store.head()).position, timeout)
+
+    async def reached(self, position: int, timeout: float = 10.0) -> None:
+        """Wait until the events up to ``position`` are in the read models. Raises `Behind`."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self.position < position:
+                    if self._failure:
+                        raise Behind(f"the read models stopped at position {self.position}: {self._failure}")
+                    await self._advanced.wait()
+        except TimeoutError:
+            raise Behind(f"the read models are at position {self.position} of {position}") from None
+
+    @contextmanager
+    def watch(self, stream: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set each time ``stream`` has grown and the read models show it."""
+        watcher = asyncio.Event()
+        self._watchers[stream].add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers[stream].discard(watcher)
+            if not self._watchers[stream]:
+                del self._watchers[stream]
+
+    async def close(self) -> None:
+        """Stop following and close the file. The store must still be open."""
+        self._task.cancel()
+        await asyncio.wait([self._task, *([self._folding] if self._folding else [])])
+        await self.reader.close()
+        await self._writer.close()
+
+    async def _follow(self) -> None:
+        try:
+            async for batch in self._store.subscribe(after=self.position):
+                # A transaction that is cancelled half-way through aiosqlite's thread may stay open: `close`
+                # cancels this task, but lets the batch end.
+                self._folding = asyncio.ensure_future(self._fold(batch))
+                await asyncio.shield(self._folding)
+        except Exception as error:  # the log goes on; readers are told
+            self._failure = error
+            self._advance()
+
+    async def _fold(self, batch: Sequence[RecordedEvent]) -> None:
+        position = batch[-1].position
+        await self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            for model in self._models:
+                await model.apply(batch, self._writer)
+            await self._writer.executemany(
+                _SET_CHECKPOINT, [(model.name, model.version, position) for model in self._models]
+            )
+        except BaseException:
+            await self._writer.execute("ROLLBACK")
+            raise
+        await self._writer.execute("COMMIT")
+        self.position = position
+        self._advance()
+        for stream in {event.stream for event in batch}:
+            for watcher in self._watchers.get(stream, ()):
+                watcher.set()
+
+    def _advance(self) -> None:
+        self._advanced.set()
+        self._advanced = asyncio.Event()
+
+
+async def _prepare(writer: aiosqlite.Connection, models: Sequence[ReadModel], head: int) -> int:
+    """Create what is missing or outdated, and return the position from which all models are folded on."""
+    await writer.execute(_CHECKPOINTS)
+    positions: set[int] = set()
+    for model in models:
+        rows = list(await writer.execute_fetchall(_READ_CHECKPOINT, (model.name,)))
+        positions.add(rows[0][1] if rows and rows[0][0] == model.version else 0)
+    if len(positions) == 1 and 0 < (position := positions.pop()) <= head:
+        return position
+    for model in models:
+        await writer.executescript(model.schema)
+        await writer.execute(_SET_CHECKPOINT, (model.name, model.version, 0))
+    return 0

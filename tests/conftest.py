@@ -1,0 +1,56 @@
+"""Fixtures for all rooms, and the check that a test leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.harness import ManualClock
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a process, or a descriptor of a file, a socket or a directory."""
+    before = _descriptors()
+    yield
+    assert _children() == [], "a process is left"
+    left = {fd: target for fd, target in _descriptors().items() if fd not in before}
+    assert not left, f"left open: {left}"
+
+
+@pytest.fixture(autouse=True)
+async def no_task_stays_behind() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"tasks are left: {left}"
+
+
+def _children() -> list[str]:
+    """Return the command lines of this process's children."""
+    found = []
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            continue
+        # Event loops and threads keep these for the whole run.
+        if not target.startswith(("anon_inode:", "pipe:", "/dev/", "/proc/")):
+            found[fd] = target
+    return found

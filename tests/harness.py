@@ -1,0 +1,216 @@
+"""What tests run against: a real server in this process, with a clock that tests move by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from lxml import etree
+
+from uws import Authenticator, Node, Service, make_application, run_node
+from uws.clock import Clock
+from uws.model import NotAuthenticated
+
+SHARED = Path(__file__).parents[2] / "shared"
+"""Schemas and real data that lie beside the checkout, where they do."""
+NAMESPACES = {
+    "uws": "http://www.ivoa.net/xml/UWS/v1.0",
+    "xlink": "http://www.w3.org/1999/xlink",
+    "xsi": "http://www.w3.org/2001/XMLSchema-instance",
+}
+NIL = f"{{{NAMESPACES['xsi']}}}nil"
+HREF = f"{{{NAMESPACES['xlink']}}}href"
+
+
+class ManualClock:
+    """A clock that stands still until `advance` moves it."""
+
+    def __init__(self, now: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._now = now
+        self._sleepers: list[tuple[datetime, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+        self._slept = asyncio.Event()
+
+    def now(self) -> datetime:
+        return self._now
+
+    async def sleep_until(self, time: datetime) -> None:
+        if time > self._now:
+            future = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._sleepers, (time, next(self._order), future))
+            self._slept.set()
+            await future
+
+    async def until_sleeping_for(self, time: datetime) -> None:
+        """Return when somebody sleeps until exactly ``time``."""
+        while not any(wake == time and not future.done() for wake, _, future in self._sleepers):
+            self._slept.clear()
+            await self._slept.wait()
+
+    def advance(self, **span: float) -> None:
+        """Move on by a `timedelta` (``seconds=…``) and wake those whose time has come."""
+        self._now += timedelta(**span)
+        while self._sleepers and self._sleepers[0][0] <= self._now:
+            future = heapq.heappop(self._sleepers)[2]
+            if not future.done():
+                future.set_result(None)
+
+
+class BasicUsers:
+    """HTTP Basic with any password but ``wrong``: enough to have owners."""
+
+    challenge = 'Basic realm="uws"'
+
+    async def identify(self, request: web.Request) -> str | None:
+        header = request.headers.get("Authorization")
+        if header is None:
+            return None
+        auth = aiohttp.BasicAuth.decode(header)
+        if auth.password == "wrong":
+            raise NotAuthenticated("user or password is wrong")
+        return auth.login
+
+
+@dataclass
+class Answer:
+    """An HTTP answer, read to its end."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def xml(self) -> etree._Element:
+        return etree.fromstring(self.body)
+
+    @property
+    def location(self) -> str:
+        return str(self.headers["Location"])
+
+
+class Site:
+    """A client of a running server; no redirect is followed."""
+
+    def __init__(self, node: Node, url: str, session: aiohttp.ClientSession, app: web.Application) -> None:
+        self.node, self.url, self.session, self.app = node, url, session, app
+
+    @property
+    def data(self) -> Path:
+        """The directory below which all jobs are."""
+        return self.node.backend.files.of("x").root.parent
+
+    def list_url(self, service: str) -> str:
+        return f"{self.url}/{service}/async"
+
+    async def request(self, method: str, url: str, **options: Any) -> Answer:
+        if user := options.pop("user", None):
+            options["auth"] = aiohttp.BasicAuth(user, "secret")
+        url = url if url.startswith("http") else self.url + url
+        async with self.session.request(method, url, allow_redirects=False, **options) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def get(self, url: str, **options: Any) -> Answer:
+        return await self.request("GET", url, **options)
+
+    async def post(self, url: str, data: Any = None, **options: Any) -> Answer:
+        return await self.request("POST", url, data=data, **options)
+
+    async def create(self, service: str, *, user: str | None = None, **parameters: Any) -> str:
+        """Create a job and return its URL. A list gives several values; bytes are sent as a file."""
+        form = aiohttp.FormData()
+        for name, value in parameters.items():
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, bytes):
+                    form.add_field(name, item, filename=name)
+                else:
+                    form.add_field(name, str(item))
+        answer = await self.post(self.list_url(service), form, user=user)
+        assert answer.status == 303, answer.text
+        return answer.location
+
+    async def run(self, service: str, **parameters: Any) -> str:
+        """Create a job that is queued at once, and return its URL."""
+        return await self.create(service, PHASE="RUN", **parameters)
+
+    async def document(self, job: str, **options: Any) -> etree._Element:
+        answer = await self.get(job, **options)
+        assert answer.status == 200, answer.text
+        return answer.xml
+
+    async def phase(self, job: str, **options: Any) -> str:
+        return (await self.get(f"{job}/phase", **options)).text
+
+    async def ended(self, job: str, **options: Any) -> etree._Element:
+        """Wait until the job has ended, and return its document."""
+        while True:
+            document = await self.document(f"{job}?WAIT=30", **options)
+            if text(document, "phase") not in ("PENDING", "QUEUED", "EXECUTING"):
+                return document
+
+    async def executing(self, job: str, **options: Any) -> etree._Element:
+        """Wait until the job executes or has ended, and return its document."""
+        document = await self.document(f"{job}?WAIT=30&PHASE=QUEUED", **options)
+        while text(document, "phase") == "QUEUED":
+            document = await self.document(f"{job}?WAIT=30&PHASE=QUEUED", **options)
+        return document
+
+
+def text(document: etree._Element, name: str) -> str | None:
+    """Return the text of the first such UWS element: "" when it is empty, None when there is none or it is nil."""
+    element = document.find(f".//uws:{name}", NAMESPACES)
+    if element is None or element.get(NIL) == "true":
+        return None
+    return element.text or ""
+
+
+def job_id(url: str) -> str:
+    return url.rpartition("/async/")[2].partition("/")[0]
+
+
+@asynccontextmanager
+async def running(
+    data: Path,
+    *services: Service,
+    clock: Clock | None = None,
+    grace: float = 2.0,
+    base_url: str | None = None,
+    authenticator: Authenticator | None = None,
+    mount: str | None = None,
+    upload_hosts: Iterable[str] = (),
+    longest_wait: float = 30.0,
+) -> AsyncIterator[Site]:
+    """Serve ``services`` on a free port of the loopback interface."""
+    async with run_node(data, services, clock=clock, grace=grace) as node:
+        app = make_application(
+            node.services,
+            base_url=base_url,
+            authenticator=authenticator,
+            upload_hosts=upload_hosts,
+            longest_wait=longest_wait,
+        )
+        outer = app
+        if mount:
+            outer = web.Application()
+            outer.add_subapp(mount, app)
+        runner = web.AppRunner(outer, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}{mount or ''}"
+            async with aiohttp.ClientSession() as session:
+                yield Site(node, url, session, app)
+        finally:
+            await runner.cleanup()

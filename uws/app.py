@@ -1,0 +1,152 @@
+"""The one place where the parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+from eventstore import EventStore, Metadata, SQLiteEventStore
+from projections import JobReadModel, JobTables, Projector
+
+from uws.clock import Clock, SystemClock
+from uws.config import Settings
+from uws.execution import Destruction, Scheduler
+from uws.files import Files
+from uws.jobs import SERVER, Backend, UserUWS, make_uws_for_service
+from uws.model import Service
+from uws.model.events import SCHEMA, ServiceDeclared, encode
+from uws.web import Authenticator, make_application
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A running server without its HTTP side: jobs are taken, run and destroyed."""
+
+    backend: Backend
+    services: tuple[UserUWS, ...]
+
+
+@asynccontextmanager
+async def run_node(
+    data: Path,
+    services: Iterable[Service],
+    *,
+    base_url: str = "http://127.0.0.1:8080",
+    grace: float = 10.0,
+    clock: Clock | None = None,
+) -> AsyncIterator[Node]:
+    """Open the data directory, settle what an earlier server left, and run jobs until the context is left.
+
+    Leaving stops running programs (SIGTERM, SIGKILL after ``grace`` seconds), records their jobs as ERROR
+    and closes the log. Raises `eventstore.StoreLocked` when another server has the directory,
+    `eventstore.StoreUnavailable` and `OSError` when it cannot be used.
+    """
+    clock = clock or SystemClock()
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        store = await SQLiteEventStore.open(data / "events.db", now=clock.now)
+        stack.push_async_callback(store.close)
+        files = Files(data)
+        files.prepare()
+        projector = await Projector.open(data / "projections.db", store, [JobTables()])
+        stack.push_async_callback(projector.close)
+        backend = Backend(store, projector, JobReadModel(projector.reader), files, clock)
+        offered = tuple(services)
+        for service in offered:
+            await _declare(store, service)
+        uwses = {service.name: make_uws_for_service(service, backend, base_url) for service in offered}
+        await projector.caught_up(timeout=3600)
+        retired = {
+            name: make_uws_for_service(last, backend, base_url)
+            for name in await backend.jobs.services() - uwses.keys()
+            if (last := await _last_declaration(store, name))
+        }
+        scheduler = Scheduler(backend, {**retired, **uwses}, grace=grace)
+        await scheduler.start()
+        stack.push_async_callback(scheduler.close)
+        destruction = Destruction(backend, {**retired, **uwses})
+        await destruction.start()
+        stack.push_async_callback(destruction.close)
+        yield Node(backend, tuple(uwses.values()))
+
+
+async def serve(
+    settings: Settings,
+    *,
+    authenticator: Authenticator | None = None,
+    clock: Clock | None = None,
+    ready: Callable[[str], None] = lambda url: log.info("serving on %s", url),
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve until SIGTERM, SIGINT or ``stop``; ``ready`` is called with the URL once requests are answered.
+
+    Then no new requests are taken, waiting ones are answered, programs are stopped and the log is closed.
+    Raises `OSError` when the port is taken, and what `run_node` raises.
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    host, port = settings.server.host, settings.server.port
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(
+            run_node(
+                settings.data,
+                settings.services,
+                base_url=settings.server.base_url or f"http://{host}:{port}",
+                grace=settings.server.grace,
+                clock=clock,
+            )
+        )
+        app = make_application(
+            node.services,
+            base_url=settings.server.base_url,
+            authenticator=authenticator,
+            upload_hosts=settings.uploads.allow_hosts,
+            longest_wait=settings.server.longest_wait,
+        )
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, host, port).start()
+        bound = runner.addresses[0]
+        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        ready(f"http://{name}:{bound[1]}")
+        await stop.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+
+
+async def _declare(store: EventStore, service: Service) -> None:
+    """Put the declaration on record unless it is the last one there."""
+    stream = f"service/{service.name}"
+    recorded = await store.read_stream(stream)
+    if recorded and msgspec.json.decode(recorded[-1].data, type=ServiceDeclared).digest == service.digest:
+        return
+    event = ServiceDeclared(
+        service=service.name, digest=service.digest, declaration=service.canonical.decode()
+    )
+    metadata = Metadata(actor=SERVER.user, schema=SCHEMA)
+    await store.append(stream, [encode(event, metadata)], expected=recorded[-1].version if recorded else 0)
+
+
+async def _last_declaration(store: EventStore, name: str) -> Service | None:
+    """Return a service as it was last offered, for the jobs it has left; None when it cannot be read."""
+    recorded = await store.read_stream(f"service/{name}")
+    if not recorded:
+        return None
+    event = msgspec.json.decode(recorded[-1].data, type=ServiceDeclared)
+    try:
+        return msgspec.json.decode(event.declaration, type=Service)
+    except Exception:
+        log.exception("the last declaration of service %s cannot be read", name)
+        return None

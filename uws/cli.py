@@ -1,0 +1,165 @@
+"""The ``uwsd`` command."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+import uvloop
+from eventstore import EventStoreError
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from uws.app import serve as run_server
+from uws.config import Settings, load
+from uws.model import DeclarationError, FileParameter, Service
+from uws.model.units import format_duration, format_size
+
+USAGE = 2
+"""The exit status for a wrong declaration or option."""
+
+app = typer.Typer(
+    help="An IVOA Universal Worker Service for programs that you declare.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+out, err = Console(), Console(stderr=True)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in TOML.")]
+
+
+@app.command()
+def check(file: File = Path("uwsd.toml")) -> None:
+    """Read a declaration and print its services, or every mistake with its place."""
+    with _reported():
+        settings = load(file)
+    for service in settings.services:
+        _print_service(service)
+    server = settings.server
+    out.print(
+        f"[green]{file} is right[/]: {len(settings.services)} service(s) on "
+        f"{server.base_url or f'http://{server.host}:{server.port}'}, data in {settings.data}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def serve(
+    file: File = Path("uwsd.toml"),
+    host: Annotated[str | None, typer.Option(help="Listen on this address.")] = None,
+    port: Annotated[int | None, typer.Option(help="Listen on this port; 0 picks a free one.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Keep the log and the jobs in this directory.")] = None,
+) -> None:
+    """Offer the declared services until SIGTERM or Ctrl-C. Options win over the file."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)]
+    )
+    with _reported():
+        settings = with_options(load(file), host=host, port=port, data=data)
+        with explained(settings):
+            uvloop.run(run_server(settings, ready=lambda url: out.print(f"serving on {url}", soft_wrap=True)))
+
+
+def with_options(
+    settings: Settings, *, host: str | None = None, port: int | None = None, data: Path | None = None
+) -> Settings:
+    """Return ``settings`` with what was given on the command line. Raises `DeclarationError`."""
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    try:
+        server = msgspec.structs.replace(settings.server, **given)
+    except ValueError as error:
+        raise DeclarationError([f"--{error}"]) from None
+    return msgspec.structs.replace(settings, server=server, data=data or settings.data)
+
+
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """Say in words why a server could not be started. Raises `DeclarationError`."""
+    server = settings.server
+    try:
+        yield
+    except EventStoreError as error:
+        raise DeclarationError([str(error)]) from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        if error.filename:
+            raise DeclarationError([f"{error.filename}: {reason}"]) from None
+        raise DeclarationError(
+            [f"cannot listen on {server.host} port {server.port}: {reason}; choose another with --port"]
+        ) from None
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Print mistakes, one a line, and end with status 2."""
+    try:
+        yield
+    except DeclarationError as error:
+        for problem in error.problems:
+            err.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(USAGE) from None
+
+
+def _print_service(service: Service) -> None:
+    out.rule(f"[bold]{service.name}[/] {service.title}", align="left")
+    if service.description:
+        out.print(service.description)
+    out.print("runs", " ".join(_shown(part) for part in service.command), markup=False, soft_wrap=True)
+    out.print(
+        f"at most {service.max_running} at a time, "
+        f"{format_duration(service.execution_duration.seconds)} each "
+        f"(at most {format_duration(service.execution_duration.max_seconds)}), "
+        f"kept {format_duration(service.lifetime.seconds)} "
+        f"(at most {format_duration(service.lifetime.max_seconds)})"
+        + (", then archived" if service.archive else "")
+    )
+    parameters = Table("parameter", "type", "required", "default", "limits", "unit", "description")
+    for name, parameter in service.parameters.items():
+        kind = parameter.type + (" (several)" if parameter.multiple else "")
+        parameters.add_row(
+            name,
+            kind,
+            "yes" if parameter.required else "",
+            " ".join(parameter.defaults),
+            _limits(parameter),
+            parameter.unit,
+            parameter.description,
+        )
+    out.print(parameters)
+    results = Table("result", "file", "media type")
+    for result in service.results:
+        results.add_row(
+            result.id, result.path + (" (optional)" if result.optional else ""), result.mime or ""
+        )
+    if service.results:
+        out.print(results)
+    else:
+        out.print("results: every file in the results directory")
+
+
+def _limits(parameter: object) -> str:
+    if isinstance(parameter, FileParameter):
+        return f"≤ {format_size(parameter.max_bytes)}"
+    found = []
+    for label, field in (("≥", "min"), ("≤", "max"), ("matches", "pattern"), ("characters ≤", "max_length")):
+        if (value := getattr(parameter, field, None)) is not None:
+            found.append(f"{label} {value}")
+    if values := getattr(parameter, "values", None):
+        found.append(", ".join(map(str, values)))
+    return "; ".join(found)
+
+
+def _shown(part: str | list[str]) -> str:
+    return part if isinstance(part, str) else f"[{' '.join(part)}]"
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,33 @@
+"""Time, as an interface: tests move it by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """The only source of time for jobs; UTC."""
+
+    def now(self) -> datetime:
+        """Return the present time, aware and in UTC."""
+        ...
+
+    async def sleep_until(self, time: datetime) -> None:
+        """Return when `now` is not before ``time``. May be cancelled."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    LONGEST_SLEEP = 3600.0
+    """Seconds after which a sleeper looks at the clock again, because an administrator may have set it."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def sleep_until(self, time: datetime) -> None:
+        while (left := (time - self.now()).total_seconds()) > 0:
+            await asyncio.sleep(min(left, self.LONGEST_SLEEP))

@@ -1,0 +1,150 @@
+"""What a program left behind: its results, and what it said when it failed."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from uws.files import JobDirectory
+from uws.model import Ending, Failure, Result, ResultDeclaration, Service
+
+DETAIL_BYTES = 64_000
+MESSAGE_CHARACTERS = 1000
+EX_TEMPFAIL = 75
+"""The exit status that means: try again later (sysexits.h)."""
+
+_TYPES = mimetypes.MimeTypes()
+for _suffix, _type in (
+    (".fits", "application/fits"), (".fit", "application/fits"), (".vot", "application/x-votable+xml"),
+    (".csv", "text/csv"), (".json", "application/json"), (".log", "text/plain"), (".md", "text/markdown"),
+    (".parquet", "application/vnd.apache.parquet"),
+):  # fmt: skip
+    _TYPES.add_type(_type, _suffix)
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
+    """Find and measure the results, and judge ``status``: an exit code, or minus the signal that ended it."""
+    results, missing = _declared(service, directory) if service.results else (list(_all(directory)), [])
+    failure = None
+    if status != 0:
+        failure = _failure(directory, status)
+    elif missing:
+        failure = Failure(
+            message="; ".join(f"declared result {m.id} ({m.path}) is missing" for m in missing),
+            detail=_tail(directory.logs / "stderr"),
+        )
+    return Ending(
+        results=tuple(results),
+        exit_code=status if status >= 0 else None,
+        signal=_signal_name(-status) if status < 0 else None,
+        failure=failure,
+    )
+
+
+def _declared(service: Service, directory: JobDirectory) -> tuple[list[Result], list[ResultDeclaration]]:
+    results: list[Result] = []
+    missing = []
+    for declaration in service.results:
+        paths = list(_find(declaration, directory))
+        for path, name in paths:
+            wanted = f"{declaration.id}-{name}" if declaration.is_glob else declaration.id
+            mime = declaration.mime or ("text/plain" if declaration.path == "-" else None)
+            results.append(_measure(path, directory, _unique(wanted, results), mime))
+        if not paths and not declaration.optional:
+            missing.append(declaration)
+    return results, missing
+
+
+def _find(declaration: ResultDeclaration, directory: JobDirectory) -> Iterator[tuple[Path, str]]:
+    """Yield the files of a declared result and their names: from the results directory, or else the working one."""
+    if declaration.path == "-":
+        yield directory.logs / "stdout", "stdout"
+        return
+    for base in (directory.results, directory.work):
+        paths = base.glob(declaration.path) if declaration.is_glob else [base / declaration.path]
+        found = [path for path in sorted(paths) if directory.is_own_file(path)]
+        if found:
+            yield from ((path, str(path.relative_to(base))) for path in found)
+            return
+
+
+def _all(directory: JobDirectory) -> Iterator[Result]:
+    results: list[Result] = []
+    for path in sorted(directory.results.rglob("*")):
+        if directory.is_own_file(path):
+            name = str(path.relative_to(directory.results))
+            results.append(_measure(path, directory, _unique(name, results), None))
+    return iter(results)
+
+
+def _unique(name: str, results: list[Result]) -> str:
+    """Make an id fit for a URL out of a file's name, and different from the others."""
+    wanted = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "result"
+    taken = {result.id for result in results}
+    candidate, number = wanted, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{wanted}-{number}"
+    return candidate
+
+
+def _measure(path: Path, directory: JobDirectory, result_id: str, mime: str | None) -> Result:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+    return Result(
+        id=result_id,
+        path=str(path.relative_to(directory.root)),
+        size=size,
+        sha256=digest,
+        media_type=mime or media_type(path.name),
+    )
+
+
+def media_type(name: str) -> str:
+    """Guess a media type from a file's name."""
+    guessed, encoding = _TYPES.guess_type(name)
+    if encoding:
+        return {"gzip": "application/gzip", "bzip2": "application/x-bzip2"}.get(
+            encoding, "application/octet-stream"
+        )
+    return guessed or "application/octet-stream"
+
+
+def _failure(directory: JobDirectory, status: int) -> Failure:
+    tail = _tail(directory.logs / "stderr")
+    lines = tail.strip().splitlines()
+    if status < 0:
+        message = f"the program was ended by signal {_signal_name(-status)}"
+    else:
+        message = lines[-1].strip() if lines else f"the program ended with exit status {status}"
+    return Failure(
+        message=message[:MESSAGE_CHARACTERS],
+        detail=tail,
+        type="transient" if status == EX_TEMPFAIL else "fatal",
+    )
+
+
+def _tail(path: Path) -> str:
+    """Return the last of a log as text that XML can carry."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - DETAIL_BYTES))
+            text = file.read(DETAIL_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

@@ -1,0 +1,266 @@
+"""The scheduler: reads the queue, starts programs while there are slots, and records how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from eventstore import StoreUnavailable
+from projections import QueueHead
+
+from uws.files import JobDirectory
+from uws.jobs import Backend, UserUWS
+from uws.model import Ending, Failure, IllegalPhase, Job, JobGone, MissingParameters, ParameterError
+from uws.model.events import StopReason, job_id_of
+
+from .process import Identity, Process, end_session
+from .results import collect
+
+log = logging.getLogger(__name__)
+
+INHERITED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ")
+"""The variables of the server's own environment that programs see."""
+RETRY_SECONDS = 1.0
+_MOVES_THE_QUEUE = frozenset({"JobQueued", "JobAborted", "JobDestroyed"})
+
+
+class Scheduler:
+    """Runs the jobs of ``services`` on this machine; ``grace`` seconds lie between SIGTERM and SIGKILL."""
+
+    def __init__(self, backend: Backend, services: Mapping[str, UserUWS], *, grace: float = 10.0) -> None:
+        self._backend, self._services, self._grace = backend, services, grace
+        self._running: dict[str, Run] = {}
+        self._look = asyncio.Event()
+        self._closing = False
+        self._turn = itertools.count(1)
+        self._last_turn: dict[str | None, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Settle what an earlier server left behind, then begin to run jobs."""
+        position = (await self._backend.store.head()).position
+        await self._backend.projector.reached(position)
+        for job in await self._backend.jobs.started():
+            await self._settle(job)
+        self._look.set()
+        self._tasks = [
+            asyncio.create_task(self._follow(position), name="scheduler: following the log"),
+            asyncio.create_task(self._fill(), name="scheduler: filling slots"),
+        ]
+
+    async def close(self) -> None:
+        """Stop all programs, record their jobs as ERROR (transient), and return when all is recorded."""
+        self._closing = True
+        for task in self._tasks[1:]:
+            task.cancel()
+        runs = list(self._running.values())
+        for run in runs:
+            run.stop("shutdown")
+        await asyncio.gather(*(run.task for run in runs), return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self, position: int) -> None:
+        async for batch in self._backend.store.subscribe(after=position):
+            for event in batch:
+                if event.type == "StopRequested" and (
+                    run := self._running.get(job_id_of(event.stream) or "")
+                ):
+                    run.stop(None)
+            if any(event.type in _MOVES_THE_QUEUE for event in batch):
+                self._look.set()
+
+    async def _fill(self) -> None:
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            try:
+                while head := await self._next():
+                    await self._launch(head)
+            except StoreUnavailable as error:
+                log.warning("the queue cannot be read: %s", error)
+                await self._backend.clock.sleep_until(
+                    self._backend.clock.now() + timedelta(seconds=RETRY_SECONDS)
+                )
+                self._look.set()
+
+    async def _next(self) -> QueueHead | None:
+        """Choose the job to start now: of the owner whose last turn is longest ago, the oldest one."""
+        if not any(self._has_slot(service) for service in self._services):
+            return None
+        await self._backend.projector.caught_up()
+        heads = [
+            head
+            for head in await self._backend.jobs.queue_heads()
+            if head.job_id not in self._running and self._has_slot(head.service)
+        ]
+        return min(heads, key=lambda head: (self._last_turn.get(head.owner, 0), head.queued), default=None)
+
+    def _has_slot(self, service: str) -> bool:
+        if service not in self._services:
+            return False
+        used = sum(1 for run in self._running.values() if run.service == service)
+        return used < self._services[service].service.max_running
+
+    async def _launch(self, head: QueueHead) -> None:
+        run = Run(self._services[head.service], head.job_id, self._grace)
+        self._running[head.job_id] = run
+        self._last_turn[head.owner] = next(self._turn)
+        run.task = asyncio.create_task(self._see_through(run), name=f"job {head.job_id}")
+        # The queue is read again only when this job has left it.
+        await run.decided.wait()
+
+    async def _see_through(self, run: Run) -> None:
+        try:
+            await run.through()
+        except Exception:
+            log.exception("job %s was given up by the scheduler", run.job_id)
+        finally:
+            run.decided.set()
+            del self._running[run.job_id]
+            self._look.set()
+
+    async def _settle(self, job: Job) -> None:
+        """End a job that an earlier server was running, and what may be left of its program."""
+        uws = self._services.get(job.service)
+        if uws is None:
+            log.error("job %s was running for service %s, which is unknown", job.id, job.service)
+            return
+        directory = self._backend.files.of(job.id)
+        identity = read_identity(directory.process)
+        if identity is not None and Identity.of(identity.pid) == identity:
+            await end_session(identity.pid, self._grace)
+        ending = await asyncio.to_thread(collect, uws.service, directory, 0)
+        failure = Failure(message="the server was stopped while the job ran", type="transient")
+        await uws.end_job(job.id, msgspec.structs.replace(ending, exit_code=None, failure=failure))
+
+
+class Run:
+    """One job on its way from the queue to its end."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self, uws: UserUWS, job_id: str, grace: float) -> None:
+        self._uws, self.job_id, self._grace = uws, job_id, grace
+        self.service = uws.service.name
+        self.decided = asyncio.Event()
+        """Set when it is on record that the job was started, or that it was not."""
+        self._stop = asyncio.Event()
+        self._stop_reason: StopReason | None = None
+
+    def stop(self, reason: StopReason | None) -> None:
+        """Have the program stopped; ``reason`` goes on record, None when one stands there already."""
+        self._stop_reason = reason
+        self._stop.set()
+
+    async def through(self) -> None:
+        """Start the program, wait for its end or stop it, and record what became of it."""
+        try:
+            job = await self._uws.start_job(self.job_id)
+        except (IllegalPhase, JobGone):  # aborted or destroyed in the meantime
+            return
+        finally:
+            self.decided.set()
+        ending = await self._execute(job)
+        await self._recording(lambda: self._uws.end_job(self.job_id, ending))
+
+    async def _execute(self, job: Job) -> Ending:
+        directory = self._uws.backend.files.of(job.id)
+        try:
+            process = self._spawn(job, directory)
+        except (ParameterError, MissingParameters) as error:
+            return Ending(failure=Failure(message=f"the declaration has changed: {error}"))
+        except OSError as error:
+            return Ending(failure=_start_failure(error, self._uws.service.command[0]))
+        await self._until_over(process, job)
+        status = await process.finish()
+        directory.process.unlink(missing_ok=True)
+        return await asyncio.to_thread(collect, self._uws.service, directory, status)
+
+    def _spawn(self, job: Job, directory: JobDirectory) -> Process:
+        directory.make()
+        typed = self._uws.job_class.from_values(job.parameters, str(directory.uploads))
+        directory.parameters.write_bytes(typed.to_json())
+        places = {"results": str(directory.results), "parameters": str(directory.parameters)}
+        process = Process.start(
+            typed.argv(job_id=job.id, **places),
+            directory=directory.work,
+            environment=environment_of(self._uws, job.id, directory),
+            stdout=directory.logs / "stdout",
+            stderr=directory.logs / "stderr",
+        )
+        directory.process.write_bytes(msgspec.json.encode(process.identity))
+        return process
+
+    async def _until_over(self, process: Process, job: Job) -> None:
+        exited = asyncio.ensure_future(process.exited())
+        stopped = asyncio.ensure_future(self._stop.wait())
+        over: list[asyncio.Future[Any]] = [exited, stopped]
+        if job.execution_duration and job.started:
+            limit = job.started + timedelta(seconds=job.execution_duration)
+            over.append(asyncio.ensure_future(self._uws.backend.clock.sleep_until(limit)))
+        try:
+            await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+            if exited.done():
+                return
+            reason: StopReason | None = self._stop_reason if stopped.done() else "duration"
+            if reason:
+                await self._recording(lambda: self._uws.stop_job(job.id, reason))
+            await process.stop(self._grace)
+        finally:
+            for future in over:
+                future.cancel()
+            await asyncio.gather(*over, return_exceptions=True)
+
+    async def _recording(self, command: Callable[[], Awaitable[Job]]) -> None:
+        """Carry out a command however long the log refuses to be written."""
+        clock = self._uws.backend.clock
+        while True:
+            try:
+                await command()
+                return
+            except StoreUnavailable as error:
+                log.warning("job %s: %s; trying again", self.job_id, error)
+                await clock.sleep_until(clock.now() + timedelta(seconds=RETRY_SECONDS))
+
+
+def environment_of(uws: UserUWS, job_id: str, directory: JobDirectory) -> dict[str, str]:
+    """Return all that a program sees of an environment.
+
+    ``PATH`` begins with the directory of the server's own Python, so that ``python`` in a declaration is
+    the one that the server runs on.
+    """
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    path = [str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]
+    return {
+        **inherited,
+        "PATH": os.pathsep.join(path),
+        **uws.service.environment,
+        "UWS_JOB_ID": job_id,
+        "UWS_RESULTS": str(directory.results),
+        "UWS_PARAMETERS": str(directory.parameters),
+    }
+
+
+def read_identity(path: Path) -> Identity | None:
+    """Read which process a server started for a job; None when that is not known."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Identity)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _start_failure(error: OSError, program: object) -> Failure:
+    transient = error.errno in (EAGAIN, EMFILE, ENFILE, ENOMEM)
+    message = f"the program {program} could not be started: {error.strerror or error}"
+    return Failure(message=message, type="transient" if transient else "fatal")

@@ -1,0 +1,182 @@
+"""The files of jobs: one directory each, below the data directory.
+
+jobs/<id>/work/       where the program runs
+jobs/<id>/results/    ``UWS_RESULTS``
+jobs/<id>/uploads/    received files, under names of ours
+jobs/<id>/logs/       standard output and error
+jobs/<id>/parameters.json
+spool/                uploads that are coming in
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from uws.model import TooLarge, Upload
+from uws.model.units import format_size
+
+_CHUNK = 1 << 20
+_SUFFIXES = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}\Z")
+
+
+class Spooled:
+    """A file that has been received and belongs to no job yet."""
+
+    def __init__(self, path: Path, filename: str, media_type: str) -> None:
+        self.path, self.filename, self.media_type = path, filename, media_type
+        self.size = 0
+        self.sha256 = ""
+
+    def as_upload(self, parameter: str) -> Upload:
+        """Describe the file under a name of ours, which keeps harmless suffixes such as ``.fits.gz``."""
+        suffixes = _SUFFIXES.search(self.filename)
+        return Upload(
+            file=f"{parameter}-{secrets.token_hex(4)}{suffixes[0] if suffixes else ''}",
+            filename=self.filename,
+            size=self.size,
+            sha256=self.sha256,
+            media_type=self.media_type,
+        )
+
+
+class Spool:
+    """The uploads of one request; what no job has taken when it is left is deleted."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files: list[Spooled] = []
+
+    async def receive(
+        self, chunks: AsyncIterator[bytes], *, name: str, filename: str, media_type: str, max_size: int
+    ) -> Spooled:
+        """Write ``chunks`` to disk as they come, in constant memory.
+
+        Raises `TooLarge` as soon as there are more than ``max_size`` bytes; what the source raises, when
+        it breaks off.
+        """
+        spooled = Spooled(self._directory / secrets.token_hex(16), filename, media_type)
+        self._files.append(spooled)
+        digest = hashlib.sha256()
+        with spooled.path.open("xb", buffering=0) as file:
+            buffer = bytearray()
+            async for chunk in chunks:
+                buffer += chunk
+                spooled.size += len(chunk)
+                if spooled.size > max_size:
+                    raise TooLarge(f"{name}: the file is larger than the maximum {format_size(max_size)}")
+                if len(buffer) >= _CHUNK:
+                    await asyncio.to_thread(_write, file.fileno(), digest, bytes(buffer))
+                    buffer.clear()
+            await asyncio.to_thread(_write, file.fileno(), digest, bytes(buffer))
+        spooled.sha256 = digest.hexdigest()
+        return spooled
+
+    def clear(self) -> None:
+        for spooled in self._files:
+            spooled.path.unlink(missing_ok=True)
+
+
+class JobDirectory:
+    """The directory of one job."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.work = root / "work"
+        self.results = root / "results"
+        self.uploads = root / "uploads"
+        self.logs = root / "logs"
+        self.parameters = root / "parameters.json"
+        self.process = root / "process.json"
+
+    def make(self) -> None:
+        """Make the directories that a program finds."""
+        for directory in (self.root, self.work, self.results, self.uploads, self.logs):
+            directory.mkdir(mode=0o700, exist_ok=True)
+
+    def take(self, spooled: Spooled, upload: Upload) -> None:
+        """Move a received file to its place."""
+        self.root.mkdir(mode=0o700, exist_ok=True)
+        self.uploads.mkdir(mode=0o700, exist_ok=True)
+        spooled.path.rename(self.uploads / upload.file)
+
+    def drop(self, uploads: Iterable[Upload]) -> None:
+        """Delete received files, and the directory when it held nothing else."""
+        for upload in uploads:
+            (self.uploads / upload.file).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.uploads.rmdir()
+            self.root.rmdir()
+
+    def is_own_file(self, path: Path) -> bool:
+        """Whether ``path`` is a regular file that really lies in this directory: no link, no device, no pipe."""
+        try:
+            return (
+                stat.S_ISREG(path.lstat().st_mode)
+                and path.resolve(strict=True) == self.root.resolve(strict=True) / path.relative_to(self.root)
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError):
+            return False
+
+    async def remove(self) -> None:
+        """Delete the directory and all in it; deleting it again is no error."""
+        await asyncio.to_thread(_remove_tree, self.root)
+
+
+class Files:
+    """All job directories of a server."""
+
+    def __init__(self, data: Path) -> None:
+        self._jobs = data.resolve() / "jobs"
+        self._spool = data.resolve() / "spool"
+
+    def prepare(self) -> None:
+        """Make the directories, and throw away uploads that never were completed. Raises `OSError`."""
+        self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.rmtree(self._spool, ignore_errors=True)
+        self._spool.mkdir(mode=0o700)
+
+    def of(self, job_id: str) -> JobDirectory:
+        return JobDirectory(self._jobs / job_id)
+
+    def existing(self) -> list[str]:
+        """Return the ids of all jobs that have a directory."""
+        return [entry.name for entry in os.scandir(self._jobs)]
+
+    @asynccontextmanager
+    async def spool(self) -> AsyncIterator[Spool]:
+        """Give room for the uploads of one request."""
+        spool = Spool(self._spool)
+        try:
+            yield spool
+        finally:
+            spool.clear()
+
+
+def _write(fd: int, digest: hashlib._Hash, data: bytes) -> None:
+    digest.update(data)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _remove_tree(root: Path) -> None:
+    def make_writable(_function: object, path: str, _error: object) -> None:
+        with suppress(OSError):
+            Path(path).parent.chmod(0o700)
+            if Path(path).is_dir() and not Path(path).is_symlink():
+                Path(path).chmod(0o700)
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                Path(path).unlink()
+
+    if root.exists():
+        shutil.rmtree(root, onerror=make_writable)

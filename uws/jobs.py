@@ -1,0 +1,433 @@
+"""The commands: create, change, queue, abort and destroy jobs, and ask about them.
+
+Everything else - HTTP, the scheduler, the command line - goes through `UserUWS`. A command loads the
+job's events, folds them, lets the pure model decide, and appends what then has happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from eventstore import EventStore, Metadata, VersionConflict
+from projections import JobReadModel, JobReference, Projector
+from uws.clock import Clock
+from uws.files import Files, Spooled
+from uws.model import (
+    ACTIVE,
+    STARTED,
+    TRANSITIONS,
+    Ending,
+    Job,
+    JobGone,
+    JobNotFound,
+    NotAuthenticated,
+    NotAuthorized,
+    ParameterError,
+    Phase,
+    Service,
+    Unavailable,
+    Upload,
+    UserUWSJobBase,
+    UserUWSTransitions,
+    Values,
+    fold,
+    make_user_uws_job_class,
+)
+from uws.model import events as e
+from uws.model.job import evolve
+from uws.model.parameters import is_xml_text
+
+_ATTEMPTS = 20
+Step = Callable[[Job], list[e.JobEvent]]
+LISTED = frozenset(Phase) - {Phase.ARCHIVED}
+"""The phases of a job list that asks for none in particular (UWS 1.1 section 2.2.2.1)."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What all services of a server share: the log, its read models, the files, the time."""
+
+    store: EventStore
+    projector: Projector
+    jobs: JobReadModel
+    files: Files
+    clock: Clock
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and through which request. ``user`` None is nobody in particular."""
+
+    user: str | None = None
+    request_id: str | None = None
+    client: str | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        return Metadata(actor=self.user, request_id=self.request_id, client=self.client)
+
+
+SERVER = Caller(user="uwsd")
+"""The server itself, as the actor of what nobody asked for."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a client sent to make or change a job.
+
+    ``parameters`` and ``files`` are as they came, names in any case; a file is for the parameter it is
+    listed under.
+    """
+
+    parameters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    files: Mapping[str, Sequence[Spooled]] = field(default_factory=dict)
+    run_id: str | None = None
+    execution_duration: int | None = None
+    destruction: datetime | None = None
+
+
+class UserUWS:
+    """The UWS of one service: the facade to create, get, change, list and destroy its jobs.
+
+    All methods may raise `eventstore.EventStoreError`. Methods that name a job raise `JobNotFound`,
+    `JobGone`, and where they take a caller also `NotAuthenticated` and `NotAuthorized`: a job with an
+    owner is his alone.
+    """
+
+    jobdoc_stylesheet = "static/xsl/useruws-job-to-html.xsl"
+    joblist_stylesheet = "static/xsl/useruws-joblist-to-html.xsl"
+
+    def __init__(
+        self, service: Service, job_class: type[UserUWSJobBase], backend: Backend, base_url: str
+    ) -> None:
+        self.service, self.job_class, self.backend = service, job_class, backend
+        self.base_url = base_url.rstrip("/")
+        self.transitions = UserUWSTransitions(service, job_class)
+
+    @property
+    def jobdoc_preamble(self) -> tuple[str, str]:
+        """The ``xml-stylesheet`` instruction of job documents, as target and text."""
+        return self._preamble(self.jobdoc_stylesheet)
+
+    @property
+    def joblist_preamble(self) -> tuple[str, str]:
+        """The ``xml-stylesheet`` instruction of job lists, as target and text."""
+        return self._preamble(self.joblist_stylesheet)
+
+    def _preamble(self, stylesheet: str) -> tuple[str, str]:
+        return "xml-stylesheet", f'type="text/xsl" href="{self.base_url}/{stylesheet}"'
+
+    def at(self, base_url: str) -> UserUWS:
+        """Return this UWS as clients see it who reach the server at ``base_url``."""
+        return UserUWS(self.service, self.job_class, self.backend, base_url)
+
+    @property
+    def joblist_url(self) -> str:
+        """The URL of the job list."""
+        return f"{self.base_url}/{self.service.name}/async"
+
+    def get_url_for_id(self, job_id: str) -> str:
+        """Return the URL of a job, as its clients reach it."""
+        return f"{self.joblist_url}/{job_id}"
+
+    # Questions
+
+    async def get_job(self, job_id: str, caller: Caller) -> Job:
+        """Return a job of any service, as it was at the head of the log when this was called or later."""
+        await self.backend.projector.caught_up()
+        job = await self.backend.jobs.get(job_id)
+        if job is None:
+            raise JobNotFound(job_id)
+        admit(job, caller)
+        if job.destroyed:
+            raise JobGone(job_id)
+        return job
+
+    async def get_ids_and_phases(
+        self,
+        owner: str | None,
+        *,
+        phase: Iterable[Phase] = (),
+        last: int | None = None,
+        after: datetime | None = None,
+    ) -> list[JobReference]:
+        """Return the owner's jobs of this service, newest first (UWS 1.1 section 2.2.2.1).
+
+        ``phase`` gives the union of these phases (by default all but ARCHIVED), ``after`` those created
+        strictly later, ``last`` the newest so many; all given are combined.
+        """
+        await self.backend.projector.caught_up()
+        return await self.backend.jobs.references(
+            self.service.name, owner, phases=tuple(phase) or LISTED, after=after, last=last
+        )
+
+    async def wait(
+        self,
+        job_id: str,
+        caller: Caller,
+        *,
+        seconds: float,
+        phase: Phase | None = None,
+        closing: asyncio.Event,
+    ) -> Job:
+        """Return the job once its phase changes, after ``seconds`` at most (UWS 1.1 section 2.2.1.1).
+
+        Returns at once when the job is not PENDING, QUEUED or EXECUTING, or not in ``phase``, and when
+        ``closing`` is set.
+        """
+        with self.backend.projector.watch(e.job_stream(job_id)) as changed:
+            job = await self.get_job(job_id, caller)
+            before = phase or job.phase
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while job.phase is before and job.phase in ACTIVE and not closing.is_set():
+                        await first_of(changed.wait(), closing.wait())
+                        changed.clear()
+                        job = await self.get_job(job_id, caller)
+            return job
+
+    async def estimate(self, *, queued: bool = False) -> datetime | None:
+        """Predict when a job that starts now, or joins the queue now, will end; None without experience."""
+        usual = await self.backend.jobs.usual_duration(self.service.name)
+        if usual is None:
+            return None
+        rounds = 1
+        if queued:
+            ahead = await self.backend.jobs.count(self.service.name, Phase.QUEUED)
+            running = await self.backend.jobs.count(self.service.name, Phase.EXECUTING)
+            rounds += (ahead + running) // self.service.max_running
+        return self.backend.clock.now() + timedelta(seconds=usual * rounds)
+
+    # Commands of clients
+
+    async def create_job(self, changes: Changes, caller: Caller, *, run: bool = False) -> Job:
+        """Create a job, and with ``run`` queue it in the same breath. All of it happens, or nothing.
+
+        Raises `ParameterError`, `RepeatedParameter`, `UsageError`, `MissingParameters`. A caller that is
+        cancelled does not learn whether the job was created.
+        """
+        values, taken = self._accept(changes)
+        quote = await self.estimate()
+
+        def create(_: Job) -> list[e.JobEvent]:
+            return self.transitions.create_job(
+                self.backend.clock.now(),
+                owner=caller.user,
+                run_id=changes.run_id,
+                parameters={name: given for name, given in values.items() if given},
+                quote=quote,
+            )
+
+        steps = [create, *self._control(changes), *(await self._queueing() if run else [])]
+        job_id = new_job_id()
+        with self._taking(job_id, taken):
+            return await self._carry_out(job_id, steps, caller.metadata, create=True)
+
+    async def change_job(
+        self, job_id: str, changes: Changes, caller: Caller, *, run: bool = False, abort: bool = False
+    ) -> Job:
+        """Set parameters and job control values, then RUN or ABORT if asked: all of it, or nothing.
+
+        Raises what `create_job` does, and `IllegalPhase`.
+        """
+        values, taken = self._accept(changes)
+        steps: list[Step] = []
+        if values:
+            steps.append(lambda job: self.transitions.set_parameters(job, values))
+        if (run_id := changes.run_id) is not None:
+            steps.append(lambda job: self.transitions.set_run_id(job, run_id))
+        steps += self._control(changes)
+        if run:
+            steps += await self._queueing()
+        if abort:
+            steps.append(self.transitions.abort_job)
+        before = await self._load(job_id, caller)
+        with self._taking(job_id, taken):
+            job = await self._carry_out(job_id, steps, caller.metadata, caller=caller)
+        self.backend.files.of(job_id).drop(_uploads(before) - _uploads(job))
+        return job
+
+    async def queue_job(self, job_id: str, caller: Caller) -> Job:
+        """RUN: put a job that is complete into the queue. Raises `IllegalPhase`, `MissingParameters`."""
+        return await self.change_job(job_id, Changes(), caller, run=True)
+
+    async def abort_job(self, job_id: str, caller: Caller) -> Job:
+        """ABORT: end a job; one that runs is stopped soon after this returns. Raises `IllegalPhase`."""
+        return await self.change_job(job_id, Changes(), caller, abort=True)
+
+    async def destroy_job(self, job_id: str, caller: Caller, *, patience: float = 20.0) -> None:
+        """Stop what runs, delete all files and end the job for its clients, or archive it.
+
+        Returns when that is so, or after ``patience`` seconds; the job then goes as soon as its program has.
+        """
+        with self.backend.projector.watch(e.job_stream(job_id)) as changed:
+            job = await self._carry_out(
+                job_id,
+                [lambda job: self.transitions.destroy_job(job, expired=False)],
+                caller.metadata,
+                caller=caller,
+            )
+            with suppress(TimeoutError, JobGone):
+                async with asyncio.timeout(patience):
+                    while job.phase in STARTED:
+                        await changed.wait()
+                        changed.clear()
+                        job = await self._load(job_id, caller)
+
+    # Commands of the server
+
+    async def start_job(self, job_id: str) -> Job:
+        """Record that a program is started now, under the present declaration."""
+        quote = await self.estimate()
+        return await self._by_server(job_id, lambda job: self.transitions.start_job(job, quote))
+
+    async def stop_job(self, job_id: str, reason: e.StopReason) -> Job:
+        """Record why a running program is stopped, unless somebody decided so before."""
+        return await self._by_server(job_id, lambda job: self.transitions.stop_job(job, reason))
+
+    async def end_job(self, job_id: str, ending: Ending) -> Job:
+        """Record what became of a program."""
+        return await self._by_server(job_id, lambda job: self.transitions.end_job(job, ending))
+
+    async def expire_job(self, job_id: str) -> Job:
+        """Destroy or archive a job whose destruction time has come."""
+        return await self._by_server(job_id, lambda job: self.transitions.destroy_job(job, expired=True))
+
+    # How commands are carried out
+
+    async def _by_server(self, job_id: str, step: Step) -> Job:
+        return await self._carry_out(job_id, [step], SERVER.metadata)
+
+    async def _carry_out(
+        self, job_id: str, steps: Sequence[Step], metadata: Metadata, *,
+        caller: Caller | None = None, create: bool = False,
+    ) -> Job:  # fmt: skip
+        """Load, decide, append; again when somebody else was faster. Deletes the files of a job that is gone."""
+        stream = e.job_stream(job_id)
+        for _ in range(_ATTEMPTS):
+            job = None if create else await self._load(job_id, caller)
+            events = self._decide(job_id, job, steps)
+            if job is not None and not events:
+                return job
+            new = [e.encode(event, metadata) for event in events]
+            try:
+                recorded = await self.backend.store.append(stream, new, expected=job.version if job else 0)
+            except VersionConflict:
+                continue
+            after = fold(recorded, job)
+            assert after is not None
+            if after.destroyed or after.phase is Phase.ARCHIVED:
+                await self.backend.files.of(job_id).remove()
+            return after
+        raise Unavailable(f"job {job_id} is being changed by too many others")
+
+    def _decide(self, job_id: str, job: Job | None, steps: Sequence[Step]) -> list[e.JobEvent]:
+        events: list[e.JobEvent] = []
+        for step in steps:
+            for event in step(job):  # type: ignore[arg-type]  # only the step that creates is given no job
+                after = evolve(job, event, job_id=job_id, now=self.backend.clock.now())
+                if job and after.phase is not job.phase and after.phase not in TRANSITIONS[job.phase]:
+                    raise AssertionError(f"{job.phase} to {after.phase} is no transition")
+                job = after
+                events.append(event)
+        return events
+
+    async def _load(self, job_id: str, caller: Caller | None) -> Job:
+        job = fold(await self.backend.store.read_stream(e.job_stream(job_id)))
+        if job is None:
+            raise JobNotFound(job_id)
+        if caller:
+            admit(job, caller)
+        if job.destroyed:
+            raise JobGone(job_id)
+        return job
+
+    async def _queueing(self) -> list[Step]:
+        quote = await self.estimate(queued=True)
+        return [lambda job: self.transitions.queue_job(job, quote)]
+
+    def _control(self, changes: Changes) -> list[Step]:
+        steps: list[Step] = []
+        if (seconds := changes.execution_duration) is not None:
+            steps.append(lambda job: self.transitions.set_execution_duration(job, seconds))
+        if (time := changes.destruction) is not None:
+            steps.append(lambda job: self.transitions.set_destruction(job, time, self.backend.clock.now()))
+        return steps
+
+    def _accept(self, changes: Changes) -> tuple[dict[str, Values], list[tuple[Spooled, Upload]]]:
+        """Hold what was sent against the declaration; returns values by declared name, and where files go."""
+        if changes.run_id is not None and not is_xml_text(changes.run_id):
+            raise ParameterError("RUNID", "has a character that cannot be part of an XML document")
+        sent: dict[str, list[str | Upload]] = {}
+        taken: list[tuple[Spooled, Upload]] = []
+        for name, texts in changes.parameters.items():
+            if spelling := self._known(name):
+                sent.setdefault(spelling, []).extend(texts)
+        for name, files in changes.files.items():
+            if spelling := self._known(name):
+                uploads = [spooled.as_upload(spelling) for spooled in files]
+                sent.setdefault(spelling, []).extend(uploads)
+                taken += zip(files, uploads, strict=True)
+        return dict(self.job_class.check(name, values) for name, values in sent.items()), taken
+
+    def _known(self, name: str) -> str | None:
+        """Return the declared spelling of a name, None for one to be ignored. Raises `ParameterError`."""
+        spelling = self.service.find(name)
+        if spelling is None and self.service.unknown_parameters == "refuse":
+            raise ParameterError(name, self.service.unknown(name))
+        return spelling
+
+    @contextmanager
+    def _taking(self, job_id: str, taken: Sequence[tuple[Spooled, Upload]]) -> Iterator[None]:
+        """Have received files in the job's directory; they go again when what is done with them fails.
+
+        They stay when it is cancelled, for then the log may have them.
+        """
+        directory = self.backend.files.of(job_id)
+        try:
+            for spooled, upload in taken:
+                directory.take(spooled, upload)
+            yield
+        except Exception:
+            directory.drop(upload for _, upload in taken)
+            raise
+
+
+def make_uws_for_service(service: Service, backend: Backend, base_url: str) -> UserUWS:
+    """Return the UWS tailored to ``service``, with a job class generated from its parameters."""
+    return UserUWS(service, make_user_uws_job_class(service), backend, base_url)
+
+
+def admit(job: Job, caller: Caller) -> None:
+    """Let the owner pass, and everybody to a job that has none (UWS 1.1 section 3)."""
+    if job.owner is None or job.owner == caller.user:
+        return
+    if caller.user is None:
+        raise NotAuthenticated(f"job {job.id} belongs to somebody: say who you are")
+    raise NotAuthorized(f"job {job.id} is not yours")
+
+
+def new_job_id() -> str:
+    """Return a job id nobody can guess: 16 lower-case letters and digits, 80 random bits."""
+    return base64.b32encode(secrets.token_bytes(10)).decode().lower()
+
+
+def _uploads(job: Job) -> set[Upload]:
+    return {value for values in job.parameters.values() for value in values if isinstance(value, Upload)}
+
+
+async def first_of(*awaitables: Awaitable[object]) -> None:
+    """Return when any of ``awaitables`` is done; the others are cancelled."""
+    waiting = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in waiting:
+            future.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

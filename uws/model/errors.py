@@ -1,0 +1,98 @@
+"""Why a command or a question was refused. HTTP statuses are given to these in `uws.web.errors`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from .phases import Phase
+
+
+class UWSError(Exception):
+    """Base of all errors of this package; its text is fit for a user's eyes."""
+
+
+class UsageError(UWSError):
+    """The client asked for something malformed."""
+
+
+class ParameterError(UsageError):
+    """A parameter's value was refused."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+
+class RepeatedParameter(ParameterError):
+    """Several values came for a parameter that takes one (DALI 1.1 section 4.3: MultiValuedParamNotSupported)."""
+
+
+class MissingParameters(UsageError):
+    """A job cannot run yet: ``names`` are required and have no value."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"required, but not given: {', '.join(names)}")
+        self.names = tuple(names)
+
+
+class TooLarge(UsageError):
+    """A request or an upload is larger than the server takes."""
+
+
+class NotFound(UWSError):
+    """There is no such thing."""
+
+
+class JobNotFound(NotFound):
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id}")
+        self.job_id = job_id
+
+
+class JobGone(UWSError):
+    """The job existed and was destroyed."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} was destroyed")
+        self.job_id = job_id
+
+
+class IllegalPhase(UWSError):
+    """What was asked is not possible in the job's phase."""
+
+    def __init__(self, job_id: str, phase: Phase, asked: str, allowed: Iterable[Phase]) -> None:
+        phases = ", ".join(sorted(allowed))
+        super().__init__(f"job {job_id} is {phase}: {asked} is only possible in {phases}")
+        self.job_id, self.phase = job_id, phase
+
+
+class NotAuthenticated(UWSError):
+    """The caller must say who he is."""
+
+
+class NotAuthorized(UWSError):
+    """The caller is known and may not do this."""
+
+
+class Unavailable(UWSError):
+    """The server cannot answer now; try again after ``retry_after`` seconds."""
+
+    def __init__(self, reason: str, retry_after: int = 5) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class DeclarationError(UWSError):
+    """A declaration or configuration has mistakes: ``problems``, each with its place."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean …?)`` when one of ``known`` is close to ``name``, else nothing."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[close[0]]}?)" if close else ""

@@ -1,0 +1,194 @@
+"""Service declarations: what an operator says about a program that he offers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from hashlib import sha256
+from pathlib import PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from .argv import Template, check_template
+from .errors import DeclarationError, did_you_mean
+from .parameters import Parameter
+from .units import parse_duration
+
+MAX_DURATION = 2**31 - 1  # executionDuration is an xs:int
+STANDARD_PARAMETERS = ("RESPONSEFORMAT", "MAXREC", "REQUEST", "VERSION", "LANG")
+"""Names that are never unknown (DALI 1.1 section 3.4), declared or not."""
+CONTROL_PARAMETERS = ("PHASE", "ACTION", "RUNID", "DESTRUCTION", "EXECUTIONDURATION", "UPLOAD", "WAIT")
+"""Names that mean something to UWS or DALI itself and cannot be declared."""
+BUILT_IN_PLACES = ("job_id", "results", "parameters")
+"""Places that every command template has besides its parameters."""
+
+_SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_PARAMETER_NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?")
+_RESULT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_RESERVED_SERVICES = ("static", "audit", "metrics", "healthz", "readyz", "openapi")
+
+
+class _Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A default and a maximum, as seconds or as ``7d``; 0 is unlimited."""
+
+    default: int | str
+    max: int | str
+
+    def __post_init__(self) -> None:
+        for field in ("default", "max"):
+            try:
+                seconds = parse_duration(getattr(self, field))
+            except ValueError as error:
+                raise ValueError(f"{field}: {error}") from None
+            if seconds > MAX_DURATION:
+                raise ValueError(f"{field}: above {MAX_DURATION} seconds")
+        if self.max_seconds and not 0 < self.seconds <= self.max_seconds:
+            raise ValueError(
+                f"default: {self.default} is not between 1 and the maximum {self.max}"
+                + ("; 0 (unlimited) needs max = 0" if self.seconds == 0 else "")
+            )
+
+    @property
+    def seconds(self) -> int:
+        """The default in seconds."""
+        return parse_duration(self.default)
+
+    @property
+    def max_seconds(self) -> int:
+        """The maximum in seconds; 0 is none."""
+        return parse_duration(self.max)
+
+    def clamp(self, seconds: int) -> int:
+        """Return the allowed value nearest to ``seconds``; 0 asks for unlimited."""
+        most = self.max_seconds or MAX_DURATION
+        if seconds == 0:
+            return 0 if self.max_seconds == 0 else most
+        return min(seconds, most)
+
+
+class ExecutionDuration(_Limit, frozen=True):
+    """How long a job may run."""
+
+    default: int | str = 3600
+    max: int | str = 86400
+
+
+class Lifetime(_Limit, frozen=True):
+    """How long a job is kept after its creation."""
+
+    default: int | str = "7d"
+    max: int | str = "30d"
+
+
+class ResultDeclaration(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A result: the file at ``path`` (``-`` is standard output, a glob gives one result a file)."""
+
+    id: str
+    path: str
+    mime: str | None = None
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if not _RESULT_ID.fullmatch(self.id):
+            raise ValueError(f"id: {self.id!r} is not made of letters, digits, '_', '.' and '-'")
+        path = PurePosixPath(self.path)
+        if not self.path or path.is_absolute() or ".." in path.parts or "\0" in self.path:
+            raise ValueError(f"path: {self.path!r} does not lead to a file below the job's directory")
+
+    @property
+    def is_glob(self) -> bool:
+        return any(character in self.path for character in "*?[")
+
+
+class Service(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, dict=True
+):
+    """A program offered as a UWS. ``name`` is its part of the URL.
+
+    Raises `DeclarationError` naming all that does not fit together.
+    """
+
+    name: str
+    title: str
+    command: Template
+    description: str = ""
+    environment: dict[str, str] = {}
+    max_running: int = 1
+    execution_duration: ExecutionDuration = ExecutionDuration()
+    lifetime: Lifetime = Lifetime()
+    results: list[ResultDeclaration] = []
+    parameters: dict[str, Parameter] = {}
+    unknown_parameters: Literal["refuse", "ignore"] = "refuse"
+    archive: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [f"services.{self.name}{place}: {what}" for place, what in self._problems()]
+        if problems:
+            raise DeclarationError(problems)
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        if not _SERVICE_NAME.fullmatch(self.name):
+            yield "", f"the name {self.name!r} is not made of letters, digits, '_' and '-', a letter first"
+        elif self.name in _RESERVED_SERVICES:
+            yield "", f"the name {self.name} is taken by the server itself"
+        if self.max_running < 1:
+            yield ".max_running", f"{self.max_running} is below the minimum 1"
+        yield from self._parameter_problems()
+        ids = [result.id for result in self.results]
+        for index, name in enumerate(ids):
+            if name in ids[:index]:
+                yield f".results[{index}].id", f"{name} is taken by another result"
+        for variable, value in self.environment.items():
+            if not variable or "=" in variable or "\0" in variable + value:
+                yield f".environment.{variable}", "no process can have such a variable"
+        always = {name for name, parameter in self.parameters.items() if parameter.has_value}
+        multiple = {name for name, parameter in self.parameters.items() if parameter.multiple}
+        for place, what in check_template(
+            self.command,
+            single=(always - multiple) | set(BUILT_IN_PLACES),
+            optional=self.parameters.keys() - always - multiple,
+            multiple=multiple,
+        ):
+            yield f".command{place}", what
+
+    def _parameter_problems(self) -> Iterator[tuple[str, str]]:
+        seen: dict[str, str] = {}
+        for name in self.parameters:
+            place = f".parameters.{name}"
+            if not _PARAMETER_NAME.fullmatch(name):
+                yield place, "a name is made of letters, digits and '_', a letter first, no '_' last"
+            if name.upper() in CONTROL_PARAMETERS:
+                yield place, f"the name {name.upper()} means something to UWS itself"
+            if name in BUILT_IN_PLACES:
+                yield place, f"the name {name} is taken by the place {{{name}}}"
+            if name.lower() in seen:
+                yield place, f"differs from {seen[name.lower()]} only in case, which clients may ignore"
+            seen[name.lower()] = name
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the declaration's canonical JSON: the version of the declaration."""
+        return sha256(self.canonical).hexdigest()
+
+    @property
+    def canonical(self) -> bytes:
+        """The declaration as JSON with sorted keys."""
+        return msgspec.json.encode(self, order="deterministic")
+
+    def find(self, name: str) -> str | None:
+        """Return the declared spelling of a parameter's name, whatever its case (DALI 1.1 section 3.4)."""
+        return self._spelling.get(name.lower())
+
+    @cached_property
+    def _spelling(self) -> dict[str, str]:
+        standard = {name.lower(): name for name in STANDARD_PARAMETERS}
+        return standard | {name.lower(): name for name in self.parameters}
+
+    def unknown(self, name: str) -> str:
+        """Say that there is no parameter ``name``, and which there are."""
+        known = ", ".join(self.parameters) or "none"
+        return f"unknown parameter{did_you_mean(name, self.parameters)}; {self.name} takes: {known}"

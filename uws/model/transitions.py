@@ -1,0 +1,177 @@
+"""What may happen to a job, and what then has happened. Pure: a job and a wish in, events out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from . import events as e
+from .errors import IllegalPhase, MissingParameters
+from .job import Job
+from .jobclass import UserUWSJobBase
+from .phases import ENDED, SETTING_UP, STARTED, TRANSITIONS, Phase
+from .service import MAX_DURATION, Service
+from .units import format_duration
+
+BEFORE_START = SETTING_UP | {Phase.QUEUED}
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a program: its exit code or the signal that ended it, and what it left behind.
+
+    ``failure`` is set when it was no success; its results are kept all the same.
+    """
+
+    results: tuple[e.Result, ...] = ()
+    exit_code: int | None = None
+    signal: str | None = None
+    failure: e.Failure | None = None
+
+
+class UserUWSTransitions:
+    """The transition table of user-defined services: each method answers a wish with events, or refuses it.
+
+    All raise `IllegalPhase` where the job's phase does not allow the wish.
+    """
+
+    def __init__(self, service: Service, job_class: type[UserUWSJobBase]) -> None:
+        self.service, self.job_class = service, job_class
+
+    def create_job(
+        self, now: datetime, *, owner: str | None, run_id: str | None,
+        parameters: dict[str, e.Values], quote: datetime | None,
+    ) -> list[e.JobEvent]:  # fmt: skip
+        """Begin a job with the service's default duration and lifetime."""
+        lifetime = self.service.lifetime.seconds
+        return [
+            e.JobCreated(
+                service=self.service.name,
+                declaration=self.service.digest,
+                execution_duration=self.service.execution_duration.seconds,
+                destruction=now + timedelta(seconds=lifetime) if lifetime else None,
+                owner=owner,
+                run_id=run_id,
+                parameters=parameters,
+                quote=quote,
+            )
+        ]
+
+    def set_parameters(self, job: Job, parameters: dict[str, e.Values]) -> list[e.JobEvent]:
+        """Give values to parameters of a job that has not been queued."""
+        require(job, SETTING_UP, "setting parameters")
+        changed = {
+            name: values for name, values in parameters.items() if job.parameters.get(name, ()) != values
+        }
+        return [e.ParametersSet(parameters=changed)] if changed else []
+
+    def set_run_id(self, job: Job, run_id: str) -> list[e.JobEvent]:
+        require(job, SETTING_UP, "setting RUNID")
+        return [e.RunIdSet(run_id=run_id)] if run_id != job.run_id else []
+
+    def set_execution_duration(self, job: Job, seconds: int) -> list[e.JobEvent]:
+        """Set how long the job may run, clamped to what the service allows."""
+        require(job, BEFORE_START, "setting the execution duration")
+        allowed = self.service.execution_duration.clamp(seconds)
+        return [e.ExecutionDurationSet(seconds=allowed)] if allowed != job.execution_duration else []
+
+    def set_destruction(self, job: Job, destruction: datetime, now: datetime) -> list[e.JobEvent]:
+        """Set when the job is destroyed: not before now, not beyond the service's longest lifetime."""
+        require(job, frozenset(Phase) - {Phase.ARCHIVED}, "setting the destruction time")
+        longest = self.service.lifetime.max_seconds or MAX_DURATION
+        allowed = max(now, min(destruction, job.created + timedelta(seconds=longest)))
+        return [e.DestructionSet(destruction=allowed)] if allowed != job.destruction else []
+
+    def queue_job(self, job: Job, quote: datetime | None) -> list[e.JobEvent]:
+        """Answer RUN. Raises `MissingParameters`, or `ParameterError` when the declaration changed meanwhile."""
+        require(job, SETTING_UP, "RUN")
+        if missing := self.job_class.missing(job.parameters):
+            raise MissingParameters(missing)
+        for name, values in job.parameters.items():
+            if name in self.service.parameters:
+                self.job_class.check(name, values)
+        return [e.JobQueued(quote=quote)]
+
+    def abort_job(self, job: Job) -> list[e.JobEvent]:
+        """Answer ABORT: at once where nothing runs, else by asking for a stop."""
+        if job.phase in STARTED:
+            return [e.StopRequested(reason="abort")] if job.stop is None else []
+        require(job, ways_to(Phase.ABORTED), "ABORT")
+        return [e.JobAborted(reason="aborted on request before it started")]
+
+    def destroy_job(self, job: Job, *, expired: bool) -> list[e.JobEvent]:
+        """Answer DELETE or the destruction time. What runs is stopped first, and destroyed by `end_job`."""
+        if job.phase in STARTED:
+            return [e.StopRequested(reason="destroy")] if job.stop != "destroy" else []
+        reason = "its destruction time came" if expired else "destroyed on request"
+        aborted: list[e.JobEvent] = []
+        if job.phase not in ENDED:
+            aborted = [e.JobAborted(reason=f"{reason} before it started")]
+        return aborted + self._remove(job, reason)
+
+    def _remove(self, job: Job, reason: str) -> list[e.JobEvent]:
+        if self.service.archive and job.phase is not Phase.ARCHIVED:
+            return [e.JobArchived(reason=reason)]
+        return [e.JobDestroyed(reason=reason)]
+
+    def start_job(self, job: Job, quote: datetime | None) -> list[e.JobEvent]:
+        """Decide that a program is started for a queued job now."""
+        require(job, {Phase.QUEUED}, "starting")
+        return [e.JobStarted(declaration=self.service.digest, quote=quote)]
+
+    def stop_job(self, job: Job, reason: e.StopReason) -> list[e.JobEvent]:
+        """Decide that a running program is stopped, for the server's own reasons."""
+        return [e.StopRequested(reason=reason)] if job.phase in STARTED and job.stop is None else []
+
+    def end_job(self, job: Job, ending: Ending) -> list[e.JobEvent]:
+        """Record that the program is gone; why it was stopped, if it was, decides how the job ends."""
+        require(job, STARTED, "ending")
+        match job.stop:
+            case "abort":
+                return [e.JobAborted(reason="aborted on request", results=ending.results)]
+            case "destroy":
+                reason = "destroyed on request or at its destruction time"
+                return [
+                    e.JobAborted(reason=f"{reason} while it ran", results=ending.results),
+                    *self._remove(job, reason),
+                ]
+            case "duration":
+                limit = f"{job.execution_duration} s ({format_duration(job.execution_duration)})"
+                return [
+                    e.JobAborted(
+                        reason=f"the execution duration of {limit} was exceeded", results=ending.results
+                    )
+                ]
+            case "shutdown":
+                return [
+                    e.JobFailed(
+                        failure=e.Failure(
+                            message="the server was stopped while the job ran", type="transient"
+                        ),
+                        results=ending.results,
+                        exit_code=ending.exit_code,
+                        signal=ending.signal,
+                    )
+                ]
+        if ending.failure:
+            return [
+                e.JobFailed(
+                    failure=ending.failure,
+                    results=ending.results,
+                    exit_code=ending.exit_code,
+                    signal=ending.signal,
+                )
+            ]
+        return [e.JobCompleted(results=ending.results, exit_code=ending.exit_code or 0)]
+
+
+def ways_to(phase: Phase) -> frozenset[Phase]:
+    """Return the phases from which a job can come to ``phase``."""
+    return frozenset(before for before, after in TRANSITIONS.items() if phase in after)
+
+
+def require(job: Job, allowed: Iterable[Phase], asked: str) -> None:
+    """Raise `IllegalPhase` unless the job is in one of ``allowed``."""
+    if job.phase not in allowed:
+        raise IllegalPhase(job.id, job.phase, asked, allowed)

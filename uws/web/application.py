@@ -1,0 +1,115 @@
+"""The aiohttp application: routes, and what every request goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from uws.jobs import Caller, UserUWS
+
+from . import handlers as on
+from .errors import Handler, answer_for, fault_response, http_fault
+from .forms import FETCH_SECONDS, Fetcher
+
+log = logging.getLogger(__name__)
+
+_PACKAGED = Path(__file__).parent.parent / "static"
+STATIC = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "static"
+"""The stylesheets: within the installed package, or in the checkout."""
+
+
+def make_application(
+    services: Iterable[UserUWS],
+    *,
+    base_url: str | None = None,
+    authenticator: on.Authenticator | None = None,
+    upload_hosts: Iterable[str] = (),
+    longest_wait: float = on.LONGEST_WAIT,
+) -> web.Application:
+    """Return an application that offers ``services``; it can be mounted with `aiohttp.web.Application.add_subapp`.
+
+    ``base_url`` is how clients reach it (behind a proxy), by default the way each request came.
+    ``upload_hosts`` are the hosts that ``UPLOAD=name,http://…`` may name. ``longest_wait`` bounds WAIT, in
+    seconds.
+    """
+    app = web.Application(middlewares=[_every_request])
+    app[on.SITE] = on.Site(
+        services={uws.service.name: uws for uws in services},
+        base_url=base_url.rstrip("/") if base_url else None,
+        closing=asyncio.Event(),
+        authenticator=authenticator,
+        longest_wait=longest_wait,
+    )
+    hosts = frozenset(upload_hosts)
+
+    async def with_fetcher(app: web.Application) -> AsyncIterator[None]:
+        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
+            app[on.FETCHER] = Fetcher(session, hosts)
+            yield
+
+    app.cleanup_ctx.append(with_fetcher)
+    app.on_shutdown.append(_let_waiting_go)
+    _add_routes(app)
+    return app
+
+
+def _add_routes(app: web.Application) -> None:
+    app.router.add_get("/", on.index, name="index")
+    app.router.add_static("/static", STATIC)
+    service = "/{service}"
+    app.router.add_get(service, on.service)
+    app.router.add_get(f"{service}/parameters.json", on.parameters_json)
+    for jobs in (f"{service}/async", f"{service}/uws.xml"):
+        app.router.add_get(jobs, on.job_list)
+        app.router.add_post(jobs, on.create)
+    job = f"{service}/async/{{job_id}}"
+    app.router.add_get(job, on.job_document)
+    app.router.add_post(job, on.changing())
+    app.router.add_delete(job, on.destroy)
+    for name, read in on.VALUES.items():
+        app.router.add_get(f"{job}/{name}", on.value_of(read))
+    for name in ("phase", "executionduration", "destruction"):
+        app.router.add_post(f"{job}/{name}", on.changing(name.upper()))
+    app.router.add_get(f"{job}/parameters", on.parameters)
+    app.router.add_post(f"{job}/parameters", on.changing())
+    app.router.add_get(f"{job}/parameters/{{name}}", on.parameter)
+    app.router.add_put(f"{job}/parameters/{{name}}", on.put_parameter)
+    app.router.add_get(f"{job}/parameters/{{name}}/{{number:[0-9]{{1,6}}}}", on.parameter)
+    app.router.add_get(f"{job}/results", on.results)
+    app.router.add_get(f"{job}/results/{{result_id}}", on.result)
+
+
+@web.middleware
+async def _every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Find out who asks, give the request an id, and turn errors into answers."""
+    request_id = uuid.uuid4().hex
+    authenticator = request.app[on.SITE].authenticator
+    response: web.StreamResponse | None
+    try:
+        user = await authenticator.identify(request) if authenticator else None
+        request[on.CALLER] = Caller(user, request_id, request.headers.get("User-Agent", "")[:200] or None)
+        response = await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        response = http_fault(error, request)
+    except Exception as error:
+        response = answer_for(error, challenge=authenticator.challenge if authenticator else "")
+        if response is None:
+            log.exception("request %s: %s %s failed", request_id, request.method, request.path)
+            response = fault_response(
+                500, "DefaultFault", f"an internal error; it is on record as {request_id}"
+            )
+    response.headers["X-Request-ID"] = request_id
+    return response
+
+
+async def _let_waiting_go(app: web.Application) -> None:
+    app[on.SITE].closing.set()

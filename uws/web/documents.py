@@ -1,0 +1,137 @@
+"""The XML documents of UWS 1.1 (section 2.2.2), elements in the schema's order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from lxml import etree
+from projections import JobReference
+
+from uws.jobs import UserUWS
+from uws.model import Job, Phase, Upload
+from uws.model.units import format_time
+
+UWS = "http://www.ivoa.net/xml/UWS/v1.0"
+XLINK = "http://www.w3.org/1999/xlink"
+XSI = "http://www.w3.org/2001/XMLSchema-instance"
+INFO = "urn:uwsd:jobinfo"
+"""The namespace of what stands in our jobInfo."""
+_NAMESPACES = {"uws": UWS, "xlink": XLINK, "xsi": XSI}
+
+
+def job_document(uws: UserUWS, job: Job) -> bytes:
+    """Return the document of a job, with its stylesheet."""
+    root = _root("job")
+    root.set("version", "1.1")
+    _add(root, "jobId", job.id)
+    if job.run_id is not None:
+        _add(root, "runId", job.run_id)
+    _add(root, "ownerId", job.owner, nillable=True)
+    _add(root, "phase", job.phase)
+    _add_time(root, "quote", job.quote)
+    _add_time(root, "creationTime", job.created)
+    _add_time(root, "startTime", job.started)
+    _add_time(root, "endTime", job.ended)
+    _add(root, "executionDuration", str(job.execution_duration))
+    _add_time(root, "destruction", job.destruction)
+    root.append(_parameters(uws, job))
+    root.append(_results(uws, job))
+    if job.phase is Phase.ERROR and job.failure:
+        summary = etree.SubElement(root, f"{{{UWS}}}errorSummary")
+        summary.set("type", job.failure.type)
+        summary.set("hasDetail", "true" if job.failure.detail else "false")
+        _add(summary, "message", job.failure.message)
+    _add_info(root, job)
+    return _serialise(root, uws.jobdoc_preamble)
+
+
+def job_list(uws: UserUWS, references: Iterable[JobReference]) -> bytes:
+    """Return a job list, with its stylesheet."""
+    root = _root("jobs")
+    root.set("version", "1.1")
+    for reference in references:
+        entry = etree.SubElement(root, f"{{{UWS}}}jobref")
+        entry.set("id", reference.id)
+        entry.set(f"{{{XLINK}}}type", "simple")
+        entry.set(f"{{{XLINK}}}href", uws.get_url_for_id(reference.id))
+        _add(entry, "phase", reference.phase)
+        if reference.run_id is not None:
+            _add(entry, "runId", reference.run_id)
+        _add(entry, "ownerId", reference.owner, nillable=True)
+        _add(entry, "creationTime", format_time(reference.created))
+    return _serialise(root, uws.joblist_preamble)
+
+
+def parameters_document(uws: UserUWS, job: Job) -> bytes:
+    """Return the parameters of a job alone."""
+    return _serialise(_parameters(uws, job))
+
+
+def results_document(uws: UserUWS, job: Job) -> bytes:
+    """Return the results of a job alone."""
+    return _serialise(_results(uws, job))
+
+
+def _parameters(uws: UserUWS, job: Job) -> etree._Element:
+    root = _root("parameters")
+    for name, values in job.parameters.items():
+        for index, value in enumerate(values, start=1):
+            parameter = etree.SubElement(root, f"{{{UWS}}}parameter")
+            parameter.set("id", name)
+            if isinstance(value, Upload):
+                url = f"{uws.get_url_for_id(job.id)}/parameters/{name}"
+                parameter.set("byReference", "true")
+                parameter.text = url if len(values) == 1 else f"{url}/{index}"
+            else:
+                parameter.text = value
+    return root
+
+
+def _results(uws: UserUWS, job: Job) -> etree._Element:
+    root = _root("results")
+    for result in job.results:
+        element = etree.SubElement(root, f"{{{UWS}}}result")
+        element.set("id", result.id)
+        element.set(f"{{{XLINK}}}type", "simple")
+        element.set(f"{{{XLINK}}}href", f"{uws.get_url_for_id(job.id)}/results/{result.id}")
+        element.set("size", str(result.size))
+        element.set("mime-type", result.media_type)
+    return root
+
+
+def _add_info(root: etree._Element, job: Job) -> None:
+    facts: dict[str, str | int | None] = {
+        "reason": job.note or None,
+        "stopping": job.stop if not job.has_ended else None,
+        "exitCode": job.exit_code,
+        "signal": job.signal,
+    }
+    known = {name: fact for name, fact in facts.items() if fact is not None}
+    if known:
+        info = etree.SubElement(root, f"{{{UWS}}}jobInfo")
+        for name, fact in known.items():
+            element = etree.SubElement(info, f"{{{INFO}}}{name}")
+            element.text = str(fact)
+
+
+def _root(name: str) -> etree._Element:
+    return etree.Element(f"{{{UWS}}}{name}", nsmap=_NAMESPACES)
+
+
+def _add(parent: etree._Element, name: str, text: str | None, *, nillable: bool = False) -> None:
+    element = etree.SubElement(parent, f"{{{UWS}}}{name}")
+    if text is None and nillable:
+        element.set(f"{{{XSI}}}nil", "true")
+    else:
+        element.text = text
+
+
+def _add_time(parent: etree._Element, name: str, time: datetime | None) -> None:
+    _add(parent, name, format_time(time) if time else None, nillable=True)
+
+
+def _serialise(root: etree._Element, preamble: tuple[str, str] | None = None) -> bytes:
+    if preamble:
+        root.addprevious(etree.ProcessingInstruction(*preamble))
+    return etree.tostring(root.getroottree(), xml_declaration=True, encoding="UTF-8")

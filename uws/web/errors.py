@@ -1,0 +1,73 @@
+"""The one place where errors become HTTP answers (DALI 1.1 section 4.2: text, a fault's name first)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from eventstore import EventStoreError, Overloaded, StoreUnavailable
+
+from uws.model import (
+    IllegalPhase,
+    JobGone,
+    NotAuthenticated,
+    NotAuthorized,
+    NotFound,
+    RepeatedParameter,
+    TooLarge,
+    Unavailable,
+    UsageError,
+)
+
+log = logging.getLogger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
+    (RepeatedParameter, 400, "MultiValuedParamNotSupported"),
+    (TooLarge, 413, "UsageFault"),
+    (UsageError, 400, "UsageFault"),
+    (NotAuthenticated, 401, "AuthenticationError"),
+    (NotAuthorized, 403, "AuthorizationError"),
+    (IllegalPhase, 403, "UsageFault"),
+    (NotFound, 404, "UsageFault"),
+    (JobGone, 410, "UsageFault"),
+    (Overloaded, 503, "ServiceUnavailable"),
+    (StoreUnavailable, 503, "ServiceUnavailable"),
+    (Unavailable, 503, "ServiceUnavailable"),
+    (EventStoreError, 500, "DefaultFault"),
+)
+"""Which status and fault each error is; the first match counts."""
+
+
+def answer_for(error: Exception, *, challenge: str = "") -> web.Response | None:
+    """Return the answer to an error that is meant for the client, None for any other."""
+    for kind, status, fault in ANSWERS:
+        if isinstance(error, kind):
+            headers = {}
+            if status == 401 and challenge:
+                headers["WWW-Authenticate"] = challenge
+            if status == 503:
+                headers["Retry-After"] = str(getattr(error, "retry_after", 5))
+            return fault_response(status, fault, str(error), headers)
+    return None
+
+
+def fault_response(status: int, fault: str, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    """Return an error document: plain text, the fault's name first."""
+    response = web.Response(status=status, text=f"{fault}: {text}\n", content_type="text/plain")
+    response.headers.update(headers or {})
+    return response
+
+
+def http_fault(error: web.HTTPException, request: web.Request) -> web.Response:
+    """Put an error of the HTTP layer itself into the same form."""
+    headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
+    match error.status:
+        case 404:
+            text = f"there is nothing at {request.path}"
+        case 405:
+            text = f"{request.method} is not possible here; allowed: {error.headers.get('Allow', '')}"
+        case _:
+            text = error.reason
+    return fault_response(error.status, "UsageFault" if error.status < 500 else "DefaultFault", text, headers)

@@ -1,0 +1,299 @@
+"""What clients send: parameters in the query, in a form or in several parts, and files on their way to disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import aiohttp
+from aiohttp import BodyPartReader, web
+
+from uws.files import Spool, Spooled
+from uws.jobs import Changes
+from uws.model import FileParameter, ParameterError, Service, TooLarge, UsageError, did_you_mean
+from uws.model.units import parse_time
+
+MAX_TEXT = 1_000_000
+"""All text of one request, in bytes; files do not count."""
+MAX_FIELDS = 1000
+FETCH_SECONDS = 60
+_CHUNK = 1 << 16
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+")
+_BROKEN_OFF = (aiohttp.ClientPayloadError, ConnectionError, EOFError)
+
+
+class Pair(NamedTuple):
+    name: str
+    value: str
+
+
+@dataclass
+class Submission:
+    """What a POST asks for."""
+
+    changes: Changes
+    phase: str | None = None
+    delete: bool = False
+    given: frozenset[str] = frozenset()
+    """The names that came, in upper case."""
+
+
+@dataclass
+class _Form:
+    pairs: list[Pair] = field(default_factory=list)
+    files: dict[str, list[Spooled]] = field(default_factory=dict)
+    size: int = 0
+
+    def add(self, pairs: list[Pair], size: int) -> None:
+        self.pairs += pairs
+        self.size += size
+        if self.size > MAX_TEXT or len(self.pairs) + len(self.files) > MAX_FIELDS:
+            raise TooLarge(f"the parameters are more than {MAX_TEXT} bytes or {MAX_FIELDS} values")
+
+
+def query_of(request: web.Request) -> list[Pair]:
+    """Return the query's parameters. Raises `UsageError` when they are not UTF-8."""
+    # The URL object would have mended broken percent-encoding in silence.
+    return _pairs(request.raw_path.partition("?")[2].encode(errors="surrogateescape"))
+
+
+async def read_submission(
+    request: web.Request, service: Service, spool: Spool, fetcher: Fetcher
+) -> Submission:
+    """Read query and body of a POST; files go to ``spool`` as they come.
+
+    Raises `UsageError` for what is malformed, `TooLarge`, `ParameterError`.
+    """
+    form = _Form()
+    form.add(query_of(request), 0)
+    if request.content_type == "application/x-www-form-urlencoded":
+        body = await _read_text(request.content.iter_chunked(_CHUNK))
+        form.add(_pairs(body), len(body))
+    elif request.content_type.startswith("multipart/"):
+        await _read_parts(request, service, spool, form)
+    elif request.can_read_body and await request.content.read(1):
+        raise UsageError(
+            f"a body of type {request.content_type} is not understood; send application/x-www-form-urlencoded "
+            "or multipart/form-data"
+        )
+    return await _sort(form, service, spool, fetcher)
+
+
+async def read_value(request: web.Request) -> str:
+    """Read the text of a PUT. Raises `TooLarge`, `UsageError`."""
+    return _decode(await _read_text(request.content.iter_chunked(_CHUNK)))
+
+
+async def read_file(request: web.Request, name: str, parameter: FileParameter, spool: Spool) -> Spooled:
+    """Read the file of a PUT to disk. Raises `TooLarge`, `UsageError` when the client breaks off."""
+    try:
+        return await spool.receive(
+            request.content.iter_chunked(_CHUNK),
+            name=name,
+            filename="",
+            media_type=_media_type(request.content_type),
+            max_size=parameter.max_bytes,
+        )
+    except _BROKEN_OFF as error:
+        raise UsageError("the request broke off") from error
+
+
+def single(pairs: list[Pair], name: str) -> str | None:
+    """Return the one value of a parameter, None when it is not there. Raises `UsageError` when there are more."""
+    values = [pair.value for pair in pairs if pair.name.upper() == name]
+    if len(values) > 1:
+        raise UsageError(f"{name} takes one value, got {len(values)}")
+    return values[0] if values else None
+
+
+def whole_number(text: str, name: str, least: int) -> int:
+    """Read a decimal integer of a control parameter. Raises `UsageError`."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()) or int(text) < least:
+        raise UsageError(f"{name}: expected a whole number, at least {least}, got {text!r}")
+    return int(text)
+
+
+class Fetcher:
+    """Gets uploads that clients name by URL, from hosts that the operator allows and from no other."""
+
+    def __init__(self, session: aiohttp.ClientSession, allow_hosts: frozenset[str]) -> None:
+        self._session, self._allow_hosts = session, allow_hosts
+
+    async def fetch(self, url: str, name: str, max_size: int, spool: Spool) -> Spooled:
+        """Download ``url``, following no redirects. Raises `ParameterError`, `TooLarge`."""
+        parts = urlsplit(url)
+        if parts.hostname not in self._allow_hosts:
+            raise ParameterError(
+                name, f"files are not fetched from {parts.hostname or url!r}; send it as a part"
+            )
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise ParameterError(name, f"{url} answered {response.status}")
+                return await spool.receive(
+                    response.content.iter_chunked(_CHUNK),
+                    name=name,
+                    filename=parts.path.rpartition("/")[2],
+                    media_type=_media_type(response.content_type),
+                    max_size=max_size,
+                )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ParameterError(
+                name, f"{url} could not be fetched: {error or 'it took too long'}"
+            ) from error
+
+
+async def _read_parts(request: web.Request, service: Service, spool: Spool, form: _Form) -> None:
+    try:
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            if not isinstance(part, BodyPartReader) or not part.name:
+                raise UsageError("multipart/form-data: every part needs a name and holds one value")
+            declared = service.parameters.get(service.find(part.name) or "")
+            if part.filename is None and not isinstance(declared, FileParameter):
+                body = await _read_text(_chunks(part), MAX_TEXT - form.size)
+                form.add([Pair(part.name, _decode(body))], len(body))
+                continue
+            spooled = await spool.receive(
+                _chunks(part),
+                name=part.name,
+                filename=part.filename or "",
+                media_type=_media_type(part.headers.get("Content-Type", "")),
+                max_size=_max_size(service, part.name),
+            )
+            if spooled.size or spooled.filename:  # else it is a form's field that was left blank
+                form.files.setdefault(part.name, []).append(spooled)
+            form.add([], len(part.name))
+    except _BROKEN_OFF as error:
+        raise UsageError("the request broke off") from error
+    except (ValueError, AssertionError, RuntimeError, LookupError) as error:
+        raise UsageError(f"multipart/form-data is malformed: {error}") from error
+
+
+async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
+    while chunk := await part.read_chunk(_CHUNK):
+        yield chunk
+
+
+async def _read_text(chunks: AsyncIterator[bytes], limit: int = MAX_TEXT) -> bytes:
+    body = bytearray()
+    try:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > limit:
+                raise TooLarge(f"the parameters are more than {MAX_TEXT} bytes")
+    except _BROKEN_OFF as error:
+        raise UsageError("the request broke off") from error
+    return bytes(body)
+
+
+def _max_size(service: Service, name: str) -> int:
+    """Return how large a file part may be; one that UPLOAD refers to can be for any of the file parameters."""
+    declared = {n: p.max_bytes for n, p in service.parameters.items() if isinstance(p, FileParameter)}
+    if not declared:
+        raise ParameterError(name, f"{service.name} takes no files")
+    return declared.get(service.find(name) or "", max(declared.values()))
+
+
+async def _sort(form: _Form, service: Service, spool: Spool, fetcher: Fetcher) -> Submission:
+    """Tell control parameters, values and files apart."""
+    pairs = form.pairs
+    parameters: dict[str, list[str]] = {}
+    control = {"PHASE", "ACTION", "RUNID", "EXECUTIONDURATION", "DESTRUCTION", "UPLOAD", "WAIT"}
+    for name, value in pairs:
+        if name.upper() not in control:
+            parameters.setdefault(name, []).append(value)
+    duration = single(pairs, "EXECUTIONDURATION")
+    destruction = single(pairs, "DESTRUCTION")
+    action = single(pairs, "ACTION")
+    if action is not None and action != "DELETE":
+        raise UsageError(f"ACTION: expected DELETE, got {action!r}")
+    phase = single(pairs, "PHASE")
+    if phase is not None and phase not in ("RUN", "ABORT"):
+        raise UsageError(f"PHASE: expected RUN or ABORT, got {phase!r}")
+    return Submission(
+        changes=Changes(
+            parameters=parameters,
+            files=await _assign(form, service, spool, fetcher),
+            run_id=single(pairs, "RUNID"),
+            execution_duration=None if duration is None else whole_number(duration, "EXECUTIONDURATION", 0),
+            destruction=None if destruction is None else _time(destruction, "DESTRUCTION"),
+        ),
+        phase=phase,
+        delete=action is not None,
+        given=frozenset(pair.name.upper() for pair in pairs),
+    )
+
+
+async def _assign(form: _Form, service: Service, spool: Spool, fetcher: Fetcher) -> dict[str, list[Spooled]]:
+    """Give every file to its parameter: the one that UPLOAD names (DALI 1.1 section 3.4.5), or that of its part."""
+    files: dict[str, list[Spooled]] = {}
+    referred = set()
+    for value in (pair.value for pair in form.pairs if pair.name.upper() == "UPLOAD"):
+        for item in filter(None, value.split(";")):
+            name, comma, uri = (piece.strip() for piece in item.partition(","))
+            if not comma or not name:
+                raise UsageError(f"UPLOAD: expected name,uri, got {item!r}")
+            parameter = service.parameters.get(service.find(name) or "")
+            if not isinstance(parameter, FileParameter):
+                takers = [n for n, p in service.parameters.items() if isinstance(p, FileParameter)]
+                raise ParameterError(
+                    name,
+                    f"no file parameter{did_you_mean(name, takers)}; files: {', '.join(takers) or 'none'}",
+                )
+            if uri.startswith("param:"):
+                label = uri.removeprefix("param:")
+                if label not in form.files:
+                    raise UsageError(f"UPLOAD: there is no part {label!r} in this request")
+                referred.add(label)
+                found = form.files[label]
+            elif urlsplit(uri).scheme in ("http", "https"):
+                found = [await fetcher.fetch(uri, name, parameter.max_bytes, spool)]
+            else:
+                raise UsageError(f"UPLOAD: expected param:LABEL or an http(s) URL, got {uri!r}")
+            if any(spooled.size > parameter.max_bytes for spooled in found):
+                raise TooLarge(f"{name}: the file is larger than the maximum {parameter.max_size}")
+            files.setdefault(name, []).extend(found)
+    for label, found in form.files.items():
+        if label not in referred:
+            files.setdefault(label, []).extend(found)
+    return files
+
+
+def _pairs(encoded: bytes) -> list[Pair]:
+    try:
+        found = parse_qsl(
+            encoded.decode(),
+            keep_blank_values=True,
+            encoding="utf-8",
+            errors="strict",
+            max_num_fields=MAX_FIELDS,
+        )
+    except UnicodeDecodeError:
+        raise UsageError("the parameters are not UTF-8") from None
+    except ValueError as error:
+        raise TooLarge(f"the parameters are more than {MAX_FIELDS} values") from error
+    return [Pair(name, value) for name, value in found]
+
+
+def _decode(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise UsageError("a value is not UTF-8 text") from None
+
+
+def _time(text: str, name: str) -> datetime:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
+
+
+def _media_type(text: str) -> str:
+    found = _MEDIA_TYPE.match(text)
+    return found[0] if found else "application/octet-stream"

@@ -1,0 +1,377 @@
+"""The resources of UWS 1.1 (section 2.2): one handler for each, thin over `UserUWS`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+from lxml import etree
+from lxml.html import builder as h
+
+from uws.files import Spooled
+from uws.jobs import Caller, Changes, UserUWS
+from uws.model import (
+    FileParameter,
+    Job,
+    NotFound,
+    ParameterError,
+    Phase,
+    Result,
+    Upload,
+    UsageError,
+    did_you_mean,
+    parameters_schema,
+)
+from uws.model.units import format_time, parse_time
+
+from . import documents
+from .errors import Handler
+from .forms import Fetcher, Pair, query_of, read_file, read_submission, read_value, single, whole_number
+
+LONGEST_WAIT = 60
+"""Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
+
+_UNTRUSTED = {
+    # What a user's program made, or a user sent, must not act as the user who opens it in a browser.
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
+
+
+class Authenticator(Protocol):
+    """Tells who sends a request."""
+
+    challenge: str
+    """The value of WWW-Authenticate for those who must say who they are."""
+
+    async def identify(self, request: web.Request) -> str | None:
+        """Return the user, None for nobody in particular. Raises `NotAuthenticated` for wrong credentials."""
+        ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the handlers know of the server they belong to. ``base_url`` None: as the request came."""
+
+    services: dict[str, UserUWS]
+    base_url: str | None
+    closing: asyncio.Event
+    authenticator: Authenticator | None
+    longest_wait: float = LONGEST_WAIT
+
+
+SITE = web.AppKey("site", Site)
+FETCHER = web.AppKey("fetcher", Fetcher)
+CALLER = web.RequestKey("caller", Caller)
+
+
+class Resource:
+    """What all handlers begin with: the service, the caller, the job."""
+
+    def __init__(self, request: web.Request) -> None:
+        self.request = request
+        self.site = request.app[SITE]
+        self.caller = request[CALLER]
+
+    @property
+    def base_url(self) -> str:
+        prefix = str(self.request.app.router["index"].url_for()).rstrip("/")
+        return self.site.base_url or f"{self.request.url.origin()}{prefix}"
+
+    @property
+    def uws(self) -> UserUWS:
+        name = self.request.match_info["service"]
+        try:
+            return self.site.services[name].at(self.base_url)
+        except KeyError:
+            raise NotFound(f"there is no service {name}{did_you_mean(name, self.site.services)}") from None
+
+    @property
+    def job_id(self) -> str:
+        return self.request.match_info["job_id"]
+
+    async def job(self) -> Job:
+        """Return the job that the URL names. Raises a redirect when it is another service's."""
+        job = await self.uws.get_job(self.job_id, self.caller)
+        self.redirect_to_own_service(job)
+        return job
+
+    def redirect_to_own_service(self, job: Job) -> None:
+        """Send the client to the job's own URL when it asked for it in another service's list."""
+        if job.service == self.uws.service.name:
+            return
+        owner = self.site.services.get(job.service)
+        if owner is None:
+            raise NotFound(f"job {job.id} belongs to {job.service}, which is no longer offered")
+        rest = self.request.path.partition(f"/async/{self.job_id}")[2]
+        raise web.HTTPSeeOther(owner.at(self.base_url).get_url_for_id(job.id) + quote(rest))
+
+    def see(self, url: str) -> web.Response:
+        return web.Response(status=303, headers={"Location": url})
+
+    def see_job(self) -> web.Response:
+        return self.see(self.uws.get_url_for_id(self.job_id))
+
+
+def _xml(document: bytes) -> web.Response:
+    return web.Response(body=document, content_type="text/xml", charset="utf-8")
+
+
+def _text(text: str) -> web.Response:
+    return web.Response(text=text, content_type="text/plain")
+
+
+async def index(request: web.Request) -> web.Response:
+    """``/``: the services, as a page or as JSON."""
+    resource = Resource(request)
+    services = [uws.at(resource.base_url) for uws in resource.site.services.values()]
+    if "application/json" in request.headers.get("Accept", ""):
+        listing = [
+            {
+                "name": uws.service.name,
+                "title": uws.service.title,
+                "description": uws.service.description,
+                "jobs": uws.joblist_url,
+                "parameters": f"{uws.base_url}/{uws.service.name}/parameters.json",
+            }
+            for uws in services
+        ]
+        return web.Response(body=msgspec.json.encode(listing), content_type="application/json")
+    page = h.HTML(
+        h.HEAD(h.TITLE("Services"), h.LINK(rel="stylesheet", href=f"{resource.base_url}/static/xsl/uws.css")),
+        h.BODY(h.H1("Services"), *(_service_entry(uws) for uws in services)),
+        lang="en",
+    )
+    html = etree.tostring(page, method="html", doctype="<!DOCTYPE html>", encoding="utf-8")
+    return web.Response(body=html, content_type="text/html", charset="utf-8")
+
+
+def _service_entry(uws: UserUWS) -> Any:
+    service = uws.service
+    return h.DIV(
+        h.H2(h.A(service.title, href=uws.joblist_url)),
+        h.P(service.description),
+        h.P(
+            h.A("Jobs", href=uws.joblist_url),
+            " · ",
+            h.A("Parameters", href=f"{uws.base_url}/{service.name}/parameters.json"),
+        ),
+    )
+
+
+async def service(request: web.Request) -> web.Response:
+    """``/{service}``: for those who cut off the end of a URL."""
+    resource = Resource(request)
+    return resource.see(resource.uws.joblist_url)
+
+
+async def parameters_json(request: web.Request) -> web.Response:
+    """``/{service}/parameters.json``: the JSON Schema of the generated job class."""
+    schema = parameters_schema(Resource(request).uws.job_class)
+    return web.Response(body=msgspec.json.encode(schema), content_type="application/schema+json")
+
+
+async def job_list(request: web.Request) -> web.Response:
+    """``/{service}/async``: the caller's jobs, filtered by PHASE, AFTER and LAST (section 2.2.2.1)."""
+    resource = Resource(request)
+    pairs = query_of(request)
+    after, last = single(pairs, "AFTER"), single(pairs, "LAST")
+    references = await resource.uws.get_ids_and_phases(
+        resource.caller.user,
+        phase=[_phase(pair.value) for pair in pairs if pair.name.upper() == "PHASE"],
+        last=None if last is None else whole_number(last, "LAST", 1),
+        after=None if after is None else _time(after),
+    )
+    return _xml(documents.job_list(resource.uws, references))
+
+
+async def create(request: web.Request) -> web.Response:
+    """POST to the job list: a new job, and RUN with it when ``PHASE=RUN`` is there."""
+    resource = Resource(request)
+    uws = resource.uws
+    async with uws.backend.files.spool() as spool:
+        sent = await read_submission(request, uws.service, spool, request.app[FETCHER])
+        if sent.phase == "ABORT" or sent.delete:
+            raise UsageError("a job that is only being created can neither be aborted nor deleted")
+        job = await uws.create_job(sent.changes, resource.caller, run=sent.phase == "RUN")
+    return resource.see(uws.get_url_for_id(job.id))
+
+
+async def job_document(request: web.Request) -> web.Response:
+    """``{job}``: the document; blocks while WAIT says so (section 2.2.1.1)."""
+    resource = Resource(request)
+    pairs = query_of(request)
+    wait, wanted = single(pairs, "WAIT"), single(pairs, "PHASE")
+    job = await resource.job()
+    phase = None if wanted is None else _phase(wanted)
+    if wait is not None:
+        seconds = whole_number(wait, "WAIT", -1)
+        longest = resource.site.longest_wait
+        job = await resource.uws.wait(
+            resource.job_id,
+            resource.caller,
+            seconds=longest if seconds < 0 else min(seconds, longest),
+            phase=phase,
+            closing=resource.site.closing,
+        )
+    return _xml(documents.job_document(resource.uws, job))
+
+
+def changing(*expected: str) -> Handler:
+    """Make the handler of POSTs to a job or to what is below it, where one of ``expected`` must be given."""
+
+    async def change(request: web.Request) -> web.Response:
+        resource = Resource(request)
+        uws = resource.uws
+        await resource.job()
+        async with uws.backend.files.spool() as spool:
+            sent = await read_submission(request, uws.service, spool, request.app[FETCHER])
+            if expected and not sent.given.intersection(expected):
+                raise UsageError(f"{' or '.join(expected)} is missing")
+            if sent.delete:
+                return await _destroy(resource)
+            await uws.change_job(
+                resource.job_id,
+                sent.changes,
+                resource.caller,
+                run=sent.phase == "RUN",
+                abort=sent.phase == "ABORT",
+            )
+        return resource.see_job()
+
+    return change
+
+
+async def destroy(request: web.Request) -> web.Response:
+    """DELETE of a job: back to the list when it is gone."""
+    resource = Resource(request)
+    await resource.job()
+    return await _destroy(resource)
+
+
+async def _destroy(resource: Resource) -> web.Response:
+    await resource.uws.destroy_job(resource.job_id, resource.caller)
+    return resource.see(resource.uws.joblist_url)
+
+
+def value_of(read: Callable[[Job], str]) -> Handler:
+    """Make the handler of a resource that is one value of a job, as text."""
+
+    async def value(request: web.Request) -> web.Response:
+        return _text(read(await Resource(request).job()))
+
+    return value
+
+
+def error_text(job: Job) -> str:
+    """The full text of what went wrong; also why a job was aborted."""
+    if job.failure:
+        return job.failure.detail or job.failure.message
+    return job.note if job.phase is Phase.ABORTED else ""
+
+
+VALUES: dict[str, Callable[[Job], str]] = {
+    "phase": lambda job: job.phase,
+    "executionduration": lambda job: str(job.execution_duration),
+    "destruction": lambda job: format_time(job.destruction) if job.destruction else "",
+    "quote": lambda job: format_time(job.quote) if job.quote else "",
+    "error": error_text,
+    "owner": lambda job: job.owner or "",
+}
+"""The simple values below a job, by the last part of their URL."""
+
+
+async def parameters(request: web.Request) -> web.Response:
+    resource = Resource(request)
+    return _xml(documents.parameters_document(resource.uws, await resource.job()))
+
+
+async def parameter(request: web.Request) -> web.StreamResponse:
+    """``{job}/parameters/{name}``: the value as text, or the uploaded file; the n-th of several with ``/n``."""
+    resource = Resource(request)
+    job = await resource.job()
+    name = resource.uws.service.find(request.match_info["name"]) or request.match_info["name"]
+    values = job.parameters.get(name)
+    if not values:
+        raise NotFound(f"job {job.id} has no value for {name}")
+    number = request.match_info.get("number")
+    if number is not None:
+        if not 1 <= int(number) <= len(values):
+            raise NotFound(f"{name} of job {job.id} has {len(values)} values, not {number}")
+        values = values[int(number) - 1 : int(number)]
+    value = values[0]
+    if isinstance(value, Upload):
+        path = resource.uws.backend.files.of(job.id).uploads / value.file
+        return _file(resource, job, path, value.media_type, value.filename or value.file)
+    return _text("\n".join(str(value) for value in values))
+
+
+async def put_parameter(request: web.Request) -> web.Response:
+    """PUT of one parameter: its new value, or its new file, is the body."""
+    resource = Resource(request)
+    uws = resource.uws
+    await resource.job()
+    name = request.match_info["name"]
+    declared = uws.service.parameters.get(uws.service.find(name) or "")
+    if uws.service.find(name) is None:
+        raise ParameterError(name, uws.service.unknown(name))
+    async with uws.backend.files.spool() as spool:
+        if isinstance(declared, FileParameter):
+            files: dict[str, list[Spooled]] = {name: [await read_file(request, name, declared, spool)]}
+            changes = Changes(files=files)
+        else:
+            changes = Changes(parameters={name: [await read_value(request)]})
+        await uws.change_job(resource.job_id, changes, resource.caller)
+    return web.Response(status=204)
+
+
+async def results(request: web.Request) -> web.Response:
+    resource = Resource(request)
+    return _xml(documents.results_document(resource.uws, await resource.job()))
+
+
+async def result(request: web.Request) -> web.StreamResponse:
+    """``{job}/results/{id}``: the file, with its media type; ranges are served."""
+    resource = Resource(request)
+    job = await resource.job()
+    wanted = request.match_info["result_id"]
+    found: Result | None = next((item for item in job.results if item.id == wanted), None)
+    if found is None:
+        known = [item.id for item in job.results]
+        raise NotFound(f"job {job.id} has no result {wanted}{did_you_mean(wanted, known)}")
+    path = resource.uws.backend.files.of(job.id).root / found.path
+    return _file(resource, job, path, found.media_type, path.name)
+
+
+def _file(resource: Resource, job: Job, path: Path, media_type: str, name: str) -> web.StreamResponse:
+    if not resource.uws.backend.files.of(job.id).is_own_file(path):
+        raise NotFound(f"a file of job {job.id} is missing")
+    headers = {
+        **_UNTRUSTED,
+        "Content-Type": media_type,
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(name, safe='')}",
+    }
+    return web.FileResponse(path, headers=headers)
+
+
+def _phase(text: str) -> Phase:
+    try:
+        return Phase(text)
+    except ValueError:
+        raise UsageError(
+            f"PHASE: there is no phase {text!r}{did_you_mean(text, Phase)}; phases are {', '.join(Phase)}"
+        ) from None
+
+
+def _time(text: str) -> datetime:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise UsageError(f"AFTER: {error}") from None
