@@ -83,7 +83,13 @@ class SQLiteEventStore(Following):
             raise StoreUnavailable(f"{path}: {error}") from error
         head = Head(*rows[0]) if rows else EMPTY
         return cls(
-            lock=lock, writer=writer, reader=reader, head=head, now=now, max_waiting=max_waiting, max_batch=max_batch
+            lock=lock,
+            writer=writer,
+            reader=reader,
+            head=head,
+            now=now,
+            max_waiting=max_waiting,
+            max_batch=max_batch,
         )
 
     async def append(

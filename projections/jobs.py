@@ -111,7 +111,7 @@ class JobReadModel:
         self, service: str, owner: str | None, *,
         phases: Iterable[Phase], after: datetime | None = None, last: int | None = None,
     ) -> list[JobReference]:  # fmt: skip
-        """Return the jobs in any of ``phases`` created later than ``after``, the newest ``last``, newest first."""
+        """Return the jobs in any of ``phases`` created after ``after``: the newest ``last``, newest first."""
         parameters = {
             "service": service,
             "owner": owner,

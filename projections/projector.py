@@ -18,7 +18,9 @@ import aiosqlite
 from eventstore import EventStore, RecordedEvent, StoreUnavailable
 
 _CHECKPOINTS = """
-CREATE TABLE IF NOT EXISTS checkpoint (name TEXT PRIMARY KEY, version INTEGER NOT NULL, position INTEGER NOT NULL)
+CREATE TABLE IF NOT EXISTS checkpoint (
+    name TEXT PRIMARY KEY, version INTEGER NOT NULL, position INTEGER NOT NULL
+) STRICT
 """
 _READ_CHECKPOINT = "SELECT version, position FROM checkpoint WHERE name = ?"
 _SET_CHECKPOINT = """

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 from aiohttp import web
+
 from eventstore import EventStore, Metadata, SQLiteEventStore
 from projections import JobReadModel, JobTables, Projector
-
 from uws.clock import Clock, SystemClock
 from uws.config import Settings
 from uws.execution import Destruction, Scheduler

@@ -12,11 +12,11 @@ from typing import Annotated
 import msgspec
 import typer
 import uvloop
-from eventstore import EventStoreError
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from eventstore import EventStoreError
 from uws.app import serve as run_server
 from uws.config import Settings, load
 from uws.model import DeclarationError, FileParameter, Service
@@ -38,7 +38,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in 
 @app.command()
 def check(file: File = Path("uwsd.toml")) -> None:
     """Read a declaration and print its services, or every mistake with its place."""
-    with _reported():
+    with reported():
         settings = load(file)
     for service in settings.services:
         _print_service(service)
@@ -61,7 +61,7 @@ def serve(
     logging.basicConfig(
         level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)]
     )
-    with _reported():
+    with reported():
         settings = with_options(load(file), host=host, port=port, data=data)
         with explained(settings):
             uvloop.run(run_server(settings, ready=lambda url: out.print(f"serving on {url}", soft_wrap=True)))
@@ -97,7 +97,7 @@ def explained(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _reported() -> Iterator[None]:
+def reported() -> Iterator[None]:
     """Print mistakes, one a line, and end with status 2."""
     try:
         yield

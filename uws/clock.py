@@ -29,5 +29,5 @@ class SystemClock:
         return datetime.now(UTC)
 
     async def sleep_until(self, time: datetime) -> None:
-        while (left := (time - self.now()).total_seconds()) > 0:
+        while (left := (time - self.now()).total_seconds()) > 0:  # noqa: ASYNC110 - no event to wait for
             await asyncio.sleep(min(left, self.LONGEST_SLEEP))

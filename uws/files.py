@@ -117,7 +117,7 @@ class JobDirectory:
             self.root.rmdir()
 
     def is_own_file(self, path: Path) -> bool:
-        """Whether ``path`` is a regular file that really lies in this directory: no link, no device, no pipe."""
+        """Whether ``path`` is a regular file that really lies in here: no link, no device, no pipe."""
         try:
             return (
                 stat.S_ISREG(path.lstat().st_mode)

@@ -308,7 +308,7 @@ class UserUWS:
         self, job_id: str, steps: Sequence[Step], metadata: Metadata, *,
         caller: Caller | None = None, create: bool = False,
     ) -> Job:  # fmt: skip
-        """Load, decide, append; again when somebody else was faster. Deletes the files of a job that is gone."""
+        """Load, decide, append; again when somebody else was faster. Files go with their job."""
         stream = e.job_stream(job_id)
         for _ in range(_ATTEMPTS):
             job = None if create else await self._load(job_id, caller)

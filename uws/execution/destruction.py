@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import timedelta
 
 from eventstore import EventStoreError
-
 from uws.jobs import Backend, UserUWS, first_of
 from uws.model import IllegalPhase, JobGone
 
@@ -20,7 +19,7 @@ _CHANGES_TIMES = frozenset({"JobCreated", "DestructionSet"})
 
 
 class Destruction:
-    """Destroys jobs, or archives them, when their time has come, and clears away files that belong to none."""
+    """Destroys or archives jobs when their time has come, and clears away files that belong to none."""
 
     def __init__(self, backend: Backend, services: Mapping[str, UserUWS]) -> None:
         self._backend, self._services = backend, services

@@ -52,7 +52,7 @@ class Process:
         stdout: Path,
         stderr: Path,
     ) -> Process:
-        """Start ``argv`` in a new session; output goes to files. Raises `OSError` when it cannot be started."""
+        """Start ``argv`` in a new session, output to files. Raises `OSError` when it cannot be started."""
         with stdout.open("wb") as out, stderr.open("wb") as err:
             popen = subprocess.Popen(
                 [argument.encode() for argument in argv],
@@ -76,7 +76,7 @@ class Process:
         await end_session(self._popen.pid, grace)
 
     async def finish(self) -> int:
-        """Kill what is left of the session and return the program's status: its exit code, or minus its signal."""
+        """Kill what is left of the session and return the program's exit code, or minus its signal."""
         await end_session(self._popen.pid, 0)
         return self._popen.wait()
 

@@ -62,7 +62,7 @@ def _declared(service: Service, directory: JobDirectory) -> tuple[list[Result], 
 
 
 def _find(declaration: ResultDeclaration, directory: JobDirectory) -> Iterator[tuple[Path, str]]:
-    """Yield the files of a declared result and their names: from the results directory, or else the working one."""
+    """Yield files of a result and their names: from the results directory, or else the working one."""
     if declaration.path == "-":
         yield directory.logs / "stdout", "stdout"
         return

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from eventstore import StoreUnavailable
 from projections import QueueHead
-
 from uws.files import JobDirectory
 from uws.jobs import Backend, UserUWS
 from uws.model import Ending, Failure, IllegalPhase, Job, JobGone, MissingParameters, ParameterError

@@ -1,4 +1,4 @@
-"""The pure part: phases, events, the job aggregate, declarations and the job classes made from them. No I/O."""
+"""The pure part: phases, events, the job aggregate, declarations, generated job classes. No I/O."""
 
 from .errors import (
     DeclarationError,

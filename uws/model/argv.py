@@ -72,7 +72,7 @@ def check_template(
 
 
 def fill(template: Template, values: Values) -> list[str]:
-    """Return the argv: every place filled, groups without a value left out, others repeated as often as needed."""
+    """Return the argv: places filled, groups without a value left out, others repeated as needed."""
     argv: list[str] = []
     for part in template:
         if isinstance(part, str):

@@ -25,7 +25,7 @@ class ParameterError(UsageError):
 
 
 class RepeatedParameter(ParameterError):
-    """Several values came for a parameter that takes one (DALI 1.1 section 4.3: MultiValuedParamNotSupported)."""
+    """Several values came for a parameter that takes one (DALI 1.1 section 4.2)."""
 
 
 class MissingParameters(UsageError):

@@ -16,7 +16,7 @@ from eventstore import Metadata, NewEvent, RecordedEvent
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True, tag="upload"):
-    """A received file. ``file`` is its name in the job's uploads directory, ``filename`` what the client called it."""
+    """A received file: ``file`` is its name among the job's uploads, ``filename`` the client's name."""
 
     file: str
     filename: str

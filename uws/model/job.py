@@ -51,7 +51,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def apply(job: Job | None, recorded: RecordedEvent) -> Job:
-    """Return the job after one more event of its stream. Raises `ValueError` for a stream that has no beginning."""
+    """Return the job after one more event. Raises `ValueError` for a stream that has no beginning."""
     job_id = e.job_id_of(recorded.stream) or recorded.stream
     return evolve(
         job, e.decode(recorded), job_id=job_id, now=recorded.recorded_at, position=recorded.position

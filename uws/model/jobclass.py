@@ -119,7 +119,7 @@ def make_user_uws_job_class(service: Service) -> type[UserUWSJobBase]:
 
 
 def parameters_schema(job_class: type[UserUWSJobBase]) -> dict[str, Any]:
-    """Return the JSON Schema of a job class, as clients see it: defaults shown, only what they must send required."""
+    """Return the JSON Schema of a job class for clients: with defaults; required is what they must send."""
     service = job_class.service
     schema = msgspec.json.schema(job_class)
     definition = schema["$defs"][job_class.__name__]

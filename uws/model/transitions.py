@@ -84,7 +84,7 @@ class UserUWSTransitions:
         return [e.DestructionSet(destruction=allowed)] if allowed != job.destruction else []
 
     def queue_job(self, job: Job, quote: datetime | None) -> list[e.JobEvent]:
-        """Answer RUN. Raises `MissingParameters`, or `ParameterError` when the declaration changed meanwhile."""
+        """Answer RUN. Raises `MissingParameters`; `ParameterError` when the declaration has changed."""
         require(job, SETTING_UP, "RUN")
         if missing := self.job_class.missing(job.parameters):
             raise MissingParameters(missing)

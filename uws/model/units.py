@@ -53,7 +53,7 @@ def format_time(time: datetime) -> str:
 
 
 def parse_duration(value: int | float | str) -> int:
-    """Return whole seconds for a number of seconds or a text (``90s``, ``20min``, ``12h``, ``7d``, ``2w``, ``1y``).
+    """Return whole seconds for a number of seconds or a text: ``90s``, ``20min``, ``12h``, ``7d``, ``2w``.
 
     Raises `ValueError`.
     """

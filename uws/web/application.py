@@ -32,7 +32,7 @@ def make_application(
     upload_hosts: Iterable[str] = (),
     longest_wait: float = on.LONGEST_WAIT,
 ) -> web.Application:
-    """Return an application that offers ``services``; it can be mounted with `aiohttp.web.Application.add_subapp`.
+    """Return an application that offers ``services``; `aiohttp.web.Application.add_subapp` can mount it.
 
     ``base_url`` is how clients reach it (behind a proxy), by default the way each request came.
     ``upload_hosts`` are the hosts that ``UPLOAD=name,http://…`` may name. ``longest_wait`` bounds WAIT, in

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from lxml import etree
-from projections import JobReference
 
+from projections import JobReference
 from uws.jobs import UserUWS
 from uws.model import Job, Phase, Upload
 from uws.model.units import format_time

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from eventstore import EventStoreError, Overloaded, StoreUnavailable
 
+from eventstore import EventStoreError, Overloaded, StoreUnavailable
 from uws.model import (
     IllegalPhase,
     JobGone,

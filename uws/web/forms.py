@@ -1,4 +1,4 @@
-"""What clients send: parameters in the query, in a form or in several parts, and files on their way to disk."""
+"""What clients send: parameters in the query, in a form or in parts, and files on their way to disk."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ async def read_submission(
         await _read_parts(request, service, spool, form)
     elif request.can_read_body and await request.content.read(1):
         raise UsageError(
-            f"a body of type {request.content_type} is not understood; send application/x-www-form-urlencoded "
-            "or multipart/form-data"
+            f"a body of type {request.content_type} is not understood; "
+            "send application/x-www-form-urlencoded or multipart/form-data"
         )
     return await _sort(form, service, spool, fetcher)
 
@@ -103,7 +103,7 @@ async def read_file(request: web.Request, name: str, parameter: FileParameter, s
 
 
 def single(pairs: list[Pair], name: str) -> str | None:
-    """Return the one value of a parameter, None when it is not there. Raises `UsageError` when there are more."""
+    """Return the one value of a parameter, None without any. Raises `UsageError` for several."""
     values = [pair.value for pair in pairs if pair.name.upper() == name]
     if len(values) > 1:
         raise UsageError(f"{name} takes one value, got {len(values)}")
@@ -192,7 +192,7 @@ async def _read_text(chunks: AsyncIterator[bytes], limit: int = MAX_TEXT) -> byt
 
 
 def _max_size(service: Service, name: str) -> int:
-    """Return how large a file part may be; one that UPLOAD refers to can be for any of the file parameters."""
+    """Return how large a file part may be; one that UPLOAD refers to may be for any file parameter."""
     declared = {n: p.max_bytes for n, p in service.parameters.items() if isinstance(p, FileParameter)}
     if not declared:
         raise ParameterError(name, f"{service.name} takes no files")
@@ -230,7 +230,7 @@ async def _sort(form: _Form, service: Service, spool: Spool, fetcher: Fetcher) -
 
 
 async def _assign(form: _Form, service: Service, spool: Spool, fetcher: Fetcher) -> dict[str, list[Spooled]]:
-    """Give every file to its parameter: the one that UPLOAD names (DALI 1.1 section 3.4.5), or that of its part."""
+    """Give every file to its parameter: by UPLOAD (DALI 1.1 section 3.4.5), or by the name of its part."""
     files: dict[str, list[Spooled]] = {}
     referred = set()
     for value in (pair.value for pair in form.pairs if pair.name.upper() == "UPLOAD"):

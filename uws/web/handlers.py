@@ -33,7 +33,7 @@ from uws.model.units import format_time, parse_time
 
 from . import documents
 from .errors import Handler
-from .forms import Fetcher, Pair, query_of, read_file, read_submission, read_value, single, whole_number
+from .forms import Fetcher, query_of, read_file, read_submission, read_value, single, whole_number
 
 LONGEST_WAIT = 60
 """Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
@@ -294,7 +294,7 @@ async def parameters(request: web.Request) -> web.Response:
 
 
 async def parameter(request: web.Request) -> web.StreamResponse:
-    """``{job}/parameters/{name}``: the value as text, or the uploaded file; the n-th of several with ``/n``."""
+    """``{job}/parameters/{name}``: the value or the uploaded file; the n-th of several with ``/n``."""
     resource = Resource(request)
     job = await resource.job()
     name = resource.uws.service.find(request.match_info["name"]) or request.match_info["name"]

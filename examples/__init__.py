@@ -1,0 +1,1 @@
+"""Services that a new user runs first, on real data."""
