@@ -15,14 +15,15 @@ from rich.table import Column, Table
 
 from examples.sky import sample_files
 from uws.app import serve
-from uws.cli import explained, reported, with_options
+from uws.cli import reported, with_options
 from uws.config import Settings, load
-from uws.model.units import parse_time
+from uws.model.units import format_size, parse_time
 
 UWS = {"uws": "http://www.ivoa.net/xml/UWS/v1.0"}
 DECLARATION = Path(__file__).with_name("uwsd.toml")
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 out = Console()
-out.width = max(out.width, 110)  # job URLs are for copying: they stay on one line
+out.width = max(out.width, 120)  # job URLs are for copying: they stay on one line
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Outcome:
     error: str
 
 
+@app.command()
 def main(
     once: Annotated[bool, typer.Option("--once", help="End after the table.")] = False,
     host: Annotated[str | None, typer.Option(help="Listen on this address.")] = None,
@@ -46,9 +48,8 @@ def main(
     """Serve the example services and run one job of each."""
     with reported():
         settings = with_options(load(DECLARATION), host=host, port=port, data=data)
-        with explained(settings):
-            outcomes = uvloop.run(demonstrate(settings, once=once))
-    if any(outcome.phase != "COMPLETED" for outcome in outcomes):
+        outcomes = uvloop.run(demonstrate(settings, once=once))
+    if not outcomes or any(outcome.phase != "COMPLETED" for outcome in outcomes):
         raise typer.Exit(1)
 
 
@@ -62,6 +63,7 @@ async def demonstrate(settings: Settings, *, once: bool) -> list[Outcome]:
         started.set()
 
     serving = asyncio.create_task(serve(settings, ready=ready, stop=stop))
+    outcomes: list[Outcome] = []
     serving.add_done_callback(lambda _: started.set())  # when it could not begin, too
     try:
         await started.wait()
@@ -70,6 +72,8 @@ async def demonstrate(settings: Settings, *, once: bool) -> list[Outcome]:
         if address and not once:
             out.print(f"serving on {address[0]} until Ctrl-C", soft_wrap=True)
             await serving
+    except aiohttp.ClientError as error:
+        out.print(f"the server went away: {error}", style="red", markup=False)
     finally:
         stop.set()
         await serving
@@ -139,4 +143,4 @@ def _text(document: bytes, name: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,11 +21,19 @@ from uws.config import Settings
 from uws.execution import Destruction, Scheduler
 from uws.files import Files
 from uws.jobs import SERVER, Backend, UserUWS, make_uws_for_service
-from uws.model import Service
+from uws.model import Service, UWSError
 from uws.model.events import SCHEMA, ServiceDeclared, encode
 from uws.web import Authenticator, make_application
 
 log = logging.getLogger(__name__)
+
+
+class CannotListen(UWSError):
+    """The address or port cannot be had."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(f"cannot listen on {host} port {port}: {reason}; choose another with --port")
+        self.host, self.port = host, port
 
 
 @dataclass(frozen=True)
@@ -90,19 +99,24 @@ async def serve(
     """Serve until SIGTERM, SIGINT or ``stop``; ``ready`` is called with the URL once requests are answered.
 
     Then no new requests are taken, waiting ones are answered, programs are stopped and the log is closed.
-    Raises `OSError` when the port is taken, and what `run_node` raises.
+    Raises `CannotListen` when the port is taken, and what `run_node` raises.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    host, port = settings.server.host, settings.server.port
     async with AsyncExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+            stack.callback(loop.remove_signal_handler, number)
+        # A port that is taken is found out before anything else is touched.
+        sockets = [
+            stack.enter_context(listening) for listening in _bind(settings.server.host, settings.server.port)
+        ]
+        url = _url_of(sockets[0])
         node = await stack.enter_async_context(
             run_node(
                 settings.data,
                 settings.services,
-                base_url=settings.server.base_url or f"http://{host}:{port}",
+                base_url=settings.server.base_url or url,
                 grace=settings.server.grace,
                 clock=clock,
             )
@@ -117,13 +131,34 @@ async def serve(
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, host, port).start()
-        bound = runner.addresses[0]
-        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        ready(f"http://{name}:{bound[1]}")
+        for listening in sockets:
+            await web.SockSite(runner, listening).start()
+        ready(url)
         await stop.wait()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(number)
+
+
+def _bind(host: str, port: int) -> list[socket.socket]:
+    """Return a socket for each address of ``host``; one on a free port for 0. Raises `CannotListen`."""
+    bound: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found if port else found[:1]:
+            listening = socket.socket(family, kind, protocol)
+            bound.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(address)
+    except OSError as error:
+        for listening in bound:
+            listening.close()
+        raise CannotListen(host, port, error.strerror or str(error)) from error
+    return bound
+
+
+def _url_of(listening: socket.socket) -> str:
+    host, port, *_ = listening.getsockname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _declare(store: EventStore, service: Service) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from rich.table import Table
 from eventstore import EventStoreError
 from uws.app import serve as run_server
 from uws.config import Settings, load
-from uws.model import DeclarationError, FileParameter, Service
+from uws.model import DeclarationError, FileParameter, Service, UWSError
 from uws.model.units import format_duration, format_size
 
 USAGE = 2
@@ -63,8 +62,7 @@ def serve(
     )
     with reported():
         settings = with_options(load(file), host=host, port=port, data=data)
-        with explained(settings):
-            uvloop.run(run_server(settings, ready=lambda url: out.print(f"serving on {url}", soft_wrap=True)))
+        uvloop.run(run_server(settings, ready=lambda url: out.print(f"serving on {url}", soft_wrap=True)))
 
 
 def with_options(
@@ -80,31 +78,21 @@ def with_options(
 
 
 @contextmanager
-def explained(settings: Settings) -> Iterator[None]:
-    """Say in words why a server could not be started. Raises `DeclarationError`."""
-    server = settings.server
-    try:
-        yield
-    except EventStoreError as error:
-        raise DeclarationError([str(error)]) from None
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        if error.filename:
-            raise DeclarationError([f"{error.filename}: {reason}"]) from None
-        raise DeclarationError(
-            [f"cannot listen on {server.host} port {server.port}: {reason}; choose another with --port"]
-        ) from None
-
-
-@contextmanager
 def reported() -> Iterator[None]:
-    """Print mistakes, one a line, and end with status 2."""
+    """Print what is wrong with a declaration or its surroundings, one a line, and end with status 2."""
     try:
         yield
     except DeclarationError as error:
-        for problem in error.problems:
-            err.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(USAGE) from None
+        problems = list(error.problems)
+    except (UWSError, EventStoreError) as error:
+        problems = [str(error)]
+    except OSError as error:
+        problems = [f"{error.filename or 'the system'}: {error.strerror or error}"]
+    else:
+        return
+    for problem in problems:
+        err.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(USAGE)
 
 
 def _print_service(service: Service) -> None:

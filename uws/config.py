@@ -89,7 +89,7 @@ def load(path: Path) -> Settings:
     assert server is not None
     assert uploads is not None
     return Settings(
-        data=path.parent / file.data,
+        data=(path.parent / file.data).resolve(),
         services=tuple(service for service in services if service),
         server=server,
         uploads=uploads,

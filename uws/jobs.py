@@ -340,7 +340,7 @@ class UserUWS:
 
     async def _load(self, job_id: str, caller: Caller | None) -> Job:
         job = fold(await self.backend.store.read_stream(e.job_stream(job_id)))
-        if job is None:
+        if job is None or job.service != self.service.name:
             raise JobNotFound(job_id)
         if caller:
             admit(job, caller)
