@@ -1,0 +1,70 @@
+"""What the documentation says is true: its snippets run."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
+
+from tests.harness import running
+from uws.config import load
+
+ROOT = Path(__file__).parents[1]
+
+
+def snippets(document: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+async def test_the_first_service_of_the_readme_answers_as_printed(tmp_path: Path) -> None:
+    (tmp_path / "head.toml").write_text(snippets("README.md", "toml")[0])
+    settings = load(tmp_path / "head.toml")
+    (session,) = [snippet for snippet in snippets("README.md", "console") if "curl" in snippet]
+    lines = re.findall(r"^\$ (.*)$", session, re.MULTILINE)
+    printed = re.sub(r"^\$ .*\n", "", session, flags=re.MULTILINE)
+    async with running(settings.data, *settings.services) as site:
+        script = "\n".join(lines).replace("http://127.0.0.1:8080", site.url)
+        shell = await asyncio.create_subprocess_exec(
+            "bash", "-c", script, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await shell.communicate()
+    assert output.decode() == printed
+
+
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text()
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    missing = [target for target in targets if not ((ROOT / document).parent / target).exists()]
+    assert not missing
+
+
+def test_every_key_of_a_declaration_is_documented() -> None:
+    from uws import Service
+    from uws.config import ServerSettings, UploadSettings
+    from uws.model.parameters import Parameter
+
+    text = (ROOT / "docs/declaration.md").read_text()
+    classes = (Service, ServerSettings, UploadSettings, *Parameter.__args__)
+    fields = {field for cls in classes for field in cls.__struct_fields__} - {"name"}
+    assert not [field for field in sorted(fields) if not re.search(rf"\b{field}\b", text)]
+
+
+async def test_the_embedding_example_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {"__name__": "example"}
+    for snippet in snippets("docs/embedding.md", "python"):
+        exec(snippet, scope)
+    app = scope["app"]
+    assert isinstance(app, web.Application)
+    async with TestClient(TestServer(app)) as client:
+        answer = await client.post("/vo/square/async", data={"x": "3", "PHASE": "RUN"}, allow_redirects=False)
+        job = URL(answer.headers["Location"]).path
+        await client.get(f"{job}?WAIT=30&PHASE=QUEUED")
+        await client.get(f"{job}?WAIT=30&PHASE=EXECUTING")
+        assert await (await client.get(f"{job}/results/square")).text() == "9.0\n"
