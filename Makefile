@@ -7,6 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+UWS_CLIENT := .venv-uws-client
 # pip reads the versions from here, for what packages are built with too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -27,7 +28,14 @@ $(VENV)/test: $(VENV)/run
 run: $(VENV)/run
 	$(BIN)/python -m examples $(ARGS)
 
-test: $(VENV)/test
+# uws-client is Python 2 and imports as `uws`: it is converted, in an environment of its own.
+$(UWS_CLIENT)/ready: tests/clients/uws_client/convert.py constraints.txt
+	$(PYTHON) -m venv --without-pip --clear $(UWS_CLIENT)
+	$(PYTHON) -m pip --python $(UWS_CLIENT)/bin/python install --quiet --use-pep517 uws-client fissix
+	$(UWS_CLIENT)/bin/python tests/clients/uws_client/convert.py
+	touch $@
+
+test: $(VENV)/test $(UWS_CLIENT)/ready
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/test
@@ -36,7 +44,7 @@ lint: $(VENV)/test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint
+check: lint $(UWS_CLIENT)/ready
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 clean:

@@ -79,6 +79,9 @@ def seal(
     outcomes: list[tuple[RecordedEvent, ...] | EventStoreError] = []
     for append in appends:
         tip = tips.get(append.stream, Tip(0, 0))
+        if twice := _repeated_within(append.events):
+            outcomes.append(DuplicateEventId(twice))
+            continue
         repeated = [known[event.id] for event in append.events if event.id in known]
         if repeated:
             same = len(repeated) == len(append.events) and all(e.stream == append.stream for e in repeated)
@@ -98,6 +101,15 @@ def seal(
         written += sealed
         outcomes.append(tuple(sealed))
     return written, outcomes
+
+
+def _repeated_within(events: Sequence[NewEvent]) -> str | None:
+    seen: set[str] = set()
+    for event in events:
+        if event.id in seen:
+            return event.id
+        seen.add(event.id)
+    return None
 
 
 def _seal_one(event: NewEvent, stream: str, version: int, time: int, head: Head) -> RecordedEvent:

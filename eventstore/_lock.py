@@ -12,7 +12,7 @@ from ._errors import StoreLocked
 class FileLock:
     """Held from construction to `release`, or until the process ends however it ends.
 
-    Raises `StoreLocked` with the pid of the holder.
+    Raises `StoreLocked` with the pid of the holder, `OSError` when there can be no such file.
     """
 
     def __init__(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -64,29 +64,27 @@ class SQLiteEventStore(Following):
         transaction. Raises `StoreLocked` when another process has it, `StoreUnavailable` when the file
         cannot be opened or is no log.
         """
-        lock = FileLock(path.with_name(path.name + ".lock"))
-        connections: list[aiosqlite.Connection] = []
         try:
-            writer = await _connect(path, connections)
-            await writer.execute("PRAGMA journal_mode = WAL")
-            await writer.execute("PRAGMA synchronous = FULL")
-            await writer.executescript(resources.files(__package__).joinpath("schema.sql").read_text())
-            reader = await _connect(path, connections)
-            # The writer alone checkpoints: SQLite up to 3.51.2 can corrupt a WAL that two connections reset.
-            await reader.execute("PRAGMA wal_autocheckpoint = 0")
-            await reader.execute("PRAGMA query_only = ON")
-            rows = list(await reader.execute_fetchall(_HEAD))
-        except sqlite3.Error as error:
-            for connection in connections:
-                await connection.close()
-            lock.release()
+            async with AsyncExitStack() as undoing:
+                lock = FileLock(path.with_name(path.name + ".lock"))
+                undoing.callback(lock.release)
+                writer = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
+                await writer.execute("PRAGMA journal_mode = WAL")
+                await writer.execute("PRAGMA synchronous = FULL")
+                await writer.executescript(resources.files(__package__).joinpath("schema.sql").read_text())
+                reader = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
+                # The writer alone checkpoints: SQLite up to 3.51.2 can corrupt a WAL that two reset.
+                await reader.execute("PRAGMA wal_autocheckpoint = 0")
+                await reader.execute("PRAGMA query_only = ON")
+                rows = list(await reader.execute_fetchall(_HEAD))
+                undoing.pop_all()
+        except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"{path}: {error}") from error
-        head = Head(*rows[0]) if rows else EMPTY
         return cls(
             lock=lock,
             writer=writer,
             reader=reader,
-            head=head,
+            head=Head(*rows[0]) if rows else EMPTY,
             now=now,
             max_waiting=max_waiting,
             max_batch=max_batch,
@@ -173,17 +171,11 @@ class SQLiteEventStore(Following):
         except Exception as error:  # whatever it is, the committer outlives the batch that met it
             with suppress(sqlite3.Error):  # there may be no transaction to roll back
                 await self._writer.execute("ROLLBACK")
-            return [StoreUnavailable(f"the log cannot be written: {error}")] * len(batch)
+            return [StoreUnavailable(f"the log cannot be written: {error}") for _ in batch]
         if written:
             self._head = Head(written[-1].position, written[-1].hash)
             self._wake()
         return outcomes
-
-
-async def _connect(path: Path, opened: list[aiosqlite.Connection]) -> aiosqlite.Connection:
-    connection = await aiosqlite.connect(path, isolation_level=None)
-    opened.append(connection)
-    return connection
 
 
 def _event(row: Iterable[Any]) -> RecordedEvent:

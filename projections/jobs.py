@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from importlib import resources
@@ -11,7 +12,7 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from eventstore import RecordedEvent, from_microseconds, to_microseconds
+from eventstore import RecordedEvent, StoreUnavailable, from_microseconds, to_microseconds
 from uws.model.events import job_id_of
 from uws.model.job import Job, apply
 from uws.model.phases import STARTED, Phase
@@ -34,10 +35,16 @@ WHERE destroyed IS NULL AND service = :service AND owner IS :owner AND created >
 ORDER BY created DESC, position DESC LIMIT :last
 """
 _NEXT_IN_QUEUE = """
-SELECT service, owner, id, min(queued), count(*) FROM job WHERE phase = 'QUEUED' GROUP BY service, owner
+SELECT service, owner, id, min(queued), count(*) FROM job
+WHERE ended IS NULL AND phase = 'QUEUED' GROUP BY service, owner
 """
-_RUNNING = "SELECT document FROM job WHERE phase IN (SELECT value FROM json_each(?))"
-_COUNT = "SELECT count(*) FROM job WHERE service = ? AND phase = ?"
+_SERVICES = "SELECT DISTINCT service FROM job WHERE destroyed IS NULL"
+_STARTED = """
+SELECT document FROM job WHERE ended IS NULL AND phase IN (SELECT value FROM json_each(?))
+"""
+_ACTIVE = """
+SELECT count(*) FROM job WHERE ended IS NULL AND phase IN ('QUEUED', 'EXECUTING') AND service = ?
+"""
 _DURATIONS = """
 SELECT ended - started FROM job WHERE service = ? AND phase = 'COMPLETED' ORDER BY ended DESC LIMIT 100
 """
@@ -80,7 +87,7 @@ class JobTables:
     """How the tables are made from events (a `ReadModel`)."""
 
     name = "jobs"
-    version = 1
+    version = 2
     schema = resources.files(__package__).joinpath("jobs.sql").read_text()
 
     async def apply(self, events: Sequence[RecordedEvent], connection: aiosqlite.Connection) -> None:
@@ -96,7 +103,8 @@ class JobTables:
 class JobReadModel:
     """Questions about jobs. Answers are as fresh as the projector's position.
 
-    ``owner`` is always exact: None stands for the jobs of nobody in particular.
+    ``owner`` is always exact: None stands for the jobs of nobody in particular. All methods raise
+    `StoreUnavailable` when the file cannot be read.
     """
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
@@ -133,14 +141,15 @@ class JobReadModel:
 
     async def services(self) -> set[str]:
         """Return the names of all services that have jobs."""
-        return {service for (service,) in await self._fetch("SELECT DISTINCT service FROM job", ())}
+        return {service for (service,) in await self._fetch(_SERVICES, ())}
 
     async def started(self) -> list[Job]:
         """Return the jobs for which there may be a program running."""
-        return [_decoder.decode(document) for (document,) in await self._fetch(_RUNNING, (_json(STARTED),))]
+        return [_decoder.decode(document) for (document,) in await self._fetch(_STARTED, (_json(STARTED),))]
 
-    async def count(self, service: str, phase: Phase) -> int:
-        return int((await self._fetch(_COUNT, (service, phase)))[0][0])
+    async def active(self, service: str) -> int:
+        """Return how many jobs of a service are QUEUED or EXECUTING."""
+        return int((await self._fetch(_ACTIVE, (service,)))[0][0])
 
     async def usual_duration(self, service: str) -> float | None:
         """Return the median run time in seconds of the last hundred jobs that COMPLETED, None without any."""
@@ -161,7 +170,10 @@ class JobReadModel:
         return {job_id for (job_id,) in await self._fetch(_KEPT, (_json(job_ids),))}
 
     async def _fetch(self, sql: str, parameters: Any) -> list[Any]:
-        return list(await self._connection.execute_fetchall(sql, parameters))
+        try:
+            return list(await self._connection.execute_fetchall(sql, parameters))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the read models cannot be read: {error}") from error
 
 
 def _row(job: Job) -> tuple[Any, ...]:

@@ -17,6 +17,6 @@ CREATE TABLE job (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX job_list ON job (service, owner, created DESC, position DESC) WHERE destroyed IS NULL;
 CREATE INDEX job_list_by_phase ON job (service, owner, phase, created DESC, position DESC) WHERE destroyed IS NULL;
-CREATE INDEX job_active ON job (phase) WHERE phase IN ('QUEUED', 'EXECUTING', 'SUSPENDED', 'UNKNOWN');
+CREATE INDEX job_unended ON job (phase, service, owner, queued) WHERE ended IS NULL;
 CREATE INDEX job_destruction ON job (destruction) WHERE destroyed IS NULL AND phase <> 'ARCHIVED';
 CREATE INDEX job_durations ON job (service, ended DESC) WHERE phase = 'COMPLETED';

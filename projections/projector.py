@@ -6,16 +6,19 @@ The file holds nothing that is not in the log; it may be deleted whenever the se
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import aiosqlite
 
 from eventstore import EventStore, RecordedEvent, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 _CHECKPOINTS = """
 CREATE TABLE IF NOT EXISTS checkpoint (
@@ -47,7 +50,12 @@ class Behind(StoreUnavailable):
 
 
 class Projector:
-    """Folds events into read models, rows and checkpoint in one transaction. Make one with `open`."""
+    """Folds events into read models, rows and checkpoint in one transaction. Make one with `open`.
+
+    When a read model fails, it is tried again every ``retry_seconds``.
+    """
+
+    retry_seconds = 1.0
 
     def __init__(
         self, store: EventStore, writer: aiosqlite.Connection, reader: aiosqlite.Connection,
@@ -70,21 +78,18 @@ class Projector:
 
         Raises `StoreUnavailable` when the file cannot be used; deleting it is then safe.
         """
-        opened: list[aiosqlite.Connection] = []
         try:
-            writer = await aiosqlite.connect(path, isolation_level=None)
-            opened.append(writer)
-            await writer.execute("PRAGMA journal_mode = WAL")
-            # Lost rows come back from the log, so a commit need not wait for the disk.
-            await writer.execute("PRAGMA synchronous = NORMAL")
-            position = await _prepare(writer, models, (await store.head()).position)
-            reader = await aiosqlite.connect(path, isolation_level=None)
-            opened.append(reader)
-            await reader.execute("PRAGMA wal_autocheckpoint = 0")
-            await reader.execute("PRAGMA query_only = ON")
+            async with AsyncExitStack() as undoing:
+                writer = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
+                await writer.execute("PRAGMA journal_mode = WAL")
+                # Lost rows come back from the log, so a commit need not wait for the disk.
+                await writer.execute("PRAGMA synchronous = NORMAL")
+                position = await _prepare(writer, models, (await store.head()).position)
+                reader = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
+                await reader.execute("PRAGMA wal_autocheckpoint = 0")
+                await reader.execute("PRAGMA query_only = ON")
+                undoing.pop_all()
         except sqlite3.Error as error:
-            for connection in opened:
-                await connection.close()
             raise StoreUnavailable(f"{path}: {error}; it may be deleted, the log rebuilds it") from error
         return cls(store, writer, reader, models, position)
 
@@ -126,15 +131,19 @@ class Projector:
         await self._writer.close()
 
     async def _follow(self) -> None:
-        try:
-            async for batch in self._store.subscribe(after=self.position):
-                # A transaction that is cancelled half-way through aiosqlite's thread may stay open: `close`
-                # cancels this task, but lets the batch end.
-                self._folding = asyncio.ensure_future(self._fold(batch))
-                await asyncio.shield(self._folding)
-        except Exception as error:  # the log goes on; readers are told
-            self._failure = error
-            self._advance()
+        while True:
+            try:
+                async for batch in self._store.subscribe(after=self.position):
+                    # A transaction that is cancelled half-way through aiosqlite's thread may stay open:
+                    # `close` cancels this task, but lets the batch end.
+                    self._folding = asyncio.ensure_future(self._fold(batch))
+                    await asyncio.shield(self._folding)
+                return
+            except Exception as error:  # the log goes on; readers are told, until a disk has room again
+                log.exception("the read models stopped at position %s", self.position)
+                self._failure = error
+                self._advance()
+            await asyncio.sleep(self.retry_seconds)
 
     async def _fold(self, batch: Sequence[RecordedEvent]) -> None:
         position = batch[-1].position
@@ -145,11 +154,12 @@ class Projector:
             await self._writer.executemany(
                 _SET_CHECKPOINT, [(model.name, model.version, position) for model in self._models]
             )
+            await self._writer.execute("COMMIT")
         except BaseException:
-            await self._writer.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # a failed commit may have rolled back by itself
+                await self._writer.execute("ROLLBACK")
             raise
-        await self._writer.execute("COMMIT")
-        self.position = position
+        self.position, self._failure = position, None
         self._advance()
         for stream in {event.stream for event in batch}:
             for watcher in self._watchers.get(stream, ()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -74,10 +75,15 @@ class BasicUsers:
         header = request.headers.get("Authorization")
         if header is None:
             return None
-        auth = aiohttp.BasicAuth.decode(header)
-        if auth.password == "wrong":
+        try:
+            user, _, password = (
+                b64decode(header.removeprefix("Basic "), validate=True).decode().partition(":")
+            )
+        except ValueError:
+            raise NotAuthenticated("these are no credentials") from None
+        if password == "wrong":
             raise NotAuthenticated("user or password is wrong")
-        return auth.login
+        return user
 
 
 @dataclass
@@ -117,7 +123,8 @@ class Site:
 
     async def request(self, method: str, url: str, **options: Any) -> Answer:
         if user := options.pop("user", None):
-            options["auth"] = aiohttp.BasicAuth(user, "secret")
+            credentials = b64encode(f"{user}:secret".encode()).decode()
+            options["headers"] = {"Authorization": f"Basic {credentials}", **options.get("headers", {})}
         url = url if url.startswith("http") else self.url + url
         async with self.session.request(method, url, allow_redirects=False, **options) as response:
             return Answer(response.status, response.headers, await response.read())
@@ -169,7 +176,7 @@ class Site:
 
 
 def text(document: etree._Element, name: str) -> str | None:
-    """Return the text of the first such UWS element: "" when it is empty, None when there is none or it is nil."""
+    """Return the text of the first such UWS element: "" when it is empty, None when it is missing or nil."""
     element = document.find(f".//uws:{name}", NAMESPACES)
     if element is None or element.get(NIL) == "true":
         return None

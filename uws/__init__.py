@@ -1,100 +1,47 @@
 """An event-sourced IVOA Universal Worker Service 1.1 for programs that operators declare.
 
-`run_node` opens a data directory and runs the jobs of `Service` declarations, `make_application` offers
-them over HTTP. `make_user_uws_job_class` and `make_uws_for_service` are the steps between.
+`make_uws_application` serves `Service` declarations as an aiohttp application. Below it, `run_node` runs
+their jobs and `make_application` offers them over HTTP; `make_uws_for_service` and
+`make_user_uws_job_class` are the steps in between.
 """
 
-from uws.app import Node, run_node, serve
-from uws.jobs import Backend, Caller, Changes, UserUWS, make_uws_for_service
-from uws.model import (
-    BoolParameter,
-    CircleParameter,
-    DeclarationError,
-    ExecutionDuration,
-    Failure,
-    FileParameter,
-    FloatParameter,
-    IllegalPhase,
-    IntervalParameter,
-    IntParameter,
-    Job,
-    JobGone,
-    JobNotFound,
-    Lifetime,
-    MissingParameters,
-    NotAuthenticated,
-    NotAuthorized,
-    NotFound,
-    Parameter,
-    ParameterError,
-    Phase,
-    PointParameter,
-    PolygonParameter,
-    RepeatedParameter,
-    Result,
-    ResultDeclaration,
-    Service,
-    StrParameter,
-    TimestampParameter,
-    TooLarge,
-    Unavailable,
-    Upload,
-    UsageError,
-    UserUWSJobBase,
-    UserUWSTransitions,
-    UWSError,
-    make_user_uws_job_class,
-    parameters_schema,
-)
-from uws.web import Authenticator, make_application
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from uws.model import *  # noqa: F403 - the model is the public vocabulary
+from uws.model import __all__ as _model
+
+if TYPE_CHECKING:
+    from uws.app import Node, make_uws_application, run_node, serve
+    from uws.jobs import Backend, Caller, Changes, UserUWS, make_uws_for_service
+    from uws.web import Authenticator, make_application
 
 __all__ = [
     "Authenticator",
     "Backend",
-    "BoolParameter",
     "Caller",
     "Changes",
-    "CircleParameter",
-    "DeclarationError",
-    "ExecutionDuration",
-    "Failure",
-    "FileParameter",
-    "FloatParameter",
-    "IllegalPhase",
-    "IntParameter",
-    "IntervalParameter",
-    "Job",
-    "JobGone",
-    "JobNotFound",
-    "Lifetime",
-    "MissingParameters",
     "Node",
-    "NotAuthenticated",
-    "NotAuthorized",
-    "NotFound",
-    "Parameter",
-    "ParameterError",
-    "Phase",
-    "PointParameter",
-    "PolygonParameter",
-    "RepeatedParameter",
-    "Result",
-    "ResultDeclaration",
-    "Service",
-    "StrParameter",
-    "TimestampParameter",
-    "TooLarge",
-    "UWSError",
-    "Unavailable",
-    "Upload",
-    "UsageError",
     "UserUWS",
-    "UserUWSJobBase",
-    "UserUWSTransitions",
     "make_application",
-    "make_user_uws_job_class",
+    "make_uws_application",
     "make_uws_for_service",
-    "parameters_schema",
     "run_node",
     "serve",
 ]
+__all__.extend(_model)
+
+# The rooms above the model are imported when they are asked for: `projections` imports the model, and they
+# import `projections`.
+_ROOMS = {
+    "uws.app": ("Node", "make_uws_application", "run_node", "serve"),
+    "uws.jobs": ("Backend", "Caller", "Changes", "UserUWS", "make_uws_for_service"),
+    "uws.web": ("Authenticator", "make_application"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ROOM_OF[name]), name)

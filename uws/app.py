@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from errno import EACCES, EADDRINUSE
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ from uws.files import Files
 from uws.jobs import SERVER, Backend, UserUWS, make_uws_for_service
 from uws.model import Service, UWSError
 from uws.model.events import SCHEMA, ServiceDeclared, encode
-from uws.web import Authenticator, make_application
+from uws.web import LONGEST_WAIT, SITE, Authenticator, make_application
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,10 @@ log = logging.getLogger(__name__)
 class CannotListen(UWSError):
     """The address or port cannot be had."""
 
-    def __init__(self, host: str, port: int, reason: str) -> None:
-        super().__init__(f"cannot listen on {host} port {port}: {reason}; choose another with --port")
+    def __init__(self, host: str, port: int, error: OSError | UnicodeError) -> None:
+        reason = getattr(error, "strerror", None) or str(error)
+        option = "--port" if getattr(error, "errno", None) in (EADDRINUSE, EACCES) else "--host"
+        super().__init__(f"cannot listen on {host} port {port}: {reason}; choose another with {option}")
         self.host, self.port = host, port
 
 
@@ -88,6 +91,38 @@ async def run_node(
         yield Node(backend, tuple(uwses.values()))
 
 
+def make_uws_application(
+    data: Path,
+    services: Iterable[Service],
+    *,
+    base_url: str | None = None,
+    authenticator: Authenticator | None = None,
+    upload_hosts: Iterable[str] = (),
+    longest_wait: float = LONGEST_WAIT,
+    grace: float = 10.0,
+    clock: Clock | None = None,
+) -> web.Application:
+    """Return an application that is a whole server: mount it with `aiohttp.web.Application.add_subapp`.
+
+    It runs jobs (`run_node`) from its start-up to its clean-up, and offers them (`make_application`) between.
+    """
+    app = make_application(
+        (),
+        base_url=base_url,
+        authenticator=authenticator,
+        upload_hosts=upload_hosts,
+        longest_wait=longest_wait,
+    )
+
+    async def with_node(app: web.Application) -> AsyncIterator[None]:
+        async with run_node(data, services, base_url=base_url or "", grace=grace, clock=clock) as node:
+            app[SITE].services.update({uws.service.name: uws for uws in node.services})
+            yield
+
+    app.cleanup_ctx.append(with_node)
+    return app
+
+
 async def serve(
     settings: Settings,
     *,
@@ -103,37 +138,31 @@ async def serve(
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
+    server = settings.server
     async with AsyncExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
             stack.callback(loop.remove_signal_handler, number)
         # A port that is taken is found out before anything else is touched.
-        sockets = [
-            stack.enter_context(listening) for listening in _bind(settings.server.host, settings.server.port)
-        ]
-        url = _url_of(sockets[0])
-        node = await stack.enter_async_context(
-            run_node(
-                settings.data,
-                settings.services,
-                base_url=settings.server.base_url or url,
-                grace=settings.server.grace,
-                clock=clock,
-            )
-        )
-        app = make_application(
-            node.services,
-            base_url=settings.server.base_url,
+        sockets = _bind(server.host, server.port)
+        for listening in sockets:
+            stack.enter_context(listening)
+        app = make_uws_application(
+            settings.data,
+            settings.services,
+            base_url=server.base_url,
             authenticator=authenticator,
             upload_hosts=settings.uploads.allow_hosts,
-            longest_wait=settings.server.longest_wait,
+            longest_wait=server.longest_wait,
+            grace=server.grace,
+            clock=clock,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
-        await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        await runner.setup()
         for listening in sockets:
             await web.SockSite(runner, listening).start()
-        ready(url)
+        ready(_url_of(sockets[0]))
         await stop.wait()
 
 
@@ -149,10 +178,10 @@ def _bind(host: str, port: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listening.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
         for listening in bound:
             listening.close()
-        raise CannotListen(host, port, error.strerror or str(error)) from error
+        raise CannotListen(host, port, error) from error
     return bound
 
 

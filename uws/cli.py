@@ -13,7 +13,8 @@ import typer
 import uvloop
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from eventstore import EventStoreError
 from uws.app import serve as run_server
@@ -29,7 +30,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-out, err = Console(), Console(stderr=True)
+# What operators write is printed as it is: no markup, no emoji.
+out = Console(markup=False, emoji=False, highlight=False)
+err = Console(markup=False, emoji=False, highlight=False, stderr=True)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in TOML.")]
 
@@ -43,8 +46,10 @@ def check(file: File = Path("uwsd.toml")) -> None:
         _print_service(service)
     server = settings.server
     out.print(
-        f"[green]{file} is right[/]: {len(settings.services)} service(s) on "
+        Text(f"{file} is right", "green"),
+        f"{len(settings.services)} service(s) on "
         f"{server.base_url or f'http://{server.host}:{server.port}'}, data in {settings.data}",
+        sep=": ",
         soft_wrap=True,
     )
 
@@ -91,15 +96,15 @@ def reported() -> Iterator[None]:
     else:
         return
     for problem in problems:
-        err.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+        err.print(problem, style="red", soft_wrap=True)
     raise typer.Exit(USAGE)
 
 
 def _print_service(service: Service) -> None:
-    out.rule(f"[bold]{service.name}[/] {service.title}", align="left")
+    out.rule(Text.assemble((service.name, "bold"), f" {service.title}"), align="left")
     if service.description:
         out.print(service.description)
-    out.print("runs", " ".join(_shown(part) for part in service.command), markup=False, soft_wrap=True)
+    out.print("runs", " ".join(_shown(part) for part in service.command), soft_wrap=True)
     out.print(
         f"at most {service.max_running} at a time, "
         f"{format_duration(service.execution_duration.seconds)} each "
@@ -108,7 +113,7 @@ def _print_service(service: Service) -> None:
         f"(at most {format_duration(service.lifetime.max_seconds)})"
         + (", then archived" if service.archive else "")
     )
-    parameters = Table("parameter", "type", "required", "default", "limits", "unit", "description")
+    parameters = _table("parameter", "type", "required", "default", "limits", "unit", "description")
     for name, parameter in service.parameters.items():
         kind = parameter.type + (" (several)" if parameter.multiple else "")
         parameters.add_row(
@@ -120,8 +125,8 @@ def _print_service(service: Service) -> None:
             parameter.unit,
             parameter.description,
         )
-    out.print(parameters)
-    results = Table("result", "file", "media type")
+    out.print(parameters if service.parameters else "parameters: none")
+    results = _table("result", "file", "media type")
     for result in service.results:
         results.add_row(
             result.id, result.path + (" (optional)" if result.optional else ""), result.mime or ""
@@ -130,6 +135,11 @@ def _print_service(service: Service) -> None:
         out.print(results)
     else:
         out.print("results: every file in the results directory")
+
+
+def _table(*columns: str) -> Table:
+    """Return a table that wraps what is too wide, and never cuts it off."""
+    return Table(*(Column(column, overflow="fold", min_width=len(column)) for column in columns))
 
 
 def _limits(parameter: object) -> str:

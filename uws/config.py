@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
-from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,8 +37,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
                 raise ValueError(f"base_url: expected an http(s) URL, got {self.base_url!r}")
         for field in ("grace", "longest_wait"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field}: {getattr(self, field)} is below the minimum 0")
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds")
 
 
 class UploadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,13 +63,13 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     data: str = "var"
     server: dict[str, Any] = {}
     uploads: dict[str, Any] = {}
-    services: dict[str, dict[str, Any]]
+    services: dict[str, Any]
 
 
 def load(path: Path) -> Settings:
     """Read ``path``. Raises `DeclarationError` with one line for each mistake."""
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DeclarationError([f"{path}: {error.strerror}"]) from None
     except UnicodeDecodeError:
@@ -77,17 +77,14 @@ def load(path: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise DeclarationError([f"{path}: {error}"]) from None
     problems: list[str] = []
-    file = _convert(_without_times(raw), _File, "", problems)
-    services = [_service(name, table, problems) for name, table in (file.services if file else {}).items()]
-    server = _convert(file.server, ServerSettings, "server", problems) if file else None
-    uploads = _convert(file.uploads, UploadSettings, "uploads", problems) if file else None
-    if file and not file.services:
+    file = _File(**{"services": {}, **_right_part(_without_times(raw), _File, "", problems)})
+    if raw.get("services") == {}:
         problems.append("services: there is none; declare one as [services.NAME]")
-    if problems:
+    services = [_service(name, table, problems) for name, table in file.services.items()]
+    server = _convert(file.server, ServerSettings, "server", problems)
+    uploads = _convert(file.uploads, UploadSettings, "uploads", problems)
+    if problems or server is None or uploads is None:
         raise DeclarationError(problems)
-    assert file is not None
-    assert server is not None
-    assert uploads is not None
     return Settings(
         data=(path.parent / file.data).resolve(),
         services=tuple(service for service in services if service),
@@ -96,36 +93,48 @@ def load(path: Path) -> Settings:
     )
 
 
-def _service(name: str, table: dict[str, Any], problems: list[str]) -> Service | None:
-    """Read one service, its parts first."""
+_READ_APART: dict[str, Any] = {
+    "environment": dict[str, Any],
+    "execution_duration": dict[str, Any],
+    "lifetime": dict[str, Any],
+    "parameters": dict[str, Any],
+    "results": list[Any],
+}
+"""The parts of a service that are looked into one by one."""
+
+
+def _service(name: str, table: Any, problems: list[str]) -> Service | None:
+    """Read one service: its own keys, its parts, and whether all of it fits together."""
     place = f"services.{name}"
+    if not isinstance(table, dict):
+        problems.append(f"{place}: expected table, got {_kind(table)}")
+        return None
     before = len(problems)
-    parts = dict(table)
+    parts = _right_part(table, Service, place, problems)
+    for key, value in parts.get("environment", {}).items():
+        problems += _mistakes(value, str, f"{place}.environment.{key}")
     for key, kind in (("execution_duration", ExecutionDuration), ("lifetime", Lifetime)):
-        if key in table:
-            parts[key] = _convert(table[key], kind, f"{place}.{key}", problems)
-    if isinstance(table.get("parameters"), dict):
+        if key in parts:
+            parts[key] = _convert(parts[key], kind, f"{place}.{key}", problems)
+    if "parameters" in parts:
         parts["parameters"] = {
             key: _parameter(value, f"{place}.parameters.{key}", problems)
-            for key, value in table["parameters"].items()
+            for key, value in parts["parameters"].items()
         }
-    if isinstance(table.get("results"), list):
+    if "results" in parts:
         parts["results"] = [
             _convert(value, ResultDeclaration, f"{place}.results[{index}]", problems)
-            for index, value in enumerate(table["results"])
+            for index, value in enumerate(parts["results"])
         ]
     if len(problems) > before:
-        # What is wrong inside the parts must not hide what is wrong beside them.
-        _check_keys(table, Service, place, problems, also_not={"name"})
-        return None
-    if "name" in table:
-        problems.append(f"{place}.name: unknown key; the name is the one in [services.{name}]")
         return None
     try:
-        return _convert({**parts, "name": name}, Service, place, problems)
+        return msgspec.convert({**parts, "name": name}, Service)
+    except msgspec.ValidationError as error:
+        problems.append(_explain(error, place))
     except DeclarationError as error:
         problems.extend(error.problems)
-        return None
+    return None
 
 
 _PARAMETER_CLASSES: dict[str, Any] = {str(cls.__struct_config__.tag): cls for cls in Parameter.__args__}
@@ -135,21 +144,26 @@ def _parameter(value: Any, place: str, problems: list[str]) -> Any:
     if not isinstance(value, dict):
         problems.append(f'{place}: expected a table such as {{ type = "float" }}, got {_kind(value)}')
         return None
-    kind = value.get("type")
     known = ", ".join(_PARAMETER_CLASSES)
-    if kind is None:
-        problems.append(f"{place}.type: missing; types are {known}")
-        return None
-    if kind not in _PARAMETER_CLASSES:
-        hint = did_you_mean(str(kind), _PARAMETER_CLASSES)
-        problems.append(f"{place}.type: there is no type {kind!r}{hint}; types are {known}")
-        return None
-    return _convert(value, _PARAMETER_CLASSES[kind], place, problems)
+    match value.get("type"):
+        case None:
+            problems.append(f"{place}.type: missing; types are {known}")
+        case str(name) if name in _PARAMETER_CLASSES:
+            return _convert(value, _PARAMETER_CLASSES[name], place, problems)
+        case name:
+            hint = did_you_mean(str(name), _PARAMETER_CLASSES)
+            problems.append(f"{place}.type: there is no type {name!r}{hint}; types are {known}")
+    return None
 
 
 def _convert(value: Any, kind: type[T], place: str, problems: list[str]) -> T | None:
-    """Turn plain data into ``kind``; what is wrong with it is added to ``problems``."""
-    if isinstance(value, dict) and not _check_keys(value, kind, place, problems):
+    """Turn a table into ``kind``, or add all that is wrong with it to ``problems`` and return None."""
+    if not isinstance(value, dict):
+        problems.append(f"{place}: expected table, got {_kind(value)}")
+        return None
+    before = len(problems)
+    _right_part(value, kind, place, problems)
+    if len(problems) > before:
         return None
     try:
         return msgspec.convert(value, kind)
@@ -158,25 +172,43 @@ def _convert(value: Any, kind: type[T], place: str, problems: list[str]) -> T | 
         return None
 
 
-def _check_keys(
-    value: dict[str, Any], kind: Any, place: str, problems: list[str], also_not: Iterable[str] = ()
-) -> bool:
-    """Report keys that ``kind`` does not have."""
-    known = set(kind.__struct_fields__) - set(also_not)
-    allowed = known | {kind.__struct_config__.tag_field or ""}
-    unknown = [key for key in value if key not in allowed]
-    for key in unknown:
-        hint = did_you_mean(key, known) or f"; known are {', '.join(sorted(known))}"
-        problems.append(f"{_join(place, key)}: unknown key{hint}")
-    return not unknown
+def _right_part(table: dict[str, Any], kind: Any, place: str, problems: list[str]) -> dict[str, Any]:
+    """Return the values of the right type; report the others, unknown keys, and what is missing."""
+    types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    required = {field.name for field in msgspec.structs.fields(kind) if field.required}
+    if kind is Service:
+        del types["name"]  # the table's own name
+        required.remove("name")
+        types |= _READ_APART
+    right = {}
+    for key, value in table.items():
+        if key == kind.__struct_config__.tag_field:
+            continue
+        if key not in types:
+            hint = did_you_mean(key, types) or f"; known are {', '.join(sorted(types))}"
+            problems.append(f"{_join(place, key)}: unknown key{hint}")
+            required -= {name for name in required if hint == f" (did you mean {name}?)"}
+        elif mistakes := _mistakes(value, types[key], _join(place, key)):
+            problems += mistakes
+        else:
+            right[key] = value
+    problems += [f"{_join(place, name)}: missing" for name in sorted(required - table.keys())]
+    return right
+
+
+def _mistakes(value: Any, kind: Any, place: str) -> list[str]:
+    """Say what is wrong with one value."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        return [_explain(error, place)]
+    return []
 
 
 def _explain(error: msgspec.ValidationError, place: str) -> str:
     """Turn msgspec's message, ``Expected `float`, got `str` - at `$.min` ``, into ours: the place first."""
     message, _, path = str(error).partition(" - at ")
     inner = path.strip("`").removeprefix("$").lstrip(".")
-    if missing := re.fullmatch(r"Object missing required field `(\w+)`", message):
-        return f"{_join(_join(place, inner), missing[1])}: missing"
     if own := re.fullmatch(r"([a-z_]+): (.*)", message, re.DOTALL):
         return f"{_join(_join(place, inner), own[1])}: {own[2]}"
     text = message.replace("`", "").replace(" | null", "").replace("object", "table").replace("array", "list")

@@ -19,6 +19,7 @@ import shutil
 import stat
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from uws.model import TooLarge, Upload
@@ -74,9 +75,9 @@ class Spool:
                 if spooled.size > max_size:
                     raise TooLarge(f"{name}: the file is larger than the maximum {format_size(max_size)}")
                 if len(buffer) >= _CHUNK:
-                    await asyncio.to_thread(_write, file.fileno(), digest, bytes(buffer))
+                    await asyncio.to_thread(_write, file, digest, bytes(buffer))
                     buffer.clear()
-            await asyncio.to_thread(_write, file.fileno(), digest, bytes(buffer))
+            await asyncio.to_thread(_write, file, digest, bytes(buffer))
         spooled.sha256 = digest.hexdigest()
         return spooled
 
@@ -161,11 +162,12 @@ class Files:
             spool.clear()
 
 
-def _write(fd: int, digest: hashlib._Hash, data: bytes) -> None:
+def _write(file: FileIO, digest: hashlib._Hash, data: bytes) -> None:
+    # By the file, not by its number: when the request is cancelled, the number soon belongs to another file.
     digest.update(data)
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        view = view[file.write(view) :]
 
 
 def _remove_tree(root: Path) -> None:

@@ -7,7 +7,6 @@ job's events, folds them, lets the pure model decide, and appends what then has 
 from __future__ import annotations
 
 import asyncio
-import base64
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -199,9 +198,7 @@ class UserUWS:
             return None
         rounds = 1
         if queued:
-            ahead = await self.backend.jobs.count(self.service.name, Phase.QUEUED)
-            running = await self.backend.jobs.count(self.service.name, Phase.EXECUTING)
-            rounds += (ahead + running) // self.service.max_running
+            rounds += await self.backend.jobs.active(self.service.name) // self.service.max_running
         return self.backend.clock.now() + timedelta(seconds=usual * rounds)
 
     # Commands of clients
@@ -273,12 +270,15 @@ class UserUWS:
                 caller.metadata,
                 caller=caller,
             )
-            with suppress(TimeoutError, JobGone):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
-                    while job.phase in STARTED:
-                        await changed.wait()
-                        changed.clear()
-                        job = await self._load(job_id, caller)
+                    with suppress(JobGone):
+                        while job.phase in STARTED:
+                            await changed.wait()
+                            changed.clear()
+                            job = await self._load(job_id, caller)
+                    # Whoever recorded the end may not be through with this yet.
+                    await self.backend.files.of(job_id).remove()
 
     # Commands of the server
 
@@ -296,8 +296,13 @@ class UserUWS:
         return await self._by_server(job_id, lambda job: self.transitions.end_job(job, ending))
 
     async def expire_job(self, job_id: str) -> Job:
-        """Destroy or archive a job whose destruction time has come."""
-        return await self._by_server(job_id, lambda job: self.transitions.destroy_job(job, expired=True))
+        """Destroy or archive a job whose destruction time has come; nothing when it was put off meanwhile."""
+
+        def expire(job: Job) -> list[e.JobEvent]:
+            due = job.destruction is not None and job.destruction <= self.backend.clock.now()
+            return self.transitions.destroy_job(job, expired=True) if due else []
+
+        return await self._by_server(job_id, expire)
 
     # How commands are carried out
 
@@ -414,8 +419,11 @@ def admit(job: Job, caller: Caller) -> None:
 
 
 def new_job_id() -> str:
-    """Return a job id nobody can guess: 16 lower-case letters and digits, 80 random bits."""
-    return base64.b32encode(secrets.token_bytes(10)).decode().lower()
+    """Return a job id nobody can guess: 20 hexadecimal digits, 80 random bits.
+
+    No h, p, s or t: uws-client strips these letters of ``https`` from the beginning of an id.
+    """
+    return secrets.token_hex(10)
 
 
 def _uploads(job: Job) -> set[Upload]:

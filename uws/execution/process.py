@@ -78,6 +78,7 @@ class Process:
     async def finish(self) -> int:
         """Kill what is left of the session and return the program's exit code, or minus its signal."""
         await end_session(self._popen.pid, 0)
+        await self.exited()
         return self._popen.wait()
 
 
@@ -144,6 +145,12 @@ def _watching(pids: Iterable[int]) -> Iterator[list[asyncio.Event]]:
                 end.set()
                 continue
             stack.callback(os.close, fd)
-            loop.add_reader(fd, end.set)
+            loop.add_reader(fd, _ended, loop, fd, end)
             stack.callback(loop.remove_reader, fd)
         yield ends
+
+
+def _ended(loop: asyncio.AbstractEventLoop, fd: int, end: asyncio.Event) -> None:
+    # The descriptor stays readable: watched any longer, it would keep the loop busy.
+    loop.remove_reader(fd)
+    end.set()

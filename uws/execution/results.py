@@ -6,6 +6,7 @@ import hashlib
 import mimetypes
 import os
 import re
+import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
     elif missing:
         failure = Failure(
             message="; ".join(f"declared result {m.id} ({m.path}) is missing" for m in missing),
-            detail=_tail(directory.logs / "stderr"),
+            detail=_tail(directory),
         )
     return Ending(
         results=tuple(results),
@@ -64,7 +65,8 @@ def _declared(service: Service, directory: JobDirectory) -> tuple[list[Result], 
 def _find(declaration: ResultDeclaration, directory: JobDirectory) -> Iterator[tuple[Path, str]]:
     """Yield files of a result and their names: from the results directory, or else the working one."""
     if declaration.path == "-":
-        yield directory.logs / "stdout", "stdout"
+        if directory.is_own_file(directory.logs / "stdout"):
+            yield directory.logs / "stdout", "stdout"
         return
     for base in (directory.results, directory.work):
         paths = base.glob(declaration.path) if declaration.is_glob else [base / declaration.path]
@@ -95,6 +97,7 @@ def _unique(name: str, results: list[Result]) -> str:
 
 
 def _measure(path: Path, directory: JobDirectory, result_id: str, mime: str | None) -> Result:
+    path = _with_text_as_name(path, directory, result_id)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
@@ -105,6 +108,15 @@ def _measure(path: Path, directory: JobDirectory, result_id: str, mime: str | No
         sha256=digest,
         media_type=mime or media_type(path.name),
     )
+
+
+def _with_text_as_name(path: Path, directory: JobDirectory, result_id: str) -> Path:
+    """Give a file whose name is not UTF-8, and so no text for a log, a name made from its result's id."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.rename(directory.results / f"{secrets.token_hex(4)}-{result_id}")
+    return path
 
 
 def media_type(name: str) -> str:
@@ -118,7 +130,7 @@ def media_type(name: str) -> str:
 
 
 def _failure(directory: JobDirectory, status: int) -> Failure:
-    tail = _tail(directory.logs / "stderr")
+    tail = _tail(directory)
     lines = tail.strip().splitlines()
     if status < 0:
         message = f"the program was ended by signal {_signal_name(-status)}"
@@ -131,8 +143,11 @@ def _failure(directory: JobDirectory, status: int) -> Failure:
     )
 
 
-def _tail(path: Path) -> str:
-    """Return the last of a log as text that XML can carry."""
+def _tail(directory: JobDirectory) -> str:
+    """Return the last of standard error as text that XML can carry."""
+    path = directory.logs / "stderr"
+    if not directory.is_own_file(path):
+        return ""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

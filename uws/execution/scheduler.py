@@ -15,13 +15,23 @@ from typing import Any
 
 import msgspec
 
-from eventstore import StoreUnavailable
+from eventstore import EventStoreError
 from projections import QueueHead
 from uws.files import JobDirectory
-from uws.jobs import Backend, UserUWS
-from uws.model import Ending, Failure, IllegalPhase, Job, JobGone, MissingParameters, ParameterError
+from uws.jobs import Backend, UserUWS, first_of
+from uws.model import (
+    Ending,
+    Failure,
+    IllegalPhase,
+    Job,
+    JobGone,
+    MissingParameters,
+    ParameterError,
+    Unavailable,
+)
 from uws.model.events import StopReason, job_id_of
 
+from ._persistence import follow, pause
 from .process import Identity, Process, end_session
 from .results import collect
 
@@ -29,7 +39,6 @@ log = logging.getLogger(__name__)
 
 INHERITED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ")
 """The variables of the server's own environment that programs see."""
-RETRY_SECONDS = 1.0
 _MOVES_THE_QUEUE = frozenset({"JobQueued", "JobAborted", "JobDestroyed"})
 
 
@@ -40,7 +49,7 @@ class Scheduler:
         self._backend, self._services, self._grace = backend, services, grace
         self._running: dict[str, Run] = {}
         self._look = asyncio.Event()
-        self._closing = False
+        self._closing = asyncio.Event()
         self._turn = itertools.count(1)
         self._last_turn: dict[str | None, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -49,7 +58,9 @@ class Scheduler:
         """Settle what an earlier server left behind, then begin to run jobs."""
         position = (await self._backend.store.head()).position
         await self._backend.projector.reached(position)
-        for job in await self._backend.jobs.started():
+        left = await self._backend.jobs.started()
+        await asyncio.gather(*(self._end_left_over(job.id) for job in left))
+        for job in left:
             await self._settle(job)
         self._look.set()
         self._tasks = [
@@ -59,7 +70,7 @@ class Scheduler:
 
     async def close(self) -> None:
         """Stop all programs, record their jobs as ERROR (transient), and return when all is recorded."""
-        self._closing = True
+        self._closing.set()
         for task in self._tasks[1:]:
             task.cancel()
         runs = list(self._running.values())
@@ -71,7 +82,7 @@ class Scheduler:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _follow(self, position: int) -> None:
-        async for batch in self._backend.store.subscribe(after=position):
+        async for batch in follow(self._backend, position):
             for event in batch:
                 if event.type == "StopRequested" and (
                     run := self._running.get(job_id_of(event.stream) or "")
@@ -87,11 +98,9 @@ class Scheduler:
             try:
                 while head := await self._next():
                     await self._launch(head)
-            except StoreUnavailable as error:
+            except EventStoreError as error:
                 log.warning("the queue cannot be read: %s", error)
-                await self._backend.clock.sleep_until(
-                    self._backend.clock.now() + timedelta(seconds=RETRY_SECONDS)
-                )
+                await pause(self._backend.clock)
                 self._look.set()
 
     async def _next(self) -> QueueHead | None:
@@ -113,7 +122,7 @@ class Scheduler:
         return used < self._services[service].service.max_running
 
     async def _launch(self, head: QueueHead) -> None:
-        run = Run(self._services[head.service], head.job_id, self._grace)
+        run = Run(self._services[head.service], head.job_id, self._grace, self._closing)
         self._running[head.job_id] = run
         self._last_turn[head.owner] = next(self._turn)
         run.task = asyncio.create_task(self._see_through(run), name=f"job {head.job_id}")
@@ -125,22 +134,32 @@ class Scheduler:
             await run.through()
         except Exception:
             log.exception("job %s was given up by the scheduler", run.job_id)
+            # It may still be first in the queue: not again at once.
+            await first_of(pause(self._backend.clock), self._closing.wait())
         finally:
             run.decided.set()
             del self._running[run.job_id]
             self._look.set()
 
+    async def _end_left_over(self, job_id: str) -> None:
+        """End the program that an earlier server started for a job, if that is still there."""
+        record = self._backend.files.of(job_id).process
+        identity = read_identity(record)
+        if identity is not None and Identity.of(identity.pid) == identity:
+            await end_session(identity.pid, self._grace)
+        record.unlink(missing_ok=True)
+
     async def _settle(self, job: Job) -> None:
-        """End a job that an earlier server was running, and what may be left of its program."""
+        """Record the end of a job that an earlier server was running."""
         uws = self._services.get(job.service)
         if uws is None:
             log.error("job %s was running for service %s, which is unknown", job.id, job.service)
             return
-        directory = self._backend.files.of(job.id)
-        identity = read_identity(directory.process)
-        if identity is not None and Identity.of(identity.pid) == identity:
-            await end_session(identity.pid, self._grace)
-        ending = await asyncio.to_thread(collect, uws.service, directory, 0)
+        try:
+            ending = await asyncio.to_thread(collect, uws.service, self._backend.files.of(job.id), 0)
+        except Exception:  # one strange directory must not keep the server from starting
+            log.exception("the results of job %s cannot be collected", job.id)
+            ending = Ending()
         failure = Failure(message="the server was stopped while the job ran", type="transient")
         await uws.end_job(job.id, msgspec.structs.replace(ending, exit_code=None, failure=failure))
 
@@ -150,8 +169,8 @@ class Run:
 
     task: asyncio.Task[None]
 
-    def __init__(self, uws: UserUWS, job_id: str, grace: float) -> None:
-        self._uws, self.job_id, self._grace = uws, job_id, grace
+    def __init__(self, uws: UserUWS, job_id: str, grace: float, closing: asyncio.Event) -> None:
+        self._uws, self.job_id, self._grace, self._closing = uws, job_id, grace, closing
         self.service = uws.service.name
         self.decided = asyncio.Event()
         """Set when it is on record that the job was started, or that it was not."""
@@ -166,15 +185,28 @@ class Run:
     async def through(self) -> None:
         """Start the program, wait for its end or stop it, and record what became of it."""
         try:
-            job = await self._uws.start_job(self.job_id)
+            job = await self._recording(lambda: self._uws.start_job(self.job_id))
         except (IllegalPhase, JobGone):  # aborted or destroyed in the meantime
             return
         finally:
             self.decided.set()
-        ending = await self._execute(job)
+        try:
+            ending = await self._execute(job)
+        except Exception as error:  # whatever it is, the job does not stay EXECUTING
+            log.exception("job %s: its program could not be seen through", self.job_id)
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            ending = Ending(
+                failure=Failure(
+                    message=f"the server could not see the program through: {reason}", type="transient"
+                )
+            )
         await self._recording(lambda: self._uws.end_job(self.job_id, ending))
 
     async def _execute(self, job: Job) -> Ending:
+        """Run the program to its end, of its own or not; nothing of it is left then, whatever is raised."""
+        if self._stop.is_set():  # decided in the same breath as the start
+            await self._record_stop(self._stop_reason)
+            return Ending()
         directory = self._uws.backend.files.of(job.id)
         try:
             process = self._spawn(job, directory)
@@ -182,8 +214,11 @@ class Run:
             return Ending(failure=Failure(message=f"the declaration has changed: {error}"))
         except OSError as error:
             return Ending(failure=_start_failure(error, self._uws.service.command[0]))
-        await self._until_over(process, job)
-        status = await process.finish()
+        try:
+            directory.process.write_bytes(msgspec.json.encode(process.identity))
+            await self._until_over(process, job)
+        finally:
+            status = await process.finish()
         directory.process.unlink(missing_ok=True)
         return await asyncio.to_thread(collect, self._uws.service, directory, status)
 
@@ -192,15 +227,13 @@ class Run:
         typed = self._uws.job_class.from_values(job.parameters, str(directory.uploads))
         directory.parameters.write_bytes(typed.to_json())
         places = {"results": str(directory.results), "parameters": str(directory.parameters)}
-        process = Process.start(
+        return Process.start(
             typed.argv(job_id=job.id, **places),
             directory=directory.work,
             environment=environment_of(self._uws, job.id, directory),
             stdout=directory.logs / "stdout",
             stderr=directory.logs / "stderr",
         )
-        directory.process.write_bytes(msgspec.json.encode(process.identity))
-        return process
 
     async def _until_over(self, process: Process, job: Job) -> None:
         exited = asyncio.ensure_future(process.exited())
@@ -213,25 +246,27 @@ class Run:
             await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
             if exited.done():
                 return
-            reason: StopReason | None = self._stop_reason if stopped.done() else "duration"
-            if reason:
-                await self._recording(lambda: self._uws.stop_job(job.id, reason))
+            await self._record_stop(self._stop_reason if stopped.done() else "duration")
             await process.stop(self._grace)
         finally:
             for future in over:
                 future.cancel()
             await asyncio.gather(*over, return_exceptions=True)
 
-    async def _recording(self, command: Callable[[], Awaitable[Job]]) -> None:
-        """Carry out a command however long the log refuses to be written."""
-        clock = self._uws.backend.clock
+    async def _record_stop(self, reason: StopReason | None) -> None:
+        if reason:
+            await self._recording(lambda: self._uws.stop_job(self.job_id, reason))
+
+    async def _recording(self, command: Callable[[], Awaitable[Job]]) -> Job:
+        """Carry out a command however long the log refuses it, unless the server stops."""
         while True:
             try:
-                await command()
-                return
-            except StoreUnavailable as error:
+                return await command()
+            except (EventStoreError, Unavailable) as error:
+                if self._closing.is_set():
+                    raise
                 log.warning("job %s: %s; trying again", self.job_id, error)
-                await clock.sleep_until(clock.now() + timedelta(seconds=RETRY_SECONDS))
+                await first_of(pause(self._uws.backend.clock), self._closing.wait())
 
 
 def environment_of(uws: UserUWS, job_id: str, directory: JobDirectory) -> dict[str, str]:

@@ -70,7 +70,8 @@ def evolve(job: Job | None, event: e.JobEvent, *, job_id: str, now: datetime, po
             phase=Phase.PENDING,
             version=1,
             position=position,
-            created=now,
+            # Documents tell milliseconds, and AFTER is compared with what they tell.
+            created=now.replace(microsecond=now.microsecond // 1000 * 1000),
             execution_duration=event.execution_duration,
             destruction=event.destruction,
             owner=event.owner,

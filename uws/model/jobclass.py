@@ -135,7 +135,8 @@ def parameters_schema(job_class: type[UserUWSJobBase]) -> dict[str, Any]:
 
 
 def _attribute(name: str) -> str:
-    return f"{name}_" if keyword.iskeyword(name) or hasattr(UserUWSJobBase, name) else name
+    taken = hasattr(UserUWSJobBase, name) or name in UserUWSJobBase.__annotations__
+    return f"{name}_" if taken or keyword.iskeyword(name) else name
 
 
 def _typed(parameter: BaseParameter, value: str | Upload, uploads: str) -> Any:

@@ -179,16 +179,21 @@ class FloatParameter(OrderedParameter, frozen=True, tag="float"):
 class BoolParameter(BaseParameter, frozen=True, tag="bool"):
     """``true`` or ``false``; 1, 0, T and F are understood (DALI 1.1 section 3.3.1)."""
 
-    default: bool | None = None
+    values: list[bool] | None = None
+    default: bool | list[bool] | None = None
     python_type: ClassVar[Any] = bool
 
     def read(self, text: str) -> bool:
         match text.strip().lower():
             case "true" | "t" | "1":
-                return True
+                value = True
             case "false" | "f" | "0":
-                return False
-        raise ValueError(f"expected true or false, got {text!r}")
+                value = False
+            case _:
+                raise ValueError(f"expected true or false, got {text!r}")
+        if self.values and value not in self.values:
+            raise ValueError(f"{text!r} is none of {', '.join(map(self.format, self.values))}")
+        return value
 
     def format(self, value: bool) -> str:
         return "true" if value else "false"

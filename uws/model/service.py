@@ -98,6 +98,8 @@ class ResultDeclaration(
         path = PurePosixPath(self.path)
         if not self.path or path.is_absolute() or ".." in path.parts or "\0" in self.path:
             raise ValueError(f"path: {self.path!r} does not lead to a file below the job's directory")
+        if any("**" in part and part != "**" for part in path.parts):
+            raise ValueError(f"path: in {self.path!r}, '**' is not a whole part of the path")
 
     @property
     def is_glob(self) -> bool:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+_QUANTITY = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)\s*", re.ASCII)
 _TIME = re.compile(
     r"""(?P<year>\d{4})
         (?:-(?P<month>\d\d)(?:-(?P<day>\d\d))? | (?P<month2>\d\d)(?P<day2>\d\d))?
@@ -49,7 +49,7 @@ def parse_time(text: str) -> datetime:
 
 def format_time(time: datetime) -> str:
     """Write a UTC time with ``T``, milliseconds and ``Z`` (UWS 1.1 section 2.2.2)."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03d}Z"
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def parse_duration(value: int | float | str) -> int:

@@ -1,6 +1,6 @@
 """UWS 1.1 over HTTP."""
 
 from .application import make_application
-from .handlers import Authenticator
+from .handlers import LONGEST_WAIT, SITE, Authenticator
 
-__all__ = ["Authenticator", "make_application"]
+__all__ = ["LONGEST_WAIT", "SITE", "Authenticator", "make_application"]

@@ -14,7 +14,7 @@ from aiohttp import web
 from uws.jobs import Caller, UserUWS
 
 from . import handlers as on
-from .errors import Handler, answer_for, fault_response, http_fault
+from .errors import Handler, answer_for, fault_response, http_fault, legible
 from .forms import FETCH_SECONDS, Fetcher
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,10 @@ def _add_routes(app: web.Application) -> None:
     for jobs in (f"{service}/async", f"{service}/uws.xml"):
         app.router.add_get(jobs, on.job_list)
         app.router.add_post(jobs, on.create)
-    job = f"{service}/async/{{job_id}}"
+        _add_job_routes(app, f"{jobs}/{{job_id}}")
+
+
+def _add_job_routes(app: web.Application, job: str) -> None:
     app.router.add_get(job, on.job_document)
     app.router.add_post(job, on.changing())
     app.router.add_delete(job, on.destroy)
@@ -94,10 +97,12 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     response: web.StreamResponse | None
     try:
         user = await authenticator.identify(request) if authenticator else None
-        request[on.CALLER] = Caller(user, request_id, request.headers.get("User-Agent", "")[:200] or None)
+        client = legible(request.headers.get("User-Agent", ""))[:200]
+        request[on.CALLER] = Caller(user, request_id, client or None)
         response = await handler(request)
     except web.HTTPException as error:
         if error.status < 400:
+            error.headers["X-Request-ID"] = request_id
             raise
         response = http_fault(error, request)
     except Exception as error:

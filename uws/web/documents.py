@@ -134,4 +134,4 @@ def _add_time(parent: etree._Element, name: str, time: datetime | None) -> None:
 def _serialise(root: etree._Element, preamble: tuple[str, str] | None = None) -> bytes:
     if preamble:
         root.addprevious(etree.ProcessingInstruction(*preamble))
-    return etree.tostring(root.getroottree(), xml_declaration=True, encoding="UTF-8")
+    return etree.tostring(root.getroottree(), xml_declaration=True, encoding="UTF-8", pretty_print=True)

@@ -55,14 +55,23 @@ def answer_for(error: Exception, *, challenge: str = "") -> web.Response | None:
 
 def fault_response(status: int, fault: str, text: str, headers: dict[str, str] | None = None) -> web.Response:
     """Return an error document: plain text, the fault's name first."""
-    response = web.Response(status=status, text=f"{fault}: {text}\n", content_type="text/plain")
+    response = web.Response(status=status, text=f"{fault}: {legible(text)}\n", content_type="text/plain")
     response.headers.update(headers or {})
     return response
 
 
+def legible(text: str) -> str:
+    """Return what a client sent in headers as text that UTF-8 can carry; its other bytes become U+FFFD."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def http_fault(error: web.HTTPException, request: web.Request) -> web.Response:
     """Put an error of the HTTP layer itself into the same form."""
-    headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
+    headers = {
+        name: error.headers[name]
+        for name in ("Allow", "Content-Range", "Retry-After")
+        if name in error.headers
+    }
     match error.status:
         case 404:
             text = f"there is nothing at {request.path}"

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import aiohttp
 from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
+from yarl import URL
 
 from uws.files import Spool, Spooled
 from uws.jobs import Changes
 from uws.model import FileParameter, ParameterError, Service, TooLarge, UsageError, did_you_mean
+from uws.model.service import CONTROL_PARAMETERS
 from uws.model.units import parse_time
 
+from .errors import legible
+
+_PLAIN = frozenset({"7bit", "8bit", "binary"})
 MAX_TEXT = 1_000_000
 """All text of one request, in bytes; files do not count."""
 MAX_FIELDS = 1000
 FETCH_SECONDS = 60
 _CHUNK = 1 << 16
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+")
-_BROKEN_OFF = (aiohttp.ClientPayloadError, ConnectionError, EOFError)
+_BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_BROKEN_OFF = (web.RequestPayloadError, aiohttp.ClientPayloadError, ConnectionError, EOFError)
 
 
 class Pair(NamedTuple):
@@ -51,7 +59,8 @@ class _Form:
     def add(self, pairs: list[Pair], size: int) -> None:
         self.pairs += pairs
         self.size += size
-        if self.size > MAX_TEXT or len(self.pairs) + len(self.files) > MAX_FIELDS:
+        count = len(self.pairs) + sum(map(len, self.files.values()))
+        if self.size > MAX_TEXT or count > MAX_FIELDS:
             raise TooLarge(f"the parameters are more than {MAX_TEXT} bytes or {MAX_FIELDS} values")
 
 
@@ -99,7 +108,7 @@ async def read_file(request: web.Request, name: str, parameter: FileParameter, s
             max_size=parameter.max_bytes,
         )
     except _BROKEN_OFF as error:
-        raise UsageError("the request broke off") from error
+        raise UsageError("the body broke off, or cannot be decoded") from error
 
 
 def single(pairs: list[Pair], name: str) -> str | None:
@@ -123,13 +132,10 @@ class Fetcher:
     def __init__(self, session: aiohttp.ClientSession, allow_hosts: frozenset[str]) -> None:
         self._session, self._allow_hosts = session, allow_hosts
 
-    async def fetch(self, url: str, name: str, max_size: int, spool: Spool) -> Spooled:
+    async def fetch(self, url: URL, name: str, max_size: int, spool: Spool) -> Spooled:
         """Download ``url``, following no redirects. Raises `ParameterError`, `TooLarge`."""
-        parts = urlsplit(url)
-        if parts.hostname not in self._allow_hosts:
-            raise ParameterError(
-                name, f"files are not fetched from {parts.hostname or url!r}; send it as a part"
-            )
+        if url.host not in self._allow_hosts:
+            raise ParameterError(name, f"files are not fetched from {url.host}; send it as a part")
         try:
             async with self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
@@ -137,7 +143,7 @@ class Fetcher:
                 return await spool.receive(
                     response.content.iter_chunked(_CHUNK),
                     name=name,
-                    filename=parts.path.rpartition("/")[2],
+                    filename=url.name,
                     media_type=_media_type(response.content_type),
                     max_size=max_size,
                 )
@@ -153,25 +159,29 @@ async def _read_parts(request: web.Request, service: Service, spool: Spool, form
         while (part := await reader.next()) is not None:
             if not isinstance(part, BodyPartReader) or not part.name:
                 raise UsageError("multipart/form-data: every part needs a name and holds one value")
-            declared = service.parameters.get(service.find(part.name) or "")
-            if part.filename is None and not isinstance(declared, FileParameter):
+            name, filename = legible(part.name), legible(part.filename or "")
+            if part.headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN:
+                raise UsageError(f"{name}: a part's bytes are sent as they are (RFC 7578 section 4.7)")
+            if part.filename is None and not _may_be_file(name, service):
                 body = await _read_text(_chunks(part), MAX_TEXT - form.size)
-                form.add([Pair(part.name, _decode(body))], len(body))
+                form.add([Pair(name, _decode(body))], len(name) + len(body))
+                continue
+            if _is_ignored(name, service):
                 continue
             spooled = await spool.receive(
                 _chunks(part),
-                name=part.name,
-                filename=part.filename or "",
+                name=name,
+                filename=filename,
                 media_type=_media_type(part.headers.get("Content-Type", "")),
-                max_size=_max_size(service, part.name),
+                max_size=_max_size(service, name),
             )
-            if spooled.size or spooled.filename:  # else it is a form's field that was left blank
-                form.files.setdefault(part.name, []).append(spooled)
-            form.add([], len(part.name))
+            if spooled.size or filename:  # else it is a form's field that was left blank
+                form.files.setdefault(name, []).append(spooled)
+            form.add([], len(name))
     except _BROKEN_OFF as error:
-        raise UsageError("the request broke off") from error
-    except (ValueError, AssertionError, RuntimeError, LookupError) as error:
-        raise UsageError(f"multipart/form-data is malformed: {error}") from error
+        raise UsageError("the body broke off, or cannot be decoded") from error
+    except (HttpProcessingError, ValueError, AssertionError, RuntimeError, LookupError) as error:
+        raise UsageError(f"multipart/form-data is malformed: {getattr(error, 'message', error)}") from error
 
 
 async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
@@ -187,8 +197,22 @@ async def _read_text(chunks: AsyncIterator[bytes], limit: int = MAX_TEXT) -> byt
             if len(body) > limit:
                 raise TooLarge(f"the parameters are more than {MAX_TEXT} bytes")
     except _BROKEN_OFF as error:
-        raise UsageError("the request broke off") from error
+        raise UsageError("the body broke off, or cannot be decoded") from error
     return bytes(body)
+
+
+def _may_be_file(name: str, service: Service) -> bool:
+    """Whether a part without a file's name is one: a file parameter, or a label that UPLOAD may refer to."""
+    known = service.find(name)
+    if known is None and name.upper() not in CONTROL_PARAMETERS:
+        return any(isinstance(parameter, FileParameter) for parameter in service.parameters.values())
+    return isinstance(service.parameters.get(known or ""), FileParameter)
+
+
+def _is_ignored(name: str, service: Service) -> bool:
+    """Whether a file is thrown away unread: nothing in the service could take it, and nobody is to hear of it."""
+    takes_files = any(isinstance(parameter, FileParameter) for parameter in service.parameters.values())
+    return service.unknown_parameters == "ignore" and service.find(name) is None and not takes_files
 
 
 def _max_size(service: Service, name: str) -> int:
@@ -203,9 +227,8 @@ async def _sort(form: _Form, service: Service, spool: Spool, fetcher: Fetcher) -
     """Tell control parameters, values and files apart."""
     pairs = form.pairs
     parameters: dict[str, list[str]] = {}
-    control = {"PHASE", "ACTION", "RUNID", "EXECUTIONDURATION", "DESTRUCTION", "UPLOAD", "WAIT"}
     for name, value in pairs:
-        if name.upper() not in control:
+        if name.upper() not in CONTROL_PARAMETERS:
             parameters.setdefault(name, []).append(value)
     duration = single(pairs, "EXECUTIONDURATION")
     destruction = single(pairs, "DESTRUCTION")
@@ -249,12 +272,12 @@ async def _assign(form: _Form, service: Service, spool: Spool, fetcher: Fetcher)
                 label = uri.removeprefix("param:")
                 if label not in form.files:
                     raise UsageError(f"UPLOAD: there is no part {label!r} in this request")
+                if label in referred:
+                    raise UsageError(f"UPLOAD: the part {label!r} can be only one parameter's file")
                 referred.add(label)
                 found = form.files[label]
-            elif urlsplit(uri).scheme in ("http", "https"):
-                found = [await fetcher.fetch(uri, name, parameter.max_bytes, spool)]
             else:
-                raise UsageError(f"UPLOAD: expected param:LABEL or an http(s) URL, got {uri!r}")
+                found = [await fetcher.fetch(_http_url(uri), name, parameter.max_bytes, spool)]
             if any(spooled.size > parameter.max_bytes for spooled in found):
                 raise TooLarge(f"{name}: the file is larger than the maximum {parameter.max_size}")
             files.setdefault(name, []).extend(found)
@@ -264,7 +287,17 @@ async def _assign(form: _Form, service: Service, spool: Spool, fetcher: Fetcher)
     return files
 
 
+def _http_url(text: str) -> URL:
+    with suppress(ValueError):
+        url = URL(text)
+        if url.scheme in ("http", "https") and url.host:
+            return url
+    raise UsageError(f"UPLOAD: expected param:LABEL or an http(s) URL, got {text!r}")
+
+
 def _pairs(encoded: bytes) -> list[Pair]:
+    if _BAD_PERCENT.search(encoded):
+        raise UsageError("the parameters are malformed: '%' is written %25")
     try:
         found = parse_qsl(
             encoded.decode(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from lxml import etree
 from lxml.html import builder as h
 
@@ -43,6 +45,12 @@ _UNTRUSTED = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
+
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_CONDITIONS = (
+    "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"
+)  # fmt: skip
 
 
 class Authenticator(Protocol):
@@ -82,8 +90,12 @@ class Resource:
 
     @property
     def base_url(self) -> str:
+        if self.site.base_url:
+            return self.site.base_url
+        if not _HOST.fullmatch(self.request.host):
+            raise UsageError("the Host header names no host")
         prefix = str(self.request.app.router["index"].url_for()).rstrip("/")
-        return self.site.base_url or f"{self.request.url.origin()}{prefix}"
+        return f"{self.request.scheme}://{self.request.host}{prefix}"
 
     @property
     def uws(self) -> UserUWS:
@@ -110,8 +122,10 @@ class Resource:
         owner = self.site.services.get(job.service)
         if owner is None:
             raise NotFound(f"job {job.id} belongs to {job.service}, which is no longer offered")
-        rest = self.request.path.partition(f"/async/{self.job_id}")[2]
-        raise web.HTTPSeeOther(owner.at(self.base_url).get_url_for_id(job.id) + quote(rest))
+        rest = quote(self.request.path.partition(f"/{self.job_id}")[2])
+        if self.request.method in ("GET", "HEAD") and self.request.query_string:
+            rest += f"?{self.request.rel_url.raw_query_string}"
+        raise web.HTTPSeeOther(owner.at(self.base_url).get_url_for_id(job.id) + rest)
 
     def see(self, url: str) -> web.Response:
         return web.Response(status=303, headers={"Location": url})
@@ -353,12 +367,35 @@ async def result(request: web.Request) -> web.StreamResponse:
 def _file(resource: Resource, job: Job, path: Path, media_type: str, name: str) -> web.StreamResponse:
     if not resource.uws.backend.files.of(job.id).is_own_file(path):
         raise NotFound(f"a file of job {job.id} is missing")
+    size = path.stat().st_size
+    if "If-Range" not in resource.request.headers and (_first_byte(resource.request) or -1) >= size:
+        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
     headers = {
         **_UNTRUSTED,
         "Content-Type": media_type,
         "Content-Disposition": f"inline; filename*=UTF-8''{quote(name, safe='')}",
     }
-    return web.FileResponse(path, headers=headers)
+    return StoredFile(path, headers=headers)
+
+
+class StoredFile(web.FileResponse):
+    """A file as it is: no compressed neighbour in its place, and whole unless one range is asked for."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        sent = {name: request.headers.get(name, "") for name in _CONDITIONS}
+        if _first_byte(request) is None:
+            del sent["Range"]
+        conditions = {name: value for name, value in sent.items() if value and value.isascii()}
+        return await super().prepare(request.clone(headers=conditions))
+
+
+def _first_byte(request: web.BaseRequest) -> int | None:
+    """Return where the range begins, from the end when negative; None unless exactly one is asked for."""
+    try:
+        start: int | None = request.http_range.start
+    except ValueError:
+        return None
+    return start
 
 
 def _phase(text: str) -> Phase:

@@ -1,0 +1,147 @@
+"""`uwsd` as its users have it: a command in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from tests.harness import Site
+
+UWSD = Path(sys.executable).with_name("uwsd")
+PATIENCE = 60.0
+"""Seconds after which something that should have happened long ago is taken not to happen."""
+
+
+@dataclass
+class Ended:
+    """What is left of a command."""
+
+    status: int
+    out: str
+    err: str
+
+
+async def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ended:
+    """Run a command to its end. It has no terminal and nothing to read."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), cwd=cwd, env=env, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(PATIENCE):
+            out, err = await process.communicate()
+    except BaseException:
+        _signal(process, signal.SIGKILL)
+        await process.communicate()
+        raise
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+async def uwsd(*arguments: str | Path, cwd: Path | None = None) -> Ended:
+    """Run the command to its end."""
+    return await run(UWSD, *arguments, cwd=cwd)
+
+
+class Client(Site):
+    """A client of a server that runs elsewhere: of `Site`, what goes over HTTP."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url, self.session = url, session
+
+
+class Daemon(Client):
+    """A server that runs, and a client of it."""
+
+    def __init__(self, process: Process, url: str, session: aiohttp.ClientSession, err: Path) -> None:
+        super().__init__(url, session)
+        self.process, self._err = process, err
+
+    @property
+    def err(self) -> str:
+        """What the server has written to standard error."""
+        return self._err.read_text()
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status, minus the signal that ended the process."""
+        _signal(self.process, number)
+        async with asyncio.timeout(PATIENCE):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def serving(
+    file: Path,
+    *options: str | Path,
+    port: int | None = 0,
+    command: Path = UWSD,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Daemon]:
+    """Run ``uwsd serve``, on the file's port for None; it is stopped when the context is left."""
+    more = () if port is None else ("--port", str(port))
+    err = file.with_name(f"{file.name}.stderr")
+    with err.open("w") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            command, "serve", file, *options, *more, cwd=cwd, env=env, stdout=PIPE, stderr=stderr
+        )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            line = (await process.stdout.readline()).decode()
+        assert line.startswith("serving on "), err.read_text()
+        async with aiohttp.ClientSession() as session:
+            yield Daemon(process, line.removeprefix("serving on ").strip(), session, err)
+    finally:
+        if process.returncode is None:
+            _signal(process, signal.SIGTERM)
+        await process.communicate()
+        assert "Traceback" not in err.read_text(), err.read_text()
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    # The method of asyncio's would reap a process that has ended, and take its status from those who wait.
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+
+
+@asynccontextmanager
+async def announcements(path: Path) -> AsyncIterator[asyncio.StreamReader]:
+    """Make a named pipe at ``path``, in which programs can say that they have got so far."""
+    os.mkfifo(path)
+    lines = asyncio.StreamReader()
+    # Opened for writing too, so that it does not end when one program has closed it.
+    end = os.fdopen(os.open(path, os.O_RDWR | os.O_NONBLOCK), "rb", buffering=0)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), end
+    )
+    try:
+        yield lines
+    finally:
+        transport.close()
+
+
+async def has_ended(pid: int) -> None:
+    """Return when there is no such process any more."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(fd, ended.set)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await ended.wait()
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)

@@ -1,0 +1,385 @@
+"""What every event store promises, whatever it is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstore import (
+    ChainBroken,
+    DuplicateEventId,
+    EventStore,
+    EventStoreError,
+    Head,
+    Metadata,
+    NewEvent,
+    RecordedEvent,
+    StoreClosed,
+    VersionConflict,
+    chain_hash,
+    from_microseconds,
+    payload_digest,
+    to_microseconds,
+)
+from tests.harness import ManualClock
+
+
+def events(*texts: str) -> list[NewEvent]:
+    return [NewEvent(type="Said", data=text.encode()) for text in texts]
+
+
+def payloads(recorded: Sequence[RecordedEvent]) -> list[str]:
+    return [event.data.decode() for event in recorded]
+
+
+async def test_an_empty_log_ends_at_position_0_with_a_hash_of_zeros(store: EventStore) -> None:
+    assert await store.head() == Head(0, bytes(32))
+    assert await store.read_all() == ()
+    assert await store.read_stream("a") == ()
+    assert await store.verify() == Head(0, bytes(32))
+
+
+async def test_an_append_returns_what_reading_gives_back(store: EventStore) -> None:
+    recorded = await store.append("a", events("one", "two"))
+    assert payloads(recorded) == ["one", "two"]
+    assert await store.read_stream("a") == recorded
+    assert await store.read_all() == recorded
+    assert await store.head() == Head(2, recorded[-1].hash)
+
+
+async def test_positions_count_the_log_and_versions_the_stream_both_without_gaps(store: EventStore) -> None:
+    await asyncio.gather(*(store.append(f"s{n % 3}", events("x", "y")) for n in range(30)))
+    log = await store.read_all()
+    assert [event.position for event in log] == list(range(1, 61))
+    for stream in ("s0", "s1", "s2"):
+        assert [event.version for event in await store.read_stream(stream)] == list(range(1, 21))
+
+
+async def test_events_of_one_append_stand_next_to_each_other(store: EventStore) -> None:
+    appended = await asyncio.gather(*(store.append("s", events("x", "y", "z")) for _ in range(20)))
+    for recorded in appended:
+        first = recorded[0].position
+        assert [event.position for event in recorded] == [first, first + 1, first + 2]
+
+
+async def test_an_append_of_nothing_changes_nothing(store: EventStore) -> None:
+    assert await store.append("a", []) == ()
+    assert (await store.head()).position == 0
+
+
+async def test_reading_a_stream_can_begin_after_a_version(store: EventStore) -> None:
+    await store.append("a", events("1", "2", "3"))
+    await store.append("b", events("other"))
+    assert payloads(await store.read_stream("a", after=1)) == ["2", "3"]
+    assert await store.read_stream("a", after=3) == ()
+
+
+async def test_reading_all_gives_pages_in_order(store: EventStore) -> None:
+    for number in range(7):
+        await store.append(f"s{number % 2}", events(str(number)))
+    assert payloads(await store.read_all(limit=3)) == ["0", "1", "2"]
+    assert payloads(await store.read_all(after=3, limit=3)) == ["3", "4", "5"]
+    assert payloads(await store.read_all(after=6, limit=3)) == ["6"]
+
+
+async def test_an_append_at_the_expected_version_succeeds(store: EventStore) -> None:
+    await store.append("a", events("1"), expected=0)
+    await store.append("a", events("2", "3"), expected=1)
+    await store.append("a", events("4"), expected=3)
+    assert payloads(await store.read_stream("a")) == ["1", "2", "3", "4"]
+
+
+async def test_an_append_at_another_version_is_refused_with_both_versions(store: EventStore) -> None:
+    await store.append("a", events("1", "2"))
+    with pytest.raises(VersionConflict) as refusal:
+        await store.append("a", events("3"), expected=1)
+    assert (refusal.value.stream, refusal.value.expected, refusal.value.actual) == ("a", 1, 2)
+    assert payloads(await store.read_all()) == ["1", "2"]
+
+
+async def test_a_stream_that_must_not_exist_yet_is_refused_when_it_does(store: EventStore) -> None:
+    await store.append("a", events("1"))
+    with pytest.raises(VersionConflict):
+        await store.append("a", events("again"), expected=0)
+
+
+async def test_of_many_who_expect_the_same_version_one_wins(store: EventStore) -> None:
+    outcomes = await asyncio.gather(
+        *(store.append("a", events(str(n)), expected=0) for n in range(50)), return_exceptions=True
+    )
+    winners = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    assert len(winners) == 1
+    assert all(isinstance(o, VersionConflict) for o in outcomes if isinstance(o, BaseException))
+    assert await store.read_all() == winners[0]
+
+
+async def test_a_conflict_does_not_fail_its_neighbours(store: EventStore) -> None:
+    outcomes = await asyncio.gather(
+        store.append("a", events("1")),
+        store.append("b", events("refused"), expected=7),
+        store.append("a", events("2"), expected=1),
+        store.append("c", events("3")),
+        return_exceptions=True,
+    )
+    assert [isinstance(outcome, EventStoreError) for outcome in outcomes] == [False, True, False, False]
+    assert payloads(await store.read_all()) == ["1", "2", "3"]
+
+
+async def test_the_same_ids_again_give_the_first_result(store: EventStore) -> None:
+    batch = events("1", "2")
+    first = await store.append("a", batch, expected=0)
+    await store.append("a", events("3"))
+    assert await store.append("a", batch, expected=0) == first
+    assert payloads(await store.read_all()) == ["1", "2", "3"]
+
+
+async def test_the_same_ids_at_the_same_time_are_recorded_once(store: EventStore) -> None:
+    batch = events("1", "2")
+    results = await asyncio.gather(*(store.append("a", batch, expected=0) for _ in range(10)))
+    assert set(results) == {results[0]}
+    assert payloads(await store.read_all()) == ["1", "2"]
+
+
+async def test_ids_that_are_partly_repeated_are_refused(store: EventStore) -> None:
+    old, new = events("1", "2")
+    await store.append("a", [old])
+    with pytest.raises(DuplicateEventId) as refusal:
+        await store.append("a", [new, old])
+    assert refusal.value.event_id == old.id
+    assert payloads(await store.read_all()) == ["1"]
+
+
+async def test_ids_of_another_stream_are_refused(store: EventStore) -> None:
+    batch = events("1")
+    await store.append("a", batch)
+    with pytest.raises(DuplicateEventId):
+        await store.append("b", batch)
+    assert await store.read_stream("b") == ()
+
+
+async def test_an_id_twice_in_one_append_is_refused_and_fails_no_neighbour(store: EventStore) -> None:
+    (event,) = events("twice")
+    outcomes = await asyncio.gather(
+        store.append("a", [event, event]), store.append("b", events("fine")), return_exceptions=True
+    )
+    assert isinstance(outcomes[0], DuplicateEventId)
+    assert payloads(await store.read_all()) == ["fine"]
+    await store.append("a", [event])
+
+
+async def test_events_carry_the_servers_time_in_microseconds(store: EventStore, clock: ManualClock) -> None:
+    clock.advance(microseconds=123_457)
+    (event,) = await store.append("a", events("1"))
+    assert event.recorded_at == clock.now() == datetime(2026, 1, 1, 0, 0, 0, 123_457, tzinfo=UTC)
+
+
+async def test_time_never_runs_backwards_within_a_stream(store: EventStore, clock: ManualClock) -> None:
+    (before,) = await store.append("a", events("1"))
+    clock.advance(seconds=-60)
+    (after,) = await store.append("a", events("2"))
+    (other,) = await store.append("b", events("3"))
+    assert after.time == before.time
+    assert other.recorded_at == clock.now()
+
+
+async def test_metadata_comes_back_as_it_went_in(store: EventStore) -> None:
+    full = Metadata(
+        actor="ada ü \U0001f52d", request_id="r", client="c/1", correlation_id="x", causation_id="y", schema=3
+    )
+    recorded = await store.append(
+        "a", [NewEvent(type="T", data=b"", metadata=metadata) for metadata in (full, Metadata())]
+    )
+    assert [event.about for event in recorded] == [full, Metadata()]
+    assert [event.about for event in await store.read_all()] == [full, Metadata()]
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\xff'\"", "ü\U0001f52d".encode(), b"x" * 1_000_000])
+async def test_payloads_are_any_bytes(store: EventStore, data: bytes) -> None:
+    await store.append("a", [NewEvent(type="T", data=data)])
+    (event,) = await store.read_stream("a")
+    assert event.data == data
+
+
+async def test_stream_names_are_any_text(store: EventStore) -> None:
+    for stream in ("ü/\U0001f52d", "'; DROP TABLE event; --", 'a"b', "A", "a"):
+        await store.append(stream, events(stream))
+        assert payloads(await store.read_stream(stream)) == [stream]
+
+
+# Subscriptions
+
+
+async def collected(store: EventStore, *, after: int, until: int) -> list[RecordedEvent]:
+    seen: list[RecordedEvent] = []
+    if after >= until:
+        return seen
+    async for batch in store.subscribe(after=after):
+        assert batch
+        seen += batch
+        if seen[-1].position >= until:
+            return seen
+    return seen
+
+
+async def test_every_subscriber_sees_every_event_once_in_order_whenever_it_joins(store: EventStore) -> None:
+    writers, each, subscribers = 8, 40, 8
+    total = writers * each
+
+    async def write(writer: int) -> None:
+        for number in range(each):
+            await store.append(f"w{writer}", events(str(number)))
+            await asyncio.sleep(0)  # a store that never waits would let nobody else come in between
+
+    async def join(number: int) -> tuple[int, list[RecordedEvent]]:
+        # The first join before there is anything, others half-way: behind the head, at it, and far behind.
+        while (await store.head()).position < number * total // subscribers:
+            await asyncio.sleep(0)
+        after = (await store.head()).position if number % 2 else number
+        return after, await collected(store, after=after, until=total)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        joined = [group.create_task(join(number)) for number in range(subscribers)]
+        for writer in range(writers):
+            group.create_task(write(writer))
+    log = await store.read_all()
+    assert len(log) == total
+    for task in joined:
+        after, seen = task.result()
+        assert seen == list(log[after:])
+
+
+async def test_a_slow_subscriber_misses_nothing_that_comes_while_it_is_busy(store: EventStore) -> None:
+    await store.append("a", events("1"))
+    seen: list[str] = []
+    async for batch in store.subscribe(after=0):
+        seen += payloads(batch)
+        if len(seen) == 1:
+            await store.append("a", events("2"))
+            await store.append("a", events("3"))
+        if len(seen) == 3:
+            break
+    assert seen == ["1", "2", "3"]
+
+
+async def test_a_long_log_comes_in_batches_without_a_seam(store: EventStore) -> None:
+    await store.append("a", events(*map(str, range(2500))))
+    assert payloads(await collected(store, after=10, until=2500)) == [str(n) for n in range(10, 2500)]
+
+
+async def test_subscriptions_end_when_the_store_is_closed(store: EventStore) -> None:
+    await store.append("a", events("1"))
+    waiting = asyncio.create_task(collected(store, after=1, until=99))
+    behind = asyncio.create_task(collected(store, after=0, until=99))
+    while not behind.done() and not waiting.done():
+        await store.close()
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        assert await waiting == []
+        await behind
+
+
+async def test_a_closed_store_takes_nothing_and_may_be_closed_again(store: EventStore) -> None:
+    await store.close()
+    with pytest.raises(StoreClosed):
+        await store.append("a", events("1"))
+    await store.close()
+
+
+async def test_closing_commits_what_was_accepted(store: EventStore) -> None:
+    appending = [asyncio.create_task(store.append("a", events(str(n)))) for n in range(20)]
+    await asyncio.sleep(0)
+    await store.close()
+    recorded = await asyncio.gather(*appending)
+    assert [event.version for (event,) in recorded] == list(range(1, 21))
+
+
+async def test_a_cancelled_append_is_whole_or_absent_and_can_be_repeated(store: EventStore) -> None:
+    batches = [events(f"{n}a", f"{n}b", f"{n}c") for n in range(40)]
+    for number, batch in enumerate(batches):
+        task = asyncio.create_task(store.append("a", batch))
+        for _ in range(number % 8):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert len(await store.read_stream("a")) % 3 == 0
+    for batch in batches:
+        assert payloads(await store.append("a", batch)) == [event.data.decode() for event in batch]
+    assert len(await store.read_all()) == 3 * len(batches)
+    await store.verify()
+
+
+# The chain
+
+
+async def test_the_chain_is_what_the_documentation_says(store: EventStore) -> None:
+    """Recomputed from the documented form, with nothing of the package's own."""
+    await store.append("a", events("1", "2"))
+    await store.append("ü", [NewEvent(type="T", data=b"\0", metadata=Metadata(actor="ada", schema=2))])
+    previous = bytes(32)
+    for event in await store.read_all():
+        fields = [
+            previous,
+            event.position.to_bytes(8, "big"),
+            event.stream.encode(),
+            event.version.to_bytes(8, "big"),
+            event.id.encode(),
+            event.type.encode(),
+            event.time.to_bytes(8, "big"),
+            event.metadata,
+            sha256(event.salt + event.data).digest(),
+        ]
+        previous = sha256(b"".join(struct.pack(">Q", len(field)) + field for field in fields)).digest()
+        assert event.hash == previous
+    assert (await store.head()).hash == previous
+
+
+async def test_verify_returns_the_head_of_a_sound_log(store: EventStore) -> None:
+    for number in range(30):
+        await store.append(f"s{number % 4}", events("x", "y"))
+    assert await store.verify() == await store.head()
+
+
+async def test_equal_payloads_have_different_salts_and_digests(store: EventStore) -> None:
+    first, second = await store.append("a", events("same", "same"))
+    assert first.salt != second.salt
+    assert first.digest != second.digest
+    assert len(first.salt) == 16
+
+
+def test_the_digest_covers_salt_and_payload() -> None:
+    assert payload_digest(b"salt", b"data") == sha256(b"saltdata").digest()
+
+
+async def test_every_field_is_covered_by_the_hash(store: EventStore) -> None:
+    (event,) = await store.append("a", events("1"))
+    previous = bytes(32)
+    assert chain_hash(previous, event) == event.hash
+    changes = {
+        "position": 2, "stream": "b", "version": 2, "id": "x", "type": "y", "time": 0,
+        "metadata": b"{}", "digest": bytes(32),
+    }  # fmt: skip
+    for field, value in changes.items():
+        if getattr(event, field) != value:
+            assert chain_hash(previous, msgspec.structs.replace(event, **{field: value})) != event.hash, field
+    assert chain_hash(b"\1" * 32, event) != event.hash
+
+
+def test_chain_broken_names_position_and_reason() -> None:
+    error = ChainBroken(7, "gone")
+    assert (error.position, error.reason, str(error)) == (7, "gone", "position 7: gone")
+
+
+@given(st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)))
+def test_microseconds_are_exact(naive: datetime) -> None:
+    time = naive.replace(tzinfo=UTC)
+    micros = to_microseconds(time)
+    assert from_microseconds(micros) == time
+    assert from_microseconds(micros + 1) == time + timedelta(microseconds=1)

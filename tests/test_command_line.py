@@ -1,0 +1,393 @@
+"""`uwsd check` and `uwsd serve`, in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon, announcements, has_ended, serving, uwsd
+from tests.harness import NIL, text
+
+TRUE = '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
+CUTOUT = r"""
+[services.cutout]
+title = "Image cutout [/b]"
+description = "A square :warning: around a [position]."
+command = ["python", "-m", "cutout", "{image}", "--ra={ra}", ["--band={band}"]]
+max_running = 2
+execution_duration = { default = 60, max = 3600 }
+archive = true
+results = [{ id = "cutout", path = "cutout.fits", mime = "application/fits" },
+           { id = "preview", path = "*.png", optional = true }]
+
+[services.cutout.parameters]
+image = { type = "file", required = true, max_size = "200MB", description = "A FITS image, small or large" }
+ra    = { type = "float", min = 0, max = 360, default = 266.5, unit = "deg" }
+band  = { type = "str", pattern = "[a-z]+", max_length = 8, values = ["j", "h"], multiple = true }
+"""
+
+# Says its own process and one that it has started, and ends after so many seconds.
+SLEEPER = """
+base_url = "https://jobs.example.org/vo"
+
+[services.sleeper]
+title = "Sleeper"
+command = ["sh", "-c", 'sleep "$1" & echo $$ $! > "$FIFO"; wait', "sleeper", "{seconds}"]
+environment = { FIFO = "%s" }
+[services.sleeper.parameters]
+seconds = { type = "int", required = true }
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A right declaration."""
+    path = tmp_path / "uwsd.toml"
+    path.write_text(TRUE)
+    return path
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    return tmp_path / "fifo"
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path, fifo: Path) -> Path:
+    path = tmp_path / "uwsd.toml"
+    path.write_text((SLEEPER % fifo).replace('base_url = "https://jobs.example.org/vo"', ""))
+    return path
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+# check
+
+
+async def test_check_prints_what_is_declared_as_tables(tmp_path: Path) -> None:
+    (tmp_path / "uwsd.toml").write_text(CUTOUT)
+    checked = await uwsd("check", cwd=tmp_path)
+    assert (checked.status, checked.err) == (0, "")
+    rows = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in checked.out.splitlines()
+        if line.startswith("│")
+    ]
+    first = {row[0]: row[1:] for row in rows if row[0]}
+    assert first["image"][:2] == ["file", "yes"]
+    assert first["ra"][:3] == ["float", "", "266.5"]
+    assert first["ra"][4] == "deg"
+    assert first["cutout"] == ["cutout.fits", "application/fits"]
+    assert first["preview"] == ["*.png (optional)", ""]
+    assert "runs python -m cutout {image} --ra={ra} [--band={band}]" in checked.out
+    printed = " ".join(checked.out.split())
+    assert "at most 2 at a time, 1min each (at most 1h), kept 7d (at most 30d), then archived" in printed
+    assert "uwsd.toml is right: 1 service(s) on http://127.0.0.1:8080, data in " in printed
+    assert printed.endswith("var")
+    assert not (tmp_path / "var").exists()
+
+
+async def test_check_prints_what_operators_wrote_as_they_wrote_it_and_all_of_it(tmp_path: Path) -> None:
+    (tmp_path / "uwsd.toml").write_text(CUTOUT)
+    printed = " ".join((await uwsd("check", cwd=tmp_path)).out.replace("│", " ").split())
+    for written in ("Image cutout [/b]", "A square :warning: around a [position].", "[a-z]+"):
+        assert written in printed
+    for word in ["A", "FITS", "image", "of", "any", "size", "and", "shape"]:
+        assert word in printed
+    assert "…" not in printed
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+async def test_mistakes_are_printed_one_a_line_with_their_places_and_end_with_status_2(
+    tmp_path: Path, command: str
+) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(
+        'prot = 80\n[services.cutout]\ntitle = "Cutout"\ncommand = ["ls", "{ra}"]\nmax_runing = 2\n'
+        '[services.cutout.parameters]\nra = { type = "float", min = "0" }\n'
+    )
+    refused = await uwsd(command, file)
+    assert refused.status == 2
+    assert refused.out == ""
+    assert refused.err.splitlines() == [
+        "prot: unknown key; known are data, server, services, uploads",
+        "services.cutout.max_runing: unknown key (did you mean max_running?)",
+        "services.cutout.parameters.ra.min: expected float, got str",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["wrong.toml"], "nothing was touched"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"[services\n", "Expected ']' at the end of a table declaration (at line 1, column 10)"),
+        (b"title = '\xff'\n", "not UTF-8 text"),
+        (None, "No such file or directory"),
+    ],
+    ids=["not TOML", "not text", "not there"],
+)
+async def test_a_file_that_cannot_be_read_is_refused_in_one_line(
+    tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    if content is not None:
+        (tmp_path / "uwsd.toml").write_bytes(content)
+    for command in ("check", "serve"):
+        refused = await uwsd(command, cwd=tmp_path)
+        assert (refused.status, refused.out, refused.err) == (2, "", f"uwsd.toml: {problem}\n")
+
+
+# serve: options, and what stands in the way
+
+
+async def test_options_win_over_the_file(tmp_path: Path, file: Path, taken_port: int) -> None:
+    file.write_text(f'data = "of-the-file"\n[server]\nhost = "127.0.0.1"\nport = {taken_port}\n{TRUE}')
+    async with serving(file, "--host", "127.0.0.2", "--data", "of-the-option", cwd=tmp_path) as server:
+        assert server.url.startswith("http://127.0.0.2:")
+        assert not server.url.endswith(f":{taken_port}")
+        assert (await server.get("/nothing/async")).status == 200
+    assert (tmp_path / "of-the-option" / "events.db").exists()
+    assert not (tmp_path / "of-the-file").exists()
+
+
+async def test_the_file_counts_where_there_is_no_option(tmp_path: Path, file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    file.write_text(f'data = "of-the-file"\n[server]\nport = {port}\n{TRUE}')
+    async with serving(file, port=None) as server:
+        assert server.url == f"http://127.0.0.1:{port}"
+    assert (tmp_path / "of-the-file" / "events.db").exists()
+
+
+async def test_an_option_that_cannot_be_is_refused_by_its_name(file: Path) -> None:
+    refused = await uwsd("serve", file, "--port", "80800")
+    assert (refused.status, refused.err) == (2, "--port: 80800 is not between 0 and 65535\n")
+
+
+async def test_a_port_that_is_taken_is_an_error_that_names_the_option_and_touches_nothing(
+    tmp_path: Path, file: Path, taken_port: int
+) -> None:
+    refused = await uwsd("serve", file, "--port", str(taken_port))
+    assert refused.status == 2
+    assert refused.err == (
+        f"cannot listen on 127.0.0.1 port {taken_port}: Address already in use; choose another with --port\n"
+    )
+    assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("192.0.2.1", "Cannot assign requested address"),
+        ("a..b", "encoding with 'idna' codec failed (UnicodeError: label empty or too long)"),
+    ],
+)
+async def test_an_address_that_cannot_be_had_is_refused_without_blaming_the_port(
+    file: Path, host: str, problem: str
+) -> None:
+    refused = await uwsd("serve", file, "--host", host, "--port", "0")
+    assert refused.status == 2
+    assert refused.err == f"cannot listen on {host} port 0: {problem}; choose another with --host\n"
+
+
+async def test_a_second_server_on_the_same_data_is_refused_and_told_the_process_of_the_first(
+    tmp_path: Path, file: Path
+) -> None:
+    async with serving(file) as server:
+        refused = await uwsd("serve", file, "--port", "0")
+        assert refused.status == 2
+        assert refused.out == ""
+        assert len(refused.err.splitlines()) == 1
+        assert f"{tmp_path / 'var'}" in refused.err
+        assert str(server.process.pid) in refused.err
+        job = await server.run("nothing")
+        assert text(await server.ended(job), "phase") == "COMPLETED", "the first one is none the worse"
+
+
+async def test_a_data_directory_that_cannot_be_made_is_an_error_that_names_it(
+    tmp_path: Path, file: Path
+) -> None:
+    refused = await uwsd("serve", file, "--port", "0", "--data", file)
+    assert (refused.status, refused.err) == (2, f"{file}: File exists\n")
+
+
+async def test_a_log_that_is_none_is_left_alone_and_refused_in_one_line(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "var").mkdir()
+    log = tmp_path / "var" / "events.db"
+    log.write_bytes(b"no database " * 1000)
+    refused = await uwsd("serve", file, "--port", "0")
+    assert refused.status == 2
+    assert len(refused.err.splitlines()) == 1
+    assert "events.db" in refused.err
+    assert log.read_bytes() == b"no database " * 1000
+
+
+# serve: the end, and what comes after it
+
+
+async def test_sigint_ends_it_with_status_0(file: Path) -> None:
+    async with serving(file) as server:
+        assert await server.stop(signal.SIGINT) == 0
+
+
+async def test_a_waiting_client_is_answered_when_the_server_is_stopped(sleeper: Path, fifo: Path) -> None:
+    async with announcements(fifo) as lines, serving(sleeper) as server:
+        job = await server.run("sleeper", seconds=600)
+        await lines.readline()
+        waiting = asyncio.create_task(server.get(f"{job}?WAIT=60&PHASE=EXECUTING"))
+        await server.get(job)  # on a connection that was opened later
+        assert not waiting.done()
+        assert await server.stop() == 0
+        answer = await waiting
+        assert answer.status == 200
+        assert text(answer.xml, "phase") == "EXECUTING"
+
+
+async def test_sigterm_stops_what_runs_and_leaves_the_queue_to_the_next_server(
+    sleeper: Path, fifo: Path
+) -> None:
+    async with announcements(fifo) as lines:
+        async with serving(sleeper) as server:
+            running = await server.run("sleeper", seconds=600)
+            pids = [int(pid) for pid in (await lines.readline()).split()]
+            second = await server.run("sleeper", seconds=600)
+            third = await server.run("sleeper", seconds=0)
+            assert await server.phase(running) == "EXECUTING"
+            assert [await server.phase(job) for job in (second, third)] == ["QUEUED", "QUEUED"]
+            assert await server.stop() == 0
+            for pid in pids:
+                await has_ended(pid)
+
+        async with serving(sleeper, port=port_of(server)) as server:
+            await assert_interrupted(server, running)
+            await lines.readline()
+            assert await server.phase(second) == "EXECUTING"
+            assert await server.phase(third) == "QUEUED", "there is one slot"
+            await server.post(f"{second}/phase", {"PHASE": "ABORT"})
+            assert text(await server.ended(third), "phase") == "COMPLETED"
+
+
+async def test_a_server_that_is_killed_is_cleaned_up_after_by_the_next_one(sleeper: Path, fifo: Path) -> None:
+    async with announcements(fifo) as lines:
+        async with serving(sleeper) as server:
+            running = await server.run("sleeper", seconds=600)
+            pids = [int(pid) for pid in (await lines.readline()).split()]
+            queued = await server.run("sleeper", seconds=0)
+            assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
+            for pid in pids:
+                os.kill(pid, 0)  # it survives its server
+
+        async with serving(sleeper, port=port_of(server)) as server:
+            for pid in pids:
+                await has_ended(pid)
+            await assert_interrupted(server, running)
+            assert text(await server.ended(queued), "phase") == "COMPLETED"
+
+
+def port_of(server: Daemon) -> int:
+    return int(server.url.rpartition(":")[2])
+
+
+async def assert_interrupted(server: Daemon, job: str) -> None:
+    document = await server.document(job)
+    assert text(document, "phase") == "ERROR"
+    summary = document.find("{*}errorSummary")
+    assert summary is not None
+    assert summary.get("type") == "transient"
+    assert text(document, "message") == "the server was stopped while the job ran"
+    end = document.find("{*}endTime")
+    assert end is not None
+    assert end.get(NIL) is None
+
+
+STORY = """
+[server]
+base_url = "https://jobs.example.org/vo"
+
+[services.copy]
+title = "Copy"
+command = ["sh", "-c", 'cat "$1"; echo gone wrong >&2; exit "$2"', "copy", "{text}", "{status}"]
+results = [{ id = "out", path = "-", mime = "text/plain" }]
+archive = true
+[services.copy.parameters]
+text = { type = "file", required = true }
+status = { type = "int", default = 0 }
+note = { type = "str", multiple = true }
+"""
+
+
+async def test_without_its_read_models_the_next_server_serves_the_same_documents_byte_for_byte(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "uwsd.toml"
+    file.write_text(STORY)
+    async with serving(file) as server:
+        jobs = await tell_a_story(server)
+        before = await everything(server, jobs)
+    assert len(set(before.values())) > 20
+    found = list((tmp_path / "var").glob("projections.db*"))
+    assert found
+    for path in found:
+        path.unlink()
+    async with serving(file) as server:
+        assert await everything(server, jobs) == before
+
+
+async def test_read_models_that_cannot_be_read_are_refused_in_one_line_that_says_what_helps(
+    tmp_path: Path, file: Path
+) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "projections.db").write_bytes(b"no database " * 1000)
+    refused = await uwsd("serve", file, "--port", "0")
+    assert refused.status == 2
+    assert len(refused.err.splitlines()) == 1
+    assert f"{tmp_path / 'var' / 'projections.db'}: " in refused.err
+    assert "may be deleted" in refused.err
+
+
+async def tell_a_story(server: Daemon) -> list[str]:
+    """Make jobs in many phases, and return their paths."""
+
+    async def create(**fields: object) -> str:
+        return (await server.create("copy", **fields)).removeprefix("https://jobs.example.org/vo")
+
+    done = await create(text=b"\xc3\xa4\n", note=["one", "two & <three>"], RUNID="a run", PHASE="RUN")
+    failed = await create(text=b"x", status=75, PHASE="RUN")
+    for job in (done, failed):
+        await server.ended(job)
+    pending = await create(DESTRUCTION="2100-01-01", EXECUTIONDURATION=17)
+    aborted = await create(text=b"x")
+    await server.post(f"{aborted}/phase", {"PHASE": "ABORT"})
+    archived = await create(text=b"x", PHASE="RUN")
+    await server.ended(archived)
+    await server.request("DELETE", archived)
+    return [done, failed, pending, aborted, archived]
+
+
+async def everything(server: Daemon, jobs: list[str]) -> dict[str, tuple[int, bytes]]:
+    """Return all that the server says of jobs and lists."""
+    paths = [
+        "/copy/async",
+        "/copy/async?PHASE=ARCHIVED",
+        "/copy/async?PHASE=ERROR&PHASE=PENDING",
+        "/copy/async?LAST=2",
+    ]
+    for job in jobs:
+        paths += [job, *(f"{job}/{name}" for name in RESOURCES)]
+    answers = {path: await server.get(path) for path in paths}
+    return {path: (answer.status, answer.body) for path, answer in answers.items()}
+
+
+RESOURCES = (
+    "phase", "executionduration", "destruction", "quote", "error", "owner", "parameters", "results",
+    "parameters/text", "parameters/note", "results/out",
+)  # fmt: skip

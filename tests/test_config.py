@@ -1,0 +1,192 @@
+"""The operator's file: every mistake is named, with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from uws.config import Settings, load
+from uws.model import DeclarationError
+
+SERVICE = '[services.cutout]\ntitle = "Cutout"\ncommand = ["true"]\n'
+RA = SERVICE + "[services.cutout.parameters]\nra = { %s }\n"
+KNOWN_TYPES = "types are int, float, bool, str, timestamp, interval, point, circle, polygon, file"
+
+
+def read(directory: Path, text: str) -> Settings:
+    file = directory / "uwsd.toml"
+    file.write_text(text)
+    return load(file)
+
+
+def problems(directory: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(DeclarationError) as raised:
+        read(directory, text)
+    return raised.value.problems
+
+
+def at_cutout(*lines: str) -> str:
+    return SERVICE + "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (RA % 'type = "float", min = "0"', "services.cutout.parameters.ra.min: expected float, got str"),
+        (RA % 'type = "int", max = 1.5', "services.cutout.parameters.ra.max: expected int, got float"),
+        (
+            RA % 'type = "float", mni = 0',
+            "services.cutout.parameters.ra.mni: unknown key (did you mean min?)",
+        ),
+        (
+            RA % 'type = "flaot"',
+            "services.cutout.parameters.ra.type: "
+            f"there is no type 'flaot' (did you mean float?); {KNOWN_TYPES}",
+        ),
+        (
+            RA % "type = [1]",
+            f"services.cutout.parameters.ra.type: there is no type [1]; {KNOWN_TYPES}",
+        ),
+        (RA % "unit = 'deg'", f"services.cutout.parameters.ra.type: missing; {KNOWN_TYPES}"),
+        (
+            at_cutout("[services.cutout.parameters]", 'ra = "float"'),
+            'services.cutout.parameters.ra: expected a table such as { type = "float" }, got str',
+        ),
+        (at_cutout("parameters = 3"), "services.cutout.parameters: expected table, got int"),
+        (
+            RA % 'type = "float", min = 3, default = 1',
+            "services.cutout.parameters.ra.default: 1.0 is below the minimum 3",
+        ),
+        (
+            RA % 'type = "float", required = true, default = 1',
+            "services.cutout.parameters.ra.default: a required parameter has none; leave out one of the two",
+        ),
+        (
+            RA % 'type = "str", pattern = "[a-z"',
+            "services.cutout.parameters.ra.pattern: unterminated character set at position 0",
+        ),
+        (
+            at_cutout('max_runing = "2"'),
+            "services.cutout.max_runing: unknown key (did you mean max_running?)",
+        ),
+        (at_cutout('max_running = "2"'), "services.cutout.max_running: expected int, got str"),
+        (at_cutout("max_running = 0"), "services.cutout.max_running: 0 is below the minimum 1"),
+        (at_cutout("execution_duration = 60"), "services.cutout.execution_duration: expected table, got int"),
+        (
+            at_cutout('lifetime = { default = "7 moons" }'),
+            "services.cutout.lifetime.default: "
+            "expected a duration such as 60 (seconds), 20min, 12h or 7d, got '7 moons'",
+        ),
+        (
+            at_cutout("execution_duration = { default = 0, max = 60 }"),
+            "services.cutout.execution_duration.default: 0 is not between 1 and the maximum 60; "
+            "0 (unlimited) needs max = 0",
+        ),
+        (
+            at_cutout('environment = { A = "1", B = 2 }'),
+            "services.cutout.environment.B: expected str, got int",
+        ),
+        (at_cutout('results = [{ id = "a" }]'), "services.cutout.results[0].path: missing"),
+        (
+            at_cutout('results = [{ id = "a", path = "a" }, { id = "b", path = "../b" }]'),
+            "services.cutout.results[1].path: '../b' does not lead to a file below the job's directory",
+        ),
+        (
+            at_cutout('results = [{ id = "a", path = "a" }, { id = "a", path = "b" }]'),
+            "services.cutout.results[1].id: a is taken by another result",
+        ),
+        (at_cutout("results = [1]"), "services.cutout.results[0]: expected table, got int"),
+        (at_cutout("description = 07:32:00"), "services.cutout.description: expected str, got time"),
+        ('[services.a]\ntitle = "A"\n', "services.a.command: missing"),
+        ('[services.a]\ntitle = "A"\ncommand = "ls"\n', "services.a.command: expected list, got str"),
+        (
+            '[services.a]\ntitle = "A"\ncommand = ["ls", 3]\n',
+            "services.a.command[1]: expected str | list, got int",
+        ),
+        (
+            '[services.a]\ntitle = "A"\ncommand = ["{dri}"]\nparameters = { dir = { type = "str" } }\n',
+            "services.a.command[0]: there is no parameter dri (did you mean dir?)",
+        ),
+        (
+            '[services."1a"]\ntitle = "A"\ncommand = ["ls"]\n',
+            "services.1a: the name '1a' is not made of letters, digits, '_' and '-', a letter first",
+        ),
+        ('services = { a = "ls" }\n', "services.a: expected table, got str"),
+        ("services = 3\n", "services: expected table, got int"),
+        ("[services]\n", "services: there is none; declare one as [services.NAME]"),
+        ("", "services: missing"),
+        ('[server]\nport = "8080"\n' + SERVICE, "server.port: expected int, got str"),
+        ("[server]\nport = 80800\n" + SERVICE, "server.port: 80800 is not between 0 and 65535"),
+        ("[server]\ngrace = -1\n" + SERVICE, "server.grace: -1.0 is no number of seconds"),
+        ("[server]\nlongest_wait = nan\n" + SERVICE, "server.longest_wait: nan is no number of seconds"),
+        ('[server]\nhots = ""\n' + SERVICE, "server.hots: unknown key (did you mean host?)"),
+        (
+            '[server]\nbase_url = "jobs.example.org"\n' + SERVICE,
+            "server.base_url: expected an http(s) URL, got 'jobs.example.org'",
+        ),
+        ("server = 8080\n" + SERVICE, "server: expected table, got int"),
+        ("[uploads]\nallow_hosts = [1]\n" + SERVICE, "uploads.allow_hosts[0]: expected str, got int"),
+        ("data = 3\n" + SERVICE, "data: expected str, got int"),
+        ("[servre]\n" + SERVICE, "servre: unknown key (did you mean server?)"),
+        ("prot = 1\n" + SERVICE, "prot: unknown key; known are data, server, services, uploads"),
+    ],
+)
+def test_a_mistake_is_reported_with_its_place_and_nothing_else_is(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    assert problems(tmp_path, text) == (problem,)
+
+
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
+    text = """
+        prot = 8080
+
+        [services.a]
+        tilte = "A"
+        command = "ls"
+        results = [{ id = "r" }]
+
+        [services.a.parameters]
+        ra = { type = "float", min = "0", max = "360", unti = "deg" }
+        dec = { type = "flaot" }
+
+        [services.b]
+        title = "B"
+        command = ["ls", "{x}"]
+        max_running = 0
+
+        [server]
+        port = "80"
+        hots = "localhost"
+    """
+    assert problems(tmp_path, text) == (
+        "prot: unknown key; known are data, server, services, uploads",
+        "services.a.tilte: unknown key (did you mean title?)",
+        "services.a.command: expected list, got str",
+        "services.a.parameters.ra.min: expected float, got str",
+        "services.a.parameters.ra.max: expected float, got str",
+        "services.a.parameters.ra.unti: unknown key (did you mean unit?)",
+        f"services.a.parameters.dec.type: there is no type 'flaot' (did you mean float?); {KNOWN_TYPES}",
+        "services.a.results[0].path: missing",
+        "services.b.max_running: 0 is below the minimum 1",
+        "services.b.command[1]: there is no parameter x",
+        "server.port: expected int, got str",
+        "server.hots: unknown key (did you mean host?)",
+    )
+
+
+def test_the_data_directory_is_relative_to_the_file(tmp_path: Path) -> None:
+    assert read(tmp_path, SERVICE).data == tmp_path / "var"
+    assert read(tmp_path, 'data = "jobs"\n' + SERVICE).data == tmp_path / "jobs"
+    assert read(tmp_path, 'data = "/srv/jobs"\n' + SERVICE).data == Path("/srv/jobs")
+
+
+def test_times_may_be_written_as_toml_has_them(tmp_path: Path) -> None:
+    when = "min = 2015-10-26T09:00:00Z, max = 2016-01-01T00:00:00, default = 2015-12-01"
+    ra = read(tmp_path, RA % f'type = "timestamp", {when}').services[0].parameters["ra"]
+    assert ra.check("2015-10-26T09:00:00Z")
+    for outside in ("2015-10-26T08:59:59Z", "2016-01-01T00:00:01Z"):
+        with pytest.raises(ValueError, match=r"the m(in|ax)imum"):
+            ra.check(outside)
+    assert ra.defaults == ("2015-12-01",)

@@ -1,0 +1,220 @@
+"""What the tests of the HTTP side share: services, raw requests, and jobs put into any phase."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.parser import BytesHeaderParser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from eventstore import Metadata
+from tests.harness import Answer, Site, job_id
+from uws import (
+    BoolParameter,
+    CircleParameter,
+    Failure,
+    FileParameter,
+    FloatParameter,
+    IntervalParameter,
+    IntParameter,
+    PointParameter,
+    PolygonParameter,
+    ResultDeclaration,
+    Service,
+    StrParameter,
+    TimestampParameter,
+)
+from uws.model import events as e
+
+PATIENCE = 20.0
+"""Seconds after which something is taken not to happen."""
+
+ECHO = Service(
+    name="echo",
+    title="Echo",
+    command=["sh", "-c", 'printf %s "$1"', "echo", "{x}"],
+    parameters={"x": StrParameter(default="hello")},
+    results=[ResultDeclaration(id="out", path="-")],
+)
+FAIL = Service(
+    name="fail",
+    title="Fail",
+    command=["sh", "-c", "echo first >&2; echo last words >&2; exit 3"],
+)
+SLEEP = Service(name="sleep", title="Sleep", command=["sleep", "1000"], max_running=2)
+TYPES = Service(
+    name="types",
+    title="Every type",
+    command=["true"],
+    parameters={
+        "whole": IntParameter(min=-5, max=10),
+        "ra": FloatParameter(min=0, max=360),
+        "flag": BoolParameter(),
+        "word": StrParameter(pattern="[a-z]+", max_length=5),
+        "text": StrParameter(),
+        "band": StrParameter(values=["J", "H", "K"], multiple=True),
+        "time": TimestampParameter(min="2000-01-01"),
+        "range": IntervalParameter(),
+        "pos": PointParameter(),
+        "circle": CircleParameter(),
+        "polygon": PolygonParameter(),
+    },
+)
+NEEDY = Service(
+    name="needy",
+    title="Needy",
+    command=["true"],
+    parameters={
+        "a": IntParameter(required=True),
+        "b": StrParameter(required=True),
+        "c": IntParameter(default=7),
+    },
+)
+FILES = Service(
+    name="files",
+    title="Files",
+    command=["sh", "-c", 'cat "$1"', "files", "{image}"],
+    parameters={
+        "image": FileParameter(required=True, max_size=1_000_000),
+        "small": FileParameter(max_size=100),
+        "more": FileParameter(multiple=True),
+        "n": IntParameter(),
+    },
+    results=[ResultDeclaration(id="out", path="-")],
+)
+GATE = Service(
+    name="gate",
+    title="Ends when it is let through",
+    command=["sh", "-c", 'read line < "$1"; exit "$line"', "gate", "{gate}"],
+    parameters={"gate": StrParameter(required=True)},
+)
+
+FORM = "application/x-www-form-urlencoded"
+
+BELOW = (
+    "", "/phase", "/executionduration", "/destruction", "/quote", "/error", "/owner", "/parameters",
+    "/parameters/x", "/results", "/results/out",
+)  # fmt: skip
+"""All resources of a job that has a parameter x and a result out, below its URL."""
+ACTIONS = [
+    ("POST", "", {"x": "1"}),
+    ("POST", "", {"ACTION": "DELETE"}),
+    ("POST", "/phase", {"PHASE": "RUN"}),
+    ("POST", "/phase", {"PHASE": "ABORT"}),
+    ("POST", "/executionduration", {"EXECUTIONDURATION": "1"}),
+    ("POST", "/destruction", {"DESTRUCTION": "2030"}),
+    ("POST", "/parameters", {"x": "1"}),
+    ("PUT", "/parameters/x", "1"),
+    ("DELETE", "", None),
+]
+"""All that can be asked of a job, as method, path and body."""
+
+
+@contextmanager
+def gate(path: Path) -> Iterator[Gate]:
+    """Make a FIFO that programs of the service `GATE` read their exit status from."""
+    os.mkfifo(path)
+    fd = os.open(path, os.O_RDWR)  # so that nobody's `open` ever blocks, and what is written waits
+    try:
+        yield Gate(path, fd)
+    finally:
+        os.close(fd)
+
+
+class Gate:
+    """What `gate` gives: the FIFO's path, and its other end."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path, self._fd = path, fd
+
+    async def heard(self) -> bytes:
+        """Return what a program has written, once it has."""
+        loop, there = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._fd, there.set)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await there.wait()
+        finally:
+            loop.remove_reader(self._fd)
+        return os.read(self._fd, 1 << 16)
+
+    def let_through(self, status: int = 0) -> None:
+        """End one program."""
+        os.write(self._fd, b"%d\n" % status)
+
+
+PHASES: dict[str, tuple[e.JobEvent, ...]] = {
+    "PENDING": (),
+    "HELD": (e.JobHeld(reason="later"),),
+    "ABORTED": (e.JobAborted(reason="no more"),),
+    "EXECUTING": (e.JobQueued(), e.JobStarted(declaration="")),
+    "SUSPENDED": (e.JobQueued(), e.JobStarted(declaration=""), e.JobSuspended(reason="a break")),
+    "UNKNOWN": (e.JobQueued(), e.JobStarted(declaration=""), e.JobLost(reason="out of sight")),
+    "COMPLETED": (e.JobQueued(), e.JobStarted(declaration=""), e.JobCompleted()),
+    "ERROR": (e.JobQueued(), e.JobStarted(declaration=""), e.JobFailed(failure=Failure(message="wrong"))),
+    "ARCHIVED": (e.JobAborted(reason="no more"), e.JobArchived(reason="old")),
+}
+"""What brings a new job into each phase but QUEUED, which the scheduler would end at once."""
+
+
+async def record(site: Site, job: str, *events: e.JobEvent) -> None:
+    """Put events into a job's stream, all at once, as if somebody had caused them."""
+    encoded = [e.encode(event, Metadata(actor="test")) for event in events]
+    if encoded:
+        await site.node.backend.store.append(e.job_stream(job_id(job)), encoded)
+
+
+async def events_of(site: Site, job: str) -> list[e.JobEvent]:
+    stream = await site.node.backend.store.read_stream(e.job_stream(job_id(job)))
+    return [e.decode(recorded) for recorded in stream]
+
+
+async def until_waiting(site: Site, count: int = 1) -> None:
+    """Return when so many requests are blocked by WAIT."""
+    async with asyncio.timeout(PATIENCE):
+        while sum(map(len, site.node.backend.projector._watchers.values())) < count:
+            await asyncio.sleep(0)
+
+
+async def raw(
+    site: Site, method: str, target: bytes | str, body: bytes = b"", **headers: bytes | str
+) -> Answer:
+    """Send a request byte for byte, which a client library would mend. ``_`` in a header's name is ``-``."""
+    target = target.encode() if isinstance(target, str) else target
+    parts = urlsplit(site.url)
+    fields = {"Host": f"{parts.netloc}", "Connection": "close", "Content_Length": str(len(body))} | headers
+    lines = [method.encode() + b" " + target + b" HTTP/1.1"]
+    for name, value in fields.items():
+        lines.append(
+            name.replace("_", "-").encode() + b": " + (value.encode() if isinstance(value, str) else value)
+        )
+    return await exchange(site, b"\r\n".join(lines) + b"\r\n\r\n" + body)
+
+
+async def exchange(site: Site, sent: bytes) -> Answer:
+    """Send bytes and read the answer, to the connection's end."""
+    parts = urlsplit(site.url)
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        try:
+            writer.write(sent)
+            await writer.drain()
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+    status, _, fields = head.partition(b"\r\n")
+    return Answer(int(status.split()[1]), BytesHeaderParser().parsebytes(fields), body)
+
+
+def multipart(*parts: bytes, end: bytes = b"--BOUND--\r\n") -> bytes:
+    """Return a multipart body of parts that are headers, an empty line, and content."""
+    return b"".join(b"--BOUND\r\n" + part + b"\r\n" for part in parts) + end
+
+
+MULTIPART = "multipart/form-data; boundary=BOUND"
+FIELD = b"Content-Disposition: form-data; name="
