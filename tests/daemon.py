@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +115,8 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 
 @asynccontextmanager
-async def announcements(path: Path) -> AsyncIterator[asyncio.StreamReader]:
-    """Make a named pipe at ``path``, in which programs can say that they have got so far."""
+async def announcements(path: Path) -> AsyncIterator[Callable[[], Awaitable[list[str]]]]:
+    """Make a named pipe at ``path``, and give what waits for a line in it and returns its words."""
     os.mkfifo(path)
     lines = asyncio.StreamReader()
     # Opened for writing too, so that it does not end when one program has closed it.
@@ -124,8 +124,13 @@ async def announcements(path: Path) -> AsyncIterator[asyncio.StreamReader]:
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(lines), end
     )
+
+    async def heard() -> list[str]:
+        async with asyncio.timeout(PATIENCE):
+            return (await lines.readline()).decode().split()
+
     try:
-        yield lines
+        yield heard
     finally:
         transport.close()
 

@@ -96,7 +96,6 @@ class JobDirectory:
         self.uploads = root / "uploads"
         self.logs = root / "logs"
         self.parameters = root / "parameters.json"
-        self.process = root / "process.json"
 
     def make(self) -> None:
         """Make the directories that a program finds."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from tests.daemon import Ended, announcements, run
 from tests.harness import BasicUsers, Site, job_id, running, text
-
 from uws import ResultDeclaration, Service, StrParameter
 from uws.jobs import new_job_id
 
@@ -42,7 +43,9 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 async def uws(site: Site, *arguments: str, service: str = "say", cwd: Path | None = None) -> Ended:
     """Run the client's command; its tables are as wide as ``COLUMNS`` says."""
-    env = {**os.environ, "COLUMNS": "200", "LINES": "50"}
+    # Its own `uws` is to be imported, whatever PYTHONPATH says.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    env = {**inherited, "COLUMNS": "200", "LINES": "50"}
     ended = await run(ENVIRONMENT / "bin" / "uws", "-H", site.list_url(service), *arguments, cwd=cwd, env=env)
     assert (ended.status, ended.err) == (0, ""), ended.err
     return ended
@@ -56,10 +59,10 @@ def field(shown: Ended, name: str) -> str:
 
 
 def listed(shown: Ended) -> list[str]:
-    """Return the ids in the table of jobs."""
+    """Return the ids in the table of jobs; no jobs have no heading either."""
     rows = shown.out.splitlines()
-    start = next(n for n, row in enumerate(rows) if row.startswith("===="))
-    ids = [row.split()[0] for row in rows[start + 1 : -1]]
+    heading = next((n for n, row in enumerate(rows) if row.startswith("====")), len(rows))
+    ids = [row.split()[0] for row in rows[heading + 1 : -1]]
     assert rows[-1] == f"{len(ids)} jobs listed."
     return ids
 
@@ -76,11 +79,12 @@ async def test_what_was_made_of_the_client_passes_its_own_tests(tmp_path: Path) 
 
 
 async def test_uws_client_makes_a_job_sets_it_runs_it_and_waits_for_it(site: Site) -> None:
-    made = await uws(site, "job", "new", "word=one", "executionDuration=50", "destruction=2000-01-01")
+    soon = (datetime.now(UTC) + timedelta(days=3)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    made = await uws(site, "job", "new", "word=one", "executionDuration=50", f"destruction={soon}")
     job = field(made, "Job id")
     assert f"{site.list_url('say')} " in made.out
     assert (field(made, "Phase"), field(made, "Parameter word")) == ("PENDING", "one")
-    assert field(made, "Execution duration") == "50"
+    assert (field(made, "Execution duration"), field(made, "Destruction time")) == ("50", soon)
     changed = await uws(site, "job", "set", job, "word=another", "executionduration=40")
     assert (field(changed, "Parameter word"), field(changed, "Execution duration")) == ("another", "40")
     await uws(site, "job", "run", job)
@@ -104,10 +108,10 @@ async def test_uws_client_runs_a_new_job_at_once_and_downloads_its_results(
     assert not (tmp_path / f"{job}.said").exists()
 
 
-async def test_uws_client_shows_why_a_job_failed(site: Site) -> None:
-    async with announcements(site.data.parent / "fifo") as lines:
+async def test_uws_client_shows_that_a_job_took_too_long(site: Site, tmp_path: Path) -> None:
+    async with announcements(tmp_path / "fifo") as heard:
         job = await new(site, "--run", "executionDuration=1", service="sleep")
-        await lines.readline()
+        await heard()
         stopped = await site.ended(f"{site.list_url('sleep')}/{job}")
     assert text(stopped, "phase") == "ABORTED"
     shown = await uws(site, "job", "show", job, service="sleep")
@@ -115,10 +119,10 @@ async def test_uws_client_shows_why_a_job_failed(site: Site) -> None:
     assert "jobinfo" in shown.out
 
 
-async def test_uws_client_waits_in_a_phase_and_aborts(site: Site) -> None:
-    async with announcements(site.data.parent / "fifo") as lines:
+async def test_uws_client_waits_in_a_phase_and_aborts(site: Site, tmp_path: Path) -> None:
+    async with announcements(tmp_path / "fifo") as heard:
         job = await new(site, "--run", service="sleep")
-        await lines.readline()
+        await heard()
         shown = await uws(site, "job", "show", job, "--wait", "1", "--phase", "EXECUTING", service="sleep")
         assert field(shown, "Phase") == "EXECUTING"
         await uws(site, "job", "abort", job, service="sleep")

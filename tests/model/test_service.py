@@ -140,7 +140,8 @@ CUTOUT = declare(
     name="image-cutout",
     title="Image cutout",
     command=[
-        "cut", "{image}", "--ra={ra}", ["--size={size}"], ["--band={band}"], "{job_id}", ["{when}"], ["{deep}"],
+        "cut", "{image}", "--ra={ra}", ["--size={size}"], ["--band={band}"], "{job_id}", ["{when}"],
+        ["{deep}"],
     ],
     parameters={
         "image": FileParameter(required=True, description="FITS"),

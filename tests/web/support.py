@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.parser import BytesHeaderParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from lxml import etree
+
 from eventstore import Metadata
-from tests.harness import Answer, Site, job_id
+from tests.harness import NAMESPACES, Answer, Site, job_id
 from uws import (
     BoolParameter,
     CircleParameter,
@@ -160,6 +163,12 @@ PHASES: dict[str, tuple[e.JobEvent, ...]] = {
 """What brings a new job into each phase but QUEUED, which the scheduler would end at once."""
 
 
+def child(element: etree._Element, path: str) -> etree._Element:
+    """Return the one element at ``path``."""
+    (found,) = element.findall(path, NAMESPACES)
+    return found
+
+
 async def record(site: Site, job: str, *events: e.JobEvent) -> None:
     """Put events into a job's stream, all at once, as if somebody had caused them."""
     encoded = [e.encode(event, Metadata(actor="test")) for event in events]
@@ -180,35 +189,41 @@ async def until_waiting(site: Site, count: int = 1) -> None:
 
 
 async def raw(
-    site: Site, method: str, target: bytes | str, body: bytes = b"", **headers: bytes | str
+    site: Site, method: str, target: str, body: bytes = b"", rest: bytes = b"", **headers: Any
 ) -> Answer:
-    """Send a request byte for byte, which a client library would mend. ``_`` in a header's name is ``-``."""
-    target = target.encode() if isinstance(target, str) else target
-    parts = urlsplit(site.url)
-    fields = {"Host": f"{parts.netloc}", "Connection": "close", "Content_Length": str(len(body))} | headers
-    lines = [method.encode() + b" " + target + b" HTTP/1.1"]
-    for name, value in fields.items():
-        lines.append(
-            name.replace("_", "-").encode() + b": " + (value.encode() if isinstance(value, str) else value)
-        )
-    return await exchange(site, b"\r\n".join(lines) + b"\r\n\r\n" + body)
+    """Send a request byte for byte, which a client library would mend. ``_`` in a header's name is ``-``.
+
+    Headers are text or bytes. The ``rest`` of the body is sent only after the answer has come.
+    """
+    fields = {
+        "Host": urlsplit(site.url).netloc,
+        "Connection": "close",
+        "Content_Length": str(len(body + rest)),
+    }
+    lines = [f"{method} {target} HTTP/1.1".encode()]
+    for name, value in (fields | headers).items():
+        encoded = value.encode() if isinstance(value, str) else value
+        lines.append(name.replace("_", "-").encode() + b": " + encoded)
+    return await exchange(site, b"\r\n".join(lines) + b"\r\n\r\n" + body, rest)
 
 
-async def exchange(site: Site, sent: bytes) -> Answer:
-    """Send bytes and read the answer, to the connection's end."""
+async def exchange(site: Site, sent: bytes, rest: bytes = b"") -> Answer:
+    """Send bytes on a connection of their own and read the answer; then send the ``rest``, too late."""
     parts = urlsplit(site.url)
     async with asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         try:
             writer.write(sent)
             await writer.drain()
-            head = await reader.readuntil(b"\r\n\r\n")
-            body = await reader.read()
+            head, _, fields = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")
+            headers = BytesHeaderParser().parsebytes(fields)
+            body = await reader.readexactly(int(headers["Content-Length"])) if rest else b""
+            writer.write(rest)
+            body += await reader.read()
         finally:
             writer.close()
             await writer.wait_closed()
-    status, _, fields = head.partition(b"\r\n")
-    return Answer(int(status.split()[1]), BytesHeaderParser().parsebytes(fields), body)
+    return Answer(int(head.split()[1]), headers, body)
 
 
 def multipart(*parts: bytes, end: bytes = b"--BOUND--\r\n") -> bytes:

@@ -26,7 +26,7 @@ from tests.harness import (
     running,
     text,
 )
-from tests.web.support import ECHO, FAIL, FILES, PHASES, TYPES, raw, record
+from tests.web.support import ECHO, FAIL, FILES, PHASES, TYPES, child, raw, record
 from uws import Failure
 from uws.model import events as e
 
@@ -73,7 +73,7 @@ def checked(answer: Answer) -> etree._Element:
             assert set(JOB) - set(found) <= {"runId", "errorSummary", "jobInfo"}
             assert document.get("version") == "1.1"
             for name in NILLABLE:
-                element = document.find(f"uws:{name}", NAMESPACES)
+                element = child(document, f"uws:{name}")
                 assert (element.get(NIL) == "true") == (not element.text), name
             for name in TIMES:
                 assert text(document, name) is None or TIME.fullmatch(text(document, name) or ""), name
@@ -96,7 +96,7 @@ def checked(answer: Answer) -> etree._Element:
 async def test_the_schema_would_find_a_mistake(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO) as site:
         document = await site.document(await site.create("echo"))
-        document.find("uws:phase", NAMESPACES).text = "RESTING"
+        child(document, "uws:phase").text = "RESTING"
         assert not schemas().validate(document)
 
 
@@ -150,12 +150,11 @@ async def test_what_has_no_value_is_nil(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO) as site:
         document = await site.document(await site.create("echo"))
         for name in ("ownerId", "quote", "startTime", "endTime"):
-            element = document.find(f"uws:{name}", NAMESPACES)
-            assert element is not None, name
+            element = child(document, f"uws:{name}")
             assert element.get(NIL) == "true", name
             assert element.text is None
         (entry,) = (await site.get("/echo/async")).xml
-        assert entry.find("uws:ownerId", NAMESPACES).get(NIL) == "true"
+        assert child(entry, "uws:ownerId").get(NIL) == "true"
 
 
 async def test_destruction_is_nil_when_jobs_are_kept_for_ever(tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ async def test_destruction_is_nil_when_jobs_are_kept_for_ever(tmp_path: Path) ->
     kept = Service(name="kept", title="Kept", command=["true"], lifetime=Lifetime(default=0, max=0))
     async with running(tmp_path, kept) as site:
         job = await site.create("kept")
-        element = checked(await site.get(job)).find("uws:destruction", NAMESPACES)
+        element = child(checked(await site.get(job)), "uws:destruction")
         assert element.get(NIL) == "true"
         assert (await site.get(f"{job}/destruction")).text == ""
 
@@ -216,7 +215,7 @@ async def test_an_error_summary_is_one_line_and_the_full_text_is_at_error(tmp_pa
     async with running(tmp_path, FAIL) as site:
         job = await site.run("fail")
         document = await site.ended(job)
-        summary = document.find("uws:errorSummary", NAMESPACES)
+        summary = child(document, "uws:errorSummary")
         assert (summary.get("type"), summary.get("hasDetail")) == ("fatal", "true")
         assert text(summary, "message") == "last words"
         assert (await site.get(f"{job}/error")).text == "first\nlast words\n"
@@ -227,7 +226,7 @@ async def test_an_error_summary_says_transient_and_that_there_is_no_detail(tmp_p
         job = await site.create("echo")
         failure = Failure(message="out of memory", type="transient")
         await record(site, job, e.JobQueued(), e.JobStarted(declaration=""), e.JobFailed(failure=failure))
-        summary = checked(await site.get(job)).find("uws:errorSummary", NAMESPACES)
+        summary = child(checked(await site.get(job)), "uws:errorSummary")
         assert (summary.get("type"), summary.get("hasDetail")) == ("transient", "false")
         assert (await site.get(f"{job}/error")).text == "out of memory"
 
@@ -237,7 +236,7 @@ async def test_why_a_job_is_where_it_is_stands_in_job_info(tmp_path: Path, phase
     async with running(tmp_path, ECHO) as site:
         job = await site.create("echo")
         await record(site, job, *PHASES[phase])
-        (reason,) = (await site.document(job)).find("uws:jobInfo", NAMESPACES)
+        (reason,) = child(await site.document(job), "uws:jobInfo")
         assert etree.QName(reason).localname == "reason"
         assert reason.text == getattr(PHASES[phase][-1], "reason")  # noqa: B009 - not all events have one
 
@@ -245,8 +244,8 @@ async def test_why_a_job_is_where_it_is_stands_in_job_info(tmp_path: Path, phase
 async def test_results_carry_size_media_type_and_link(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO) as site:
         job = await site.run("echo", x="12345")
-        (result,) = (await site.ended(job)).find("uws:results", NAMESPACES)
-        assert dict(result.attrib) == {
+        (result,) = child(await site.ended(job), "uws:results")
+        assert {str(name): value for name, value in result.attrib.items()} == {
             "id": "out",
             "size": "5",
             "mime-type": "text/plain",
@@ -258,7 +257,7 @@ async def test_results_carry_size_media_type_and_link(tmp_path: Path) -> None:
 async def test_uploads_are_shown_by_reference_and_values_are_not(tmp_path: Path) -> None:
     async with running(tmp_path, FILES) as site:
         job = await site.create("files", image=b"x", more=[b"1", b"2"], n=3)
-        shown = (await site.document(job)).find("uws:parameters", NAMESPACES)
+        shown = child(await site.document(job), "uws:parameters")
         assert [(p.get("id"), p.get("byReference"), p.text) for p in shown] == [
             ("n", None, "3"),
             ("image", "true", f"{job}/parameters/image"),
@@ -271,7 +270,7 @@ async def test_documents_name_their_stylesheets(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO) as site:
         job = await site.create("echo")
         for url, name in (("/echo/async", "useruws-joblist-to-html.xsl"), (job, "useruws-job-to-html.xsl")):
-            instruction = (await site.get(url)).xml.getprevious()
+            instruction: Any = (await site.get(url)).xml.getprevious()
             assert instruction.target == "xml-stylesheet"
             assert instruction.get("type") == "text/xsl"
             assert instruction.get("href") == f"{site.url}/static/xsl/{name}"
@@ -302,7 +301,7 @@ async def test_any_text_comes_back_unchanged(
             body = value.encode()
             assert (await site.request("PUT", f"{job}/parameters/text", data=body)).status == 204
             assert (await site.get(f"{job}/parameters/text")).body == body
-            (parameter,) = checked(await site.get(job)).find("uws:parameters", NAMESPACES)
+            (parameter,) = child(checked(await site.get(job)), "uws:parameters")
             assert (parameter.text or "") == value
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import pytest
@@ -223,7 +224,7 @@ async def test_after_refuses_any_offset_but_z(tmp_path: Path, offset: str) -> No
 async def test_every_time_to_the_microsecond_is_understood(
     tmp_path_factory: pytest.TempPathFactory, time: datetime, z: str
 ) -> None:
-    clock = ManualClock(datetime(2026, 1, 1).astimezone())
+    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     async with running(tmp_path_factory.mktemp("data"), ECHO, clock=clock) as site:
         job = await site.create("echo")
         expected = [job_id(job)] if time < clock.now().replace(tzinfo=None) else []
@@ -231,24 +232,40 @@ async def test_every_time_to_the_microsecond_is_understood(
             assert await listed(site, f"AFTER={quote(time.isoformat(separator) + z)}") == expected
 
 
-QUERIES = st.lists(
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "PHASE": st.lists(st.sampled_from(sorted(PHASES)), min_size=1, max_size=4),
-            "AFTER": st.integers(-1, 12),
-            "LAST": st.integers(1, 12),
-        },
-    ),
-    min_size=20,
-    max_size=20,
+class Query(NamedTuple):
+    """Filters, and what a plain list of (minute of creation, phase, id), oldest first, gives for them."""
+
+    phases: list[str] | None
+    after: int | None
+    last: int | None
+
+    def text(self, start: datetime) -> str:
+        pairs = [f"PHASE={phase}" for phase in self.phases or ()]
+        if self.after is not None:
+            pairs.append(f"AFTER={start + timedelta(minutes=self.after):%Y-%m-%dT%H:%M:%SZ}")
+        if self.last is not None:
+            pairs.append(f"LAST={self.last}")
+        return "&".join(pairs)
+
+    def of(self, jobs: list[tuple[int, str, str]]) -> list[str]:
+        wanted = self.phases or sorted(set(Phase) - {"ARCHIVED"})
+        later = [job for job in jobs[::-1] if self.after is None or job[0] > self.after]
+        return [name for _, phase, name in later if phase in wanted][: self.last]
+
+
+PHASE = st.sampled_from(sorted(PHASES))
+QUERY = st.builds(
+    Query,
+    phases=st.none() | st.lists(PHASE, min_size=1, max_size=4),
+    after=st.none() | st.integers(-1, 12),
+    last=st.none() | st.integers(1, 12),
 )
 
 
-@given(phases=st.lists(st.sampled_from(sorted(PHASES)), min_size=6, max_size=10), queries=QUERIES)
+@given(phases=st.lists(PHASE, min_size=6, max_size=10), queries=st.lists(QUERY, min_size=20, max_size=20))
 @settings(max_examples=4, deadline=None)
 async def test_any_filters_give_what_a_plain_list_would(
-    tmp_path_factory: pytest.TempPathFactory, phases: list[str], queries: list[dict[str, object]]
+    tmp_path_factory: pytest.TempPathFactory, phases: list[str], queries: list[Query]
 ) -> None:
     clock = ManualClock()
     start = clock.now()
@@ -260,14 +277,4 @@ async def test_any_filters_give_what_a_plain_list_would(
             jobs.append((minute, phase, job_id(job)))
             clock.advance(minutes=1)
         for query in queries:
-            wanted = query.get("PHASE", set(Phase) - {"ARCHIVED"})
-            after, last = query.get("AFTER", -1), query.get("LAST", len(jobs))
-            expected = [name for minute, phase, name in reversed(jobs) if phase in wanted and minute > after][
-                :last
-            ]
-            pairs = [f"PHASE={phase}" for phase in query.get("PHASE", ())]
-            if "AFTER" in query:
-                pairs.append(f"AFTER={(start + timedelta(minutes=after)):%Y-%m-%dT%H:%M:%SZ}")
-            if "LAST" in query:
-                pairs.append(f"LAST={last}")
-            assert await listed(site, "&".join(pairs)) == expected
+            assert await listed(site, query.text(start)) == query.of(jobs)

@@ -14,25 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import msgspec
-
 LAST_WAIT = 5.0
 """Seconds to wait for killed processes; only one stuck in the kernel needs as long."""
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """A process that cannot be mistaken for a later one of the same number."""
-
-    pid: int
-    started: int
-    """In clock ticks since the boot."""
-    boot: str
-
-    @classmethod
-    def of(cls, pid: int) -> Identity | None:
-        """Identify a running process; None when there is none."""
-        stat = _stat(pid)
-        return cls(pid, int(stat[19]), boot_id()) if stat else None
 
 
 class Process:
@@ -40,7 +23,6 @@ class Process:
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self._popen = popen
-        self.identity = Identity.of(popen.pid)
 
     @classmethod
     def start(
@@ -100,15 +82,26 @@ async def end_session(session: int, grace: float) -> None:
                         await end.wait()
 
 
-def boot_id() -> str:
-    """Return what tells this boot of the machine from others."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+def sessions_with(variable: str, value: str) -> set[int]:
+    """Return the sessions of processes that were started with this variable in their environment."""
+    wanted = f"{variable}={value}".encode()
+    found = set()
+    for pid in _pids():
+        with suppress(OSError):  # it has ended, or is another user's
+            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.add(os.getsid(pid))
+    return found - {os.getsid(0)}
 
 
 def _members(session: int) -> list[int]:
     """Return the processes of a session that have not ended."""
-    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-    return [pid for pid in pids if (stat := _stat(pid)) and int(stat[3]) == session and stat[0] not in "ZX"]
+    return [
+        pid for pid in _pids() if (stat := _stat(pid)) and int(stat[3]) == session and stat[0] not in "ZX"
+    ]
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -31,7 +31,9 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
     """Find and measure the results, and judge ``status``: an exit code, or minus the signal that ended it."""
-    results, missing = _declared(service, directory) if service.results else (list(_all(directory)), [])
+    results, missing = (
+        _declared(service, directory, status == 0) if service.results else (list(_all(directory)), [])
+    )
     failure = None
     if status != 0:
         failure = _failure(directory, status)
@@ -48,11 +50,13 @@ def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
     )
 
 
-def _declared(service: Service, directory: JobDirectory) -> tuple[list[Result], list[ResultDeclaration]]:
+def _declared(
+    service: Service, directory: JobDirectory, ended_well: bool
+) -> tuple[list[Result], list[ResultDeclaration]]:
     results: list[Result] = []
     missing = []
     for declaration in service.results:
-        paths = list(_find(declaration, directory))
+        paths = list(_find(declaration, directory, ended_well))
         for path, name in paths:
             wanted = f"{declaration.id}-{name}" if declaration.is_glob else declaration.id
             mime = declaration.mime or ("text/plain" if declaration.path == "-" else None)
@@ -62,11 +66,15 @@ def _declared(service: Service, directory: JobDirectory) -> tuple[list[Result], 
     return results, missing
 
 
-def _find(declaration: ResultDeclaration, directory: JobDirectory) -> Iterator[tuple[Path, str]]:
+def _find(
+    declaration: ResultDeclaration, directory: JobDirectory, ended_well: bool
+) -> Iterator[tuple[Path, str]]:
     """Yield files of a result and their names: from the results directory, or else the working one."""
     if declaration.path == "-":
-        if directory.is_own_file(directory.logs / "stdout"):
-            yield directory.logs / "stdout", "stdout"
+        stdout = directory.logs / "stdout"
+        # That of a program that failed before it said anything is no result.
+        if directory.is_own_file(stdout) and (ended_well or stdout.stat().st_size):
+            yield stdout, "stdout"
         return
     for base in (directory.results, directory.work):
         paths = base.glob(declaration.path) if declaration.is_glob else [base / declaration.path]

@@ -32,7 +32,7 @@ from uws.model import (
 from uws.model.events import StopReason, job_id_of
 
 from ._persistence import follow, pause
-from .process import Identity, Process, end_session
+from .process import Process, end_session, sessions_with
 from .results import collect
 
 log = logging.getLogger(__name__)
@@ -142,12 +142,9 @@ class Scheduler:
             self._look.set()
 
     async def _end_left_over(self, job_id: str) -> None:
-        """End the program that an earlier server started for a job, if that is still there."""
-        record = self._backend.files.of(job_id).process
-        identity = read_identity(record)
-        if identity is not None and Identity.of(identity.pid) == identity:
-            await end_session(identity.pid, self._grace)
-        record.unlink(missing_ok=True)
+        """End what is left of the program that an earlier server started for a job."""
+        sessions = sessions_with("UWS_JOB_ID", job_id)
+        await asyncio.gather(*(end_session(session, self._grace) for session in sessions))
 
     async def _settle(self, job: Job) -> None:
         """Record the end of a job that an earlier server was running."""
@@ -215,11 +212,9 @@ class Run:
         except OSError as error:
             return Ending(failure=_start_failure(error, self._uws.service.command[0]))
         try:
-            directory.process.write_bytes(msgspec.json.encode(process.identity))
             await self._until_over(process, job)
         finally:
             status = await process.finish()
-        directory.process.unlink(missing_ok=True)
         return await asyncio.to_thread(collect, self._uws.service, directory, status)
 
     def _spawn(self, job: Job, directory: JobDirectory) -> Process:
@@ -285,14 +280,6 @@ def environment_of(uws: UserUWS, job_id: str, directory: JobDirectory) -> dict[s
         "UWS_RESULTS": str(directory.results),
         "UWS_PARAMETERS": str(directory.parameters),
     }
-
-
-def read_identity(path: Path) -> Identity | None:
-    """Read which process a server started for a job; None when that is not known."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Identity)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 def _start_failure(error: OSError, program: object) -> Failure:

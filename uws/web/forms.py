@@ -210,7 +210,7 @@ def _may_be_file(name: str, service: Service) -> bool:
 
 
 def _is_ignored(name: str, service: Service) -> bool:
-    """Whether a file is thrown away unread: nothing in the service could take it, and nobody is to hear of it."""
+    """Whether a file is thrown away unread: nothing could take it, and nobody is to hear of it."""
     takes_files = any(isinstance(parameter, FileParameter) for parameter in service.parameters.values())
     return service.unknown_parameters == "ignore" and service.find(name) is None and not takes_files
 
@@ -257,7 +257,7 @@ async def _assign(form: _Form, service: Service, spool: Spool, fetcher: Fetcher)
     files: dict[str, list[Spooled]] = {}
     referred = set()
     for value in (pair.value for pair in form.pairs if pair.name.upper() == "UPLOAD"):
-        for item in filter(None, value.split(";")):
+        for item in filter(str.strip, value.split(";")):
             name, comma, uri = (piece.strip() for piece in item.partition(","))
             if not comma or not name:
                 raise UsageError(f"UPLOAD: expected name,uri, got {item!r}")

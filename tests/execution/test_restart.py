@@ -1,0 +1,214 @@
+"""What a server finds when it starts, and what it leaves when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.execution.programs import Pipe, directory_of, is_running, shell
+from tests.execution.test_programs import info, results, summary
+from tests.harness import Site, job_id, running, text
+from uws import FileParameter, Service
+
+ROOT = Path(__file__).parents[2]
+STOPPED = {"type": "transient", "hasDetail": "false", "message": "the server was stopped while the job ran"}
+
+
+def held(ready: Pipe, **fields: object) -> Service:
+    script = 'echo 1 > "$UWS_RESULTS/partial"; echo $$ > "$READY"; sleep 1000'
+    return shell(script, environment={"READY": ready.path}, **fields)
+
+
+def again(site: Site, job: str) -> str:
+    """Return the URL of a job that was made on an earlier server."""
+    return f"{site.list_url('run')}/{job_id(job)}"
+
+
+async def test_stopping_records_what_runs_as_a_transient_error_and_keeps_the_queue(
+    tmp_path: Path, ready: Pipe
+) -> None:
+    async with running(tmp_path / "data", held(ready), grace=0.5) as site:
+        first, second, third = await site.run("run"), await site.run("run"), await site.create("run")
+        (pid,) = await ready.numbers(1)
+    assert not is_running(pid)
+    async with running(tmp_path / "data", held(ready), grace=0.5) as site:
+        document = await site.document(again(site, first))
+        assert text(document, "phase") == "ERROR"
+        assert summary(document) == STOPPED
+        assert results(document) == ["partial"]
+        assert info(document)["signal"] == "SIGTERM"
+        await ready.numbers(1)
+        assert await site.phase(again(site, second)) == "EXECUTING"
+        assert await site.phase(again(site, third)) == "PENDING"
+        assert (await site.get(f"{again(site, first)}/results/partial")).body == b"1\n"
+
+
+_SERVER = """
+import asyncio, sys
+from pathlib import Path
+from tests.execution.programs import Pipe
+from tests.execution.test_restart import held
+from tests.harness import running
+
+class Ready:
+    path = sys.argv[2]
+
+async def main():
+    async with running(Path(sys.argv[1]), held(Ready)) as site:
+        print(await site.run("run"), flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_after_a_crash_a_running_job_is_a_transient_error_and_its_program_is_ended(
+    tmp_path: Path, ready: Pipe
+) -> None:
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, tmp_path / "data", ready.path], stdout=subprocess.PIPE, cwd=ROOT
+    )
+    try:
+        assert server.stdout
+        job = (await asyncio.to_thread(server.stdout.readline)).decode().strip()
+        (pid,) = await ready.numbers(1)
+    finally:
+        server.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(server.wait)
+        assert server.stdout
+        server.stdout.close()
+    assert is_running(pid)
+    async with running(tmp_path / "data", held(ready)) as site:
+        assert not is_running(pid)
+        document = await site.document(again(site, job))
+        assert text(document, "phase") == "ERROR"
+        assert summary(document) == STOPPED
+        assert results(document) == ["partial"]
+        events = await site.node.backend.store.read_stream(f"job/{job_id(job)}")
+        assert [event.type for event in events] == ["JobCreated", "JobQueued", "JobStarted", "JobFailed"]
+
+
+async def test_a_crash_gives_back_the_slot(tmp_path: Path, ready: Pipe) -> None:
+    """Here a crash is a copy of the data directory, taken while the job ran."""
+    async with running(tmp_path / "data", held(ready), grace=0.5) as site:
+        jobs = [await site.run("run"), await site.run("run")]
+        await ready.numbers(1)
+        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        async with running(tmp_path / "copy", held(ready), grace=0.5) as other:
+            await ready.numbers(2)  # one on each: the copy has ended the program of the first server
+            assert await other.phase(again(other, jobs[0])) == "ERROR"
+            assert await other.phase(again(other, jobs[1])) == "EXECUTING"
+
+
+@pytest.mark.parametrize("wish", ["ABORT", "DELETE"])
+async def test_what_was_to_be_stopped_when_the_server_crashed_ends_as_was_asked(
+    tmp_path: Path, ready: Pipe, wish: str
+) -> None:
+    script = 'trap "" TERM; echo $$ > "$READY"; sleep 1000'
+    service = shell(script, environment={"READY": ready.path})
+    async with running(tmp_path / "data", service, grace=1.5) as site:
+        job = await site.run("run")
+        await ready.numbers(1)
+        backend = site.node.backend
+        with backend.projector.watch(f"job/{job_id(job)}") as changed:
+            asking = asyncio.ensure_future(
+                site.request("DELETE", job)
+                if wish == "DELETE"
+                else site.post(f"{job}/phase", {"PHASE": "ABORT"})
+            )
+            while (recorded := await backend.jobs.get(job_id(job))) and not recorded.stop:
+                await changed.wait()
+                changed.clear()
+        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        async with running(tmp_path / "copy", service, grace=0.1) as other:
+            found = await other.get(again(other, job))
+            if wish == "DELETE":
+                assert found.status == 410
+                assert not directory_of(other, job).exists()
+            else:
+                assert text(found.xml, "phase") == "ABORTED"
+        await asking
+
+
+async def test_processes_of_other_jobs_are_left_alone(tmp_path: Path, ready: Pipe) -> None:
+    other_job = {"UWS_JOB_ID": "0" * 20}
+    innocent = subprocess.Popen(["sleep", "1000"], env=other_job, start_new_session=True)
+    try:
+        async with running(tmp_path / "data", held(ready), grace=0.5) as site:
+            job = await site.run("run")
+            await ready.numbers(1)
+            shutil.copytree(tmp_path / "data", tmp_path / "copy")
+            async with running(tmp_path / "copy", held(ready)) as other:
+                assert await other.phase(again(other, job)) == "ERROR"
+                assert innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+async def test_a_lost_directory_of_a_running_job_keeps_no_server_from_starting(
+    tmp_path: Path, ready: Pipe
+) -> None:
+    async with running(tmp_path / "data", held(ready), grace=0.5) as site:
+        job = await site.run("run")
+        await ready.numbers(1)
+        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        shutil.rmtree(tmp_path / "copy" / "jobs" / job_id(job))
+        async with running(tmp_path / "copy", held(ready)) as other:
+            assert await other.phase(again(other, job)) == "ERROR"
+
+
+async def test_directories_without_a_job_and_unfinished_uploads_are_cleared_away(tmp_path: Path) -> None:
+    service = shell("true", parameters={"f": FileParameter()})
+    async with running(tmp_path, service) as site:
+        kept = await site.create("run", f=b"kept")
+        destroyed = await site.create("run", f=b"destroyed")
+        await site.request("DELETE", destroyed)
+    jobs = tmp_path / "jobs"
+    (jobs / job_id(destroyed) / "results").mkdir(parents=True)
+    (jobs / "stray" / "uploads").mkdir(parents=True)
+    (jobs / "stray" / "uploads" / "file").write_text("x")
+    (jobs / "a file").write_text("x")
+    (tmp_path / "spool" / "half").write_text("x")
+    async with running(tmp_path, service) as site:
+        assert [path.name for path in jobs.iterdir()] == [job_id(kept)]
+        assert list((tmp_path / "spool").iterdir()) == []
+        assert (await site.get(f"{again(site, kept)}/parameters/f")).body == b"kept"
+
+
+async def test_read_models_deleted_between_two_runs_change_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, shell("echo 1 > $UWS_RESULTS/x")) as site:
+        job = await site.run("run")
+        before = await site.ended(job)
+        listing = (await site.get(site.list_url("run"))).text.replace(site.url, "")
+    for path in tmp_path.glob("projections.db*"):
+        path.unlink()
+    async with running(tmp_path, shell("echo 1 > $UWS_RESULTS/x")) as site:
+        after = await site.document(again(site, job))
+        assert [e.text for e in after.iter()] == [e.text for e in before.iter()]
+        assert (await site.get(site.list_url("run"))).text.replace(site.url, "") == listing
+
+
+async def test_a_child_that_outlived_its_program_and_the_server_is_ended(tmp_path: Path, ready: Pipe) -> None:
+    async with running(tmp_path / "data", held(ready), grace=0.5) as site:
+        job = await site.run("run")
+        await ready.numbers(1)
+        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        await site.request("DELETE", job)
+        # Its leader has ended, and a child of it goes on.
+        left = subprocess.Popen(
+            ["sh", "-c", 'sleep 1000 & echo $! > "$READY"'],
+            env={"UWS_JOB_ID": job_id(job), "READY": ready.path, "PATH": "/usr/bin:/bin"},
+            start_new_session=True,
+        )
+        (pid,) = await ready.numbers(1)
+        await asyncio.to_thread(left.wait)
+        async with running(tmp_path / "copy", held(ready)) as other:
+            assert await other.phase(again(other, job)) == "ERROR"
+            assert not is_running(pid)

@@ -1,0 +1,311 @@
+"""Abort, destruction, execution duration: the program is gone with all it started, and the job says why."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.execution.programs import Pipe, directory_of, is_running, shell
+from tests.execution.test_programs import info, results
+from tests.harness import ManualClock, job_id, running, text
+from uws import Caller, ExecutionDuration, Job, ResultDeclaration, UserUWS
+from uws.execution.process import Process, end_session, sessions_with
+from uws.model.units import parse_time
+
+FAMILY = """
+echo partial > "$UWS_RESULTS/partial"
+sh -c 'echo $$ > "$READY"; exec sleep 1000' &
+(sh -c 'echo $$ > "$READY"; sleep 1000; true' &)
+sh -c 'trap "" TERM; echo $$ > "$READY"; sleep 1000; sleep 1000' &
+python -S -E -c 'import os, time; os.setpgid(0, 0); open(os.environ["READY"], "w").write(f"{os.getpid()}\\n"); time.sleep(1000)' &
+echo $$ > "$READY"
+wait
+"""  # noqa: E501
+"""A program with a child, a grandchild, a child that ignores SIGTERM, and one in a group of its own."""
+
+
+async def test_abort_ends_the_whole_family_and_keeps_the_results_made_so_far(
+    tmp_path: Path, ready: Pipe
+) -> None:
+    service = shell(FAMILY.replace("{", "{{"), environment={"READY": ready.path})
+    async with running(tmp_path / "data", service, grace=0.2) as site:
+        job = await site.run("run")
+        pids = await ready.numbers(5)
+        assert all(map(is_running, pids))
+        assert (await site.post(f"{job}/phase", {"PHASE": "ABORT"})).status == 303
+        document = await site.ended(job)
+        assert text(document, "phase") == "ABORTED"
+        assert not any(map(is_running, pids))
+        assert results(document) == ["partial"]
+        assert (await site.get(f"{job}/results/partial")).body == b"partial\n"
+        assert info(document) == {"reason": "aborted on request"}
+        assert text(document, "endTime")
+
+
+async def test_a_program_may_clean_up_within_the_grace_period(tmp_path: Path, ready: Pipe) -> None:
+    script = """
+    trap 'echo cleaned > "$UWS_RESULTS/note"; exit 0' TERM
+    echo > "$READY"; sleep 1000 & wait
+    """
+    async with running(tmp_path / "data", shell(script, environment={"READY": ready.path}), grace=30) as site:
+        job = await site.run("run")
+        await ready.line()
+        await site.post(f"{job}/phase", {"PHASE": "ABORT"})
+        document = await site.ended(job)
+        assert text(document, "phase") == "ABORTED"
+        assert (await site.get(f"{job}/results/note")).text == "cleaned\n"
+
+
+async def test_a_program_that_waits_to_be_ended_does_not_keep_the_server_busy(
+    ready: Pipe, tmp_path: Path
+) -> None:
+    """Its leader ends at once, a child only at the end of the grace period."""
+    script = 'sh -c \'trap "" TERM; echo > "$READY"; sleep 1000\' & wait'
+    process = Process.start(
+        ["sh", "-c", script],
+        directory=tmp_path,
+        environment={"READY": ready.path, "PATH": os.environ["PATH"]},
+        stdout=tmp_path / "out",
+        stderr=tmp_path / "err",
+    )
+    await ready.line()
+    before = time.process_time()
+    await process.stop(0.5)
+    assert time.process_time() - before < 0.25
+    assert await process.finish() == -15
+
+
+async def test_a_queued_job_is_aborted_at_once_and_never_runs(tmp_path: Path, ready: Pipe) -> None:
+    service = shell('echo $$ > "$READY"; sleep 1000', environment={"READY": ready.path})
+    async with running(tmp_path / "data", service, grace=0.2) as site:
+        first, second = await site.run("run"), await site.run("run")
+        await ready.line()
+        await site.post(f"{second}/phase", {"PHASE": "ABORT"})
+        document = await site.document(second)
+        assert text(document, "phase") == "ABORTED"
+        assert text(document, "startTime") is None
+        await site.post(f"{first}/phase", {"PHASE": "ABORT"})
+        await site.ended(first)
+        assert not directory_of(site, second).exists()
+
+
+async def test_aborting_in_the_same_breath_as_the_start_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stop is on record before the program is there to be stopped."""
+    start = UserUWS.start_job
+
+    async def start_and_abort(self: UserUWS, job_id: str) -> Job:
+        job = await start(self, job_id)
+        await self.abort_job(job_id, Caller())
+        return job
+
+    monkeypatch.setattr(UserUWS, "start_job", start_and_abort)
+    async with running(tmp_path, shell("sleep 1000"), grace=0.2) as site:
+        jobs = [await site.run("run") for _ in range(3)]
+        for job in jobs:
+            assert text(await site.ended(job), "phase") == "ABORTED"
+
+
+async def test_aborting_while_the_program_ends_by_itself_leaves_one_end(tmp_path: Path) -> None:
+    async with running(tmp_path, shell("exit 0", max_running=4)) as site:
+        jobs = [await site.run("run") for _ in range(12)]
+        aborted = await asyncio.gather(*(site.post(f"{job}/phase", {"PHASE": "ABORT"}) for job in jobs))
+        for job, answer in zip(jobs, aborted, strict=True):
+            phase = text(await site.ended(job), "phase")
+            assert phase in (("ABORTED",) if answer.status == 303 else ("COMPLETED",))
+            types = [e.type for e in await site.node.backend.store.read_stream(f"job/{job_id(job)}")]
+            assert sum(kind in ("JobCompleted", "JobAborted") for kind in types) == 1
+
+
+async def test_deleting_a_running_job_ends_its_program_and_deletes_its_directory(
+    tmp_path: Path, ready: Pipe
+) -> None:
+    service = shell(FAMILY.replace("{", "{{"), environment={"READY": ready.path})
+    async with running(tmp_path / "data", service, grace=0.2) as site:
+        job = await site.run("run")
+        pids = await ready.numbers(5)
+        answer = await site.request("DELETE", job)
+        assert (answer.status, answer.location) == (303, site.list_url("run"))
+        assert not any(map(is_running, pids))
+        assert not directory_of(site, job).exists()
+        assert (await site.get(job)).status == 410
+        assert (await site.get(f"{job}/results/partial")).status == 410
+
+
+async def test_deleting_a_queued_job_takes_it_out_of_the_queue(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    script = 'echo "$UWS_JOB_ID" > "$READY"; read line < "$GATE"'
+    service = shell(script, environment={"READY": ready.path, "GATE": gate.path})
+    async with running(tmp_path / "data", service) as site:
+        first, second, third = [await site.run("run") for _ in range(3)]
+        assert await ready.line() == job_id(first)
+        await site.request("DELETE", second)
+        gate.send()
+        assert await ready.line() == job_id(third)
+        gate.send()
+        assert text(await site.ended(third), "phase") == "COMPLETED"
+
+
+async def test_exceeding_the_execution_duration_aborts_with_the_reason(
+    tmp_path: Path, clock: ManualClock, ready: Pipe
+) -> None:
+    service = shell(
+        'echo 1 > "$UWS_RESULTS/partial"; echo $$ > "$READY"; sleep 1000',
+        environment={"READY": ready.path},
+        execution_duration=ExecutionDuration(default=60, max=3600),
+    )
+    async with running(tmp_path / "data", service, clock=clock, grace=0.2) as site:
+        job = await site.run("run", EXECUTIONDURATION=90)
+        (pid,) = await ready.numbers(1)
+        await clock.until_sleeping_for(clock.now() + timedelta(seconds=90))
+        clock.advance(seconds=89)
+        assert await site.phase(job) == "EXECUTING"
+        clock.advance(seconds=1)
+        document = await site.ended(job)
+        assert text(document, "phase") == "ABORTED"
+        assert not is_running(pid)
+        reason = "the execution duration of 90 s (1min 30s) was exceeded"
+        assert info(document) == {"reason": reason}
+        assert (await site.get(f"{job}/error")).text == reason
+        assert results(document) == ["partial"]
+        assert parse_time(text(document, "endTime") or "") == clock.now()
+
+
+async def test_an_unlimited_job_is_not_ended(
+    tmp_path: Path, clock: ManualClock, ready: Pipe, gate: Pipe
+) -> None:
+    service = shell(
+        'echo > "$READY"; read line < "$GATE"',
+        environment={"READY": ready.path, "GATE": gate.path},
+        execution_duration=ExecutionDuration(default=0, max=0),
+    )
+    async with running(tmp_path / "data", service, clock=clock) as site:
+        job = await site.run("run", DESTRUCTION="2030-01-01")
+        await ready.line()
+        clock.advance(days=6)
+        gate.send()
+        assert text(await site.ended(job), "phase") == "COMPLETED"
+
+
+# The processes themselves
+
+
+async def test_the_sessions_of_a_job_are_found_by_its_id() -> None:
+    sleeper = subprocess.Popen(["sleep", "1000"], env={"UWS_JOB_ID": "j1"}, start_new_session=True)
+    try:
+        assert sessions_with("UWS_JOB_ID", "j1") == {sleeper.pid}
+        assert sessions_with("UWS_JOB_ID", "j") == set()
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert sessions_with("UWS_JOB_ID", "j1") == set()
+
+
+async def test_ending_an_empty_session_is_nothing() -> None:
+    await end_session(2**22 + 1, 0.1)
+
+
+# When the log is in trouble
+
+
+async def test_an_end_that_cannot_be_recorded_is_recorded_later(
+    tmp_path: Path, clock: ManualClock, gate: Pipe, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.CRITICAL)
+    service = shell('read line < "$GATE"; echo done', environment={"GATE": gate.path},
+                    results=[ResultDeclaration(id="out", path="-")])  # fmt: skip
+    async with running(tmp_path / "data", service, clock=clock) as site:
+        job = await site.run("run")
+        await site.executing(job)
+        store = site.node.backend.store
+
+        async def full(*_: object) -> None:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(store._writer, "executemany", full)  # type: ignore[attr-defined]
+        gate.send()
+        await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
+        assert await site.phase(job) == "EXECUTING"
+        assert (await site.post(site.list_url("run"))).status == 503
+        monkeypatch.undo()
+        clock.advance(seconds=1)
+        assert text(await site.ended(job), "phase") == "COMPLETED"
+        assert (await site.get(f"{job}/results/out")).text == "done\n"
+
+
+async def test_a_start_that_cannot_be_recorded_waits_and_starts_no_program(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    async with running(tmp_path / "data", shell("true"), clock=clock) as site:
+        job = await site.create("run")
+        executemany = site.node.backend.store._writer.executemany  # type: ignore[attr-defined]
+        refused = []
+
+        async def no_starts(sql: str, rows: object) -> None:
+            given = list(rows)  # type: ignore[call-overload]
+            if any("JobStarted" in row for row in given):
+                refused.append(1)
+                raise OSError("disk full")
+            await executemany(sql, given)
+
+        monkeypatch.setattr(site.node.backend.store._writer, "executemany", no_starts)  # type: ignore[attr-defined]
+        await site.post(f"{job}/phase", {"PHASE": "RUN"})
+        await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
+        assert await site.phase(job) == "QUEUED"
+        assert not directory_of(site, job).exists()
+        assert len(refused) == 1
+        monkeypatch.undo()
+        clock.advance(seconds=1)
+        assert text(await site.ended(job), "phase") == "COMPLETED"
+
+
+async def test_a_server_that_cannot_write_its_log_can_still_be_stopped(
+    tmp_path: Path, clock: ManualClock, ready: Pipe, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.CRITICAL)
+    service = shell('echo $$ > "$READY"; sleep 1000', environment={"READY": ready.path})
+    async with running(tmp_path / "data", service, clock=clock, grace=0.2) as site:
+        job = await site.run("run")
+        (pid,) = await ready.numbers(1)
+
+        async def full(*_: object) -> None:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(site.node.backend.store._writer, "executemany", full)  # type: ignore[attr-defined]
+    assert not is_running(pid)
+    monkeypatch.undo()
+    async with running(tmp_path / "data", service, clock=clock) as site:
+        job = f"{site.list_url('run')}/{job_id(job)}"
+        assert text(await site.document(job), "phase") == "ERROR"
+
+
+# Another event loop
+
+
+def test_programs_are_watched_and_stopped_under_uvloop_too(tmp_path: Path, ready: Pipe) -> None:
+    async def run() -> None:
+        assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
+        service = shell(FAMILY.replace("{", "{{"), name="family", environment={"READY": ready.path})
+        async with running(tmp_path / "data", shell("exit 3"), service, grace=0.2) as site:
+            assert text(await site.ended(await site.run("run")), "phase") == "ERROR"
+            job = await site.run("family")
+            pids = await ready.numbers(5)
+            await site.post(f"{job}/phase", {"PHASE": "ABORT"})
+            assert text(await site.ended(job), "phase") == "ABORTED"
+            assert not any(map(is_running, pids))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
