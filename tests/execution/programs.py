@@ -43,10 +43,10 @@ class Pipe:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(20):
             while b"\n" not in self._read:
-                readable = loop.create_future()
-                loop.add_reader(self._fd, lambda future=readable: future.done() or future.set_result(None))
+                readable = asyncio.Event()
+                loop.add_reader(self._fd, readable.set)
                 try:
-                    await readable
+                    await readable.wait()
                 finally:
                     loop.remove_reader(self._fd)
                 self._read += os.read(self._fd, 65536)

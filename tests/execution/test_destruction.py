@@ -181,3 +181,24 @@ async def test_directories_that_programs_made_unwritable_are_deleted_all_the_sam
         assert (await site.request("DELETE", job)).status == 303
         assert not directory_of(site, job).exists()
         assert Path("/etc/passwd").exists()
+
+
+async def test_a_job_whose_program_takes_its_time_to_end_is_asked_to_go_once(
+    tmp_path: Path, clock: ManualClock, ready: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = shell('trap "" TERM; echo > "$READY"; sleep 1000', environment={"READY": ready.path})
+    expire, asked = UserUWS.expire_job, []
+
+    async def count(self: UserUWS, job: str) -> Job:
+        asked.append(job)
+        return await expire(self, job)
+
+    monkeypatch.setattr(UserUWS, "expire_job", count)
+    async with running(tmp_path / "data", service, clock=clock, grace=0.3) as site:
+        soon = clock.now() + HOUR
+        job = await site.run("run", DESTRUCTION=format_time(soon), EXECUTIONDURATION=86400)
+        await ready.line()
+        await clock.until_sleeping_for(soon)
+        clock.advance(hours=1)
+        await until_gone(site, job)
+        assert asked == [job_id(job)]

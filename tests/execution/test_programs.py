@@ -27,7 +27,10 @@ from uws.execution.results import media_type
 def summary(document: etree._Element) -> dict[str, str]:
     element = document.find("uws:errorSummary", NAMESPACES)
     assert element is not None
-    return {**element.attrib, "message": text(document, "message") or ""}
+    return {
+        **{str(name): str(value) for name, value in element.attrib.items()},
+        "message": text(document, "message") or "",
+    }
 
 
 def info(document: etree._Element) -> dict[str, str]:

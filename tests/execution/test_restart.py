@@ -14,15 +14,16 @@ import pytest
 from tests.execution.programs import Pipe, directory_of, is_running, shell
 from tests.execution.test_programs import info, results, summary
 from tests.harness import Site, job_id, running, text
-from uws import FileParameter, Service
+from uws import FileParameter, FloatParameter, Service
+from uws.execution import scheduler
 
 ROOT = Path(__file__).parents[2]
 STOPPED = {"type": "transient", "hasDetail": "false", "message": "the server was stopped while the job ran"}
 
 
-def held(ready: Pipe, **fields: object) -> Service:
+def held(ready: Pipe) -> Service:
     script = 'echo 1 > "$UWS_RESULTS/partial"; echo $$ > "$READY"; sleep 1000'
-    return shell(script, environment={"READY": ready.path}, **fields)
+    return shell(script, environment={"READY": ready.path})
 
 
 def again(site: Site, job: str) -> str:
@@ -212,3 +213,49 @@ async def test_a_child_that_outlived_its_program_and_the_server_is_ended(tmp_pat
         async with running(tmp_path / "copy", held(ready)) as other:
             assert await other.phase(again(other, job)) == "ERROR"
             assert not is_running(pid)
+
+
+async def test_a_queued_job_that_a_changed_declaration_no_longer_allows_is_an_error_that_says_so(
+    tmp_path: Path, ready: Pipe
+) -> None:
+    def declared(highest: float) -> Service:
+        return shell(
+            'echo $$ > "$READY"; sleep 1000',
+            environment={"READY": ready.path},
+            parameters={"x": FloatParameter(max=highest)},
+        )
+
+    async with running(tmp_path, declared(360), grace=0.5) as site:
+        first, second = await site.run("run", x=100), await site.run("run", x=100)
+        await ready.numbers(1)
+    async with running(tmp_path, declared(90), grace=0.5) as site:
+        assert await site.phase(again(site, first)) == "ERROR"
+        assert summary(await site.ended(again(site, second))) == {
+            "type": "fatal",
+            "hasDetail": "false",
+            "message": "the declaration has changed: x: 100 is above the maximum 90",
+        }
+
+
+async def test_results_that_cannot_be_collected_end_the_job_and_keep_no_server_from_starting(
+    tmp_path: Path, ready: Pipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    async with running(tmp_path / "data", held(ready), shell("true", name="quick"), grace=0.5) as site:
+        left = await site.run("run")
+        await ready.numbers(1)
+        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        monkeypatch.setattr(scheduler, "collect", fail)
+        jobs = [await site.run("quick"), await site.run("quick")]
+        for job in jobs:
+            assert summary(await site.ended(job)) == {
+                "type": "transient",
+                "hasDetail": "false",
+                "message": "the server could not see the program through: Permission denied",
+            }
+        async with running(tmp_path / "copy", held(ready)) as other:
+            assert summary(await other.document(again(other, left))) == STOPPED
+    assert "cannot be collected" in caplog.text
+    assert "could not be seen through" in caplog.text

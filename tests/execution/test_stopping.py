@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from eventstore import RecordedEvent, StoreUnavailable
 from tests.execution.programs import Pipe, directory_of, is_running, shell
 from tests.execution.test_programs import info, results
 from tests.harness import ManualClock, job_id, running, text
@@ -309,3 +310,32 @@ def test_programs_are_watched_and_stopped_under_uvloop_too(tmp_path: Path, ready
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
+
+
+async def test_a_log_that_cannot_be_read_for_a_while_makes_no_job_unstoppable(
+    tmp_path: Path, clock: ManualClock, ready: Pipe, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.CRITICAL)
+    service = shell('echo $$ > "$READY"; sleep 1000', environment={"READY": ready.path})
+    async with running(tmp_path / "data", service, clock=clock, grace=0.2) as site:
+        store, projector = site.node.backend.store, site.node.backend.projector
+        projector.retry_seconds = 0
+        job = await site.run("run")
+        (pid,) = await ready.numbers(1)
+        read_all, failures = store.read_all, []
+
+        async def fail(*, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
+            failures.append(after)
+            if len(failures) <= 3:  # for the scheduler, the destruction and the projector
+                raise StoreUnavailable("disk I/O error")
+            return await read_all(after=after, limit=limit)
+
+        monkeypatch.setattr(store, "read_all", fail)
+        await site.post(f"{job}/phase", {"PHASE": "ABORT"})
+        await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
+        clock.advance(seconds=1)
+        while (answer := await site.get(f"{job}?WAIT=20")).status == 503:
+            await asyncio.sleep(0)
+        assert text(answer.xml, "phase") == "ABORTED"
+        assert not is_running(pid)

@@ -1,0 +1,148 @@
+"""Files on their way in, and what may go out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from uws import TooLarge
+from uws.files import Files, JobDirectory, Spooled
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Files]:
+    files = Files(tmp_path)
+    files.prepare()
+    yield files
+    assert list((tmp_path / "spool").iterdir()) == [], "an upload is left"
+
+
+async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+ABOUT = {"name": "image", "filename": "my.fits.gz", "media_type": "application/fits"}
+
+
+async def test_an_upload_is_kept_byte_for_byte_with_size_and_digest(files: Files) -> None:
+    parts = [os.urandom(700_000) for _ in range(4)]
+    async with files.spool() as spool:
+        spooled = await spool.receive(chunks(*parts), max_size=2_800_000, **ABOUT)
+        assert spooled.path.read_bytes() == b"".join(parts)
+        upload = spooled.as_upload("image")
+        assert (upload.size, upload.sha256) == (2_800_000, hashlib.sha256(b"".join(parts)).hexdigest())
+        assert upload.file.startswith("image-")
+        assert upload.file.endswith(".fits.gz")
+        directory = files.of("j")
+        directory.take(spooled, upload)
+        assert (directory.uploads / upload.file).read_bytes() == b"".join(parts)
+
+
+async def test_a_large_upload_takes_little_memory(files: Files) -> None:
+    async def many() -> AsyncIterator[bytes]:
+        for _ in range(1500):
+            yield b"x" * 65536
+
+    tracemalloc.start()
+    try:
+        async with files.spool() as spool:
+            await spool.receive(many(), max_size=10**9, **ABOUT)
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+async def test_one_byte_too_many_is_refused_as_soon_as_it_comes(files: Files) -> None:
+    taken = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            taken.append(1)
+            yield b"x" * 1000
+
+    async with files.spool() as spool:
+        with pytest.raises(TooLarge, match=r"image: the file is larger than the maximum 5\.0 kB"):
+            await spool.receive(endless(), max_size=5000, **ABOUT)
+    assert len(taken) == 6
+
+
+async def test_a_source_that_breaks_off_leaves_nothing(files: Files) -> None:
+    async def breaking() -> AsyncIterator[bytes]:
+        yield b"x" * 2_000_000
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        async with files.spool() as spool:
+            await spool.receive(breaking(), max_size=10**9, **ABOUT)
+
+
+async def test_an_upload_that_is_cancelled_leaves_nothing(files: Files) -> None:
+    writing = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"x" * 2_000_000
+        writing.set()
+        await asyncio.Event().wait()
+
+    async def receive() -> None:
+        async with files.spool() as spool:
+            await spool.receive(stalling(), max_size=10**9, **ABOUT)
+
+    task = asyncio.create_task(receive())
+    await writing.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    ("filename", "suffix"),
+    [
+        ("a.fits", ".fits"), ("a.tar.gz", ".tar.gz"), ("a", ""), ("", ""), ("../../etc/passwd", ""),
+        ("a.b/c", ""), ("x.sh\n", ""), ("a.\u00fc", ""), (".hidden", ".hidden"), ("a.123456789", ""),
+    ],
+)  # fmt: skip
+def test_files_get_names_of_ours_that_keep_harmless_suffixes(filename: str, suffix: str) -> None:
+    file = Spooled(Path("x"), filename, "text/plain").as_upload("f").file
+    assert file[: len("f-12345678")].rstrip("0123456789abcdef") == "f-"
+    assert file[len("f-12345678") :] == suffix
+
+
+def test_only_regular_files_that_lie_in_the_directory_are_its_own(tmp_path: Path) -> None:
+    directory = JobDirectory(tmp_path / "job")
+    directory.make()
+    (directory.work / "file").write_text("x")
+    (tmp_path / "outside").write_text("x")
+    (directory.work / "link").symlink_to(tmp_path / "outside")
+    (directory.work / "inner").symlink_to(directory.work / "file")
+    (directory.work / "loop").symlink_to("loop")
+    (directory.root / "up").symlink_to(tmp_path)
+    os.mkfifo(directory.work / "pipe")
+    assert directory.is_own_file(directory.work / "file")
+    for path in (
+        directory.work / "link",
+        directory.work / "inner",
+        directory.work / "loop",
+        directory.work / "pipe",
+        directory.work / "absent",
+        directory.work,
+        directory.root / "up" / "outside",
+        directory.work / ".." / ".." / "outside",
+        tmp_path / "outside",
+    ):
+        assert not directory.is_own_file(path), path
+
+
+async def test_removing_what_is_not_there_is_no_error(files: Files) -> None:
+    directory = files.of("j")
+    directory.make()
+    await asyncio.gather(directory.remove(), directory.remove())
+    assert not directory.root.exists()
+    await directory.remove()
