@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
 from tests.harness import ManualClock
 
 
@@ -50,7 +51,7 @@ def _descriptors() -> dict[str, str]:
     found = {}
     for fd in os.listdir("/proc/self/fd"):
         try:
-            target = os.readlink(f"/proc/self/fd/{fd}")
+            target = str(Path(f"/proc/self/fd/{fd}").readlink())
         except FileNotFoundError:
             continue
         # Event loops and threads keep these for the whole run.

@@ -105,8 +105,8 @@ def at_cutout(*lines: str) -> str:
             "services.a.command[1]: expected str | list, got int",
         ),
         (
-            '[services.a]\ntitle = "A"\ncommand = ["{dri}"]\nparameters = { dir = { type = "str" } }\n',
-            "services.a.command[0]: there is no parameter dri (did you mean dir?)",
+            '[services.a]\ntitle = "A"\ncommand = ["ls", "{dri}"]\nparameters = { dir = { type = "str" } }\n',
+            "services.a.command[1]: there is no parameter dri (did you mean dir?)",
         ),
         (
             '[services."1a"]\ntitle = "A"\ncommand = ["ls"]\n',

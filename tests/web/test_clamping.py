@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ManualClock, running, text
+from tests.web.support import events_of
 from uws import ExecutionDuration, Lifetime, Service
+from uws.model import events as e
 
 LIMITED = Service(
     name="limited",
@@ -105,8 +107,10 @@ async def test_any_destruction_is_allowed_where_there_is_no_maximum(
 async def test_a_destruction_in_the_past_is_now(tmp_path: Path, clock: ManualClock, asked: str) -> None:
     async with running(tmp_path, LIMITED, clock=clock) as site:
         job = await site.create("limited")
+        clock.advance(hours=1)
         assert (await site.post(f"{job}/destruction", {"DESTRUCTION": asked})).status == 303
         assert (await site.get(f"{job}?WAIT=-1")).status == 410
+        assert e.DestructionSet(destruction=clock.now()) in await events_of(site, job)
 
 
 async def test_a_job_begins_with_the_default_lifetime(tmp_path: Path, clock: ManualClock) -> None:

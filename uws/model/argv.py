@@ -52,6 +52,8 @@ def check_template(
             except ValueError as error:
                 yield place, str(error)
                 continue
+            if index == 0 and found:
+                yield place, "the program itself cannot depend on a parameter"
             for name in found:
                 if name not in known:
                     yield place, f"there is no parameter {name}{did_you_mean(name, known)}"

@@ -166,6 +166,10 @@ class FloatParameter(OrderedParameter, frozen=True, tag="float"):
     default: float | list[float] | None = None
     python_type: ClassVar[Any] = float
 
+    def __post_init__(self) -> None:
+        _check_finite(self.min, self.max)
+        super().__post_init__()
+
     def read(self, text: str) -> float:
         return _number(text)
 
@@ -319,6 +323,7 @@ class IntervalParameter(_Numbers, frozen=True, tag="interval"):
     python_type: ClassVar[Any] = tuple[float | None, float | None]
 
     def __post_init__(self) -> None:
+        _check_finite(self.min, self.max)
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min: {self.min} is above max, {self.max}")
         super().__post_init__()
@@ -429,6 +434,12 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"expected a finite number, got {text!r}")
     return value
+
+
+def _check_finite(low: float | None, high: float | None) -> None:
+    for field, limit in (("min", low), ("max", high)):
+        if limit is not None and not math.isfinite(limit):
+            raise ValueError(f"{field}: expected a finite number, got {limit}")
 
 
 def _as_numbers(text: str) -> tuple[float, ...]:
