@@ -78,6 +78,8 @@ class Spool:
                     await asyncio.to_thread(_write, file, digest, bytes(buffer))
                     buffer.clear()
             await asyncio.to_thread(_write, file, digest, bytes(buffer))
+            # The log will say that it is there, and the log survives a power cut.
+            await asyncio.to_thread(os.fsync, file)
         spooled.sha256 = digest.hexdigest()
         return spooled
 

@@ -40,7 +40,7 @@ from uws.model import (
 )
 from uws.model import events as e
 from uws.model.job import evolve
-from uws.model.parameters import is_xml_text
+from uws.model.text import first_foreign
 
 _ATTEMPTS = 20
 Step = Callable[[Job], list[e.JobEvent]]
@@ -367,7 +367,7 @@ class UserUWS:
 
     def _accept(self, changes: Changes) -> tuple[dict[str, Values], list[tuple[Spooled, Upload]]]:
         """Hold what was sent against the declaration; returns values by declared name, and where files go."""
-        if changes.run_id is not None and not is_xml_text(changes.run_id):
+        if changes.run_id is not None and first_foreign(changes.run_id):
             raise ParameterError("RUNID", "has a character that cannot be part of an XML document")
         sent: dict[str, list[str | Upload]] = {}
         taken: list[tuple[Spooled, Upload]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import mimetypes
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from uws.files import JobDirectory
 from uws.model import Ending, Failure, Result, ResultDeclaration, Service
+from uws.model.text import made_fit
 
 DETAIL_BYTES = 64_000
 MESSAGE_CHARACTERS = 1000
@@ -26,14 +28,14 @@ for _suffix, _type in (
     (".parquet", "application/vnd.apache.parquet"),
 ):  # fmt: skip
     _TYPES.add_type(_type, _suffix)
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
     """Find and measure the results, and judge ``status``: an exit code, or minus the signal that ended it."""
-    results, missing = (
-        _declared(service, directory, status == 0) if service.results else (list(_all(directory)), [])
-    )
+    results: dict[str, Result] = {}
+    missing = _declared(service, directory, status == 0, results)
+    if not service.results:
+        _all(directory, results)
     failure = None
     if status != 0:
         failure = _failure(directory, status)
@@ -43,7 +45,7 @@ def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
             detail=_tail(directory),
         )
     return Ending(
-        results=tuple(results),
+        results=tuple(results.values()),
         exit_code=status if status >= 0 else None,
         signal=_signal_name(-status) if status < 0 else None,
         failure=failure,
@@ -51,19 +53,19 @@ def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
 
 
 def _declared(
-    service: Service, directory: JobDirectory, ended_well: bool
-) -> tuple[list[Result], list[ResultDeclaration]]:
-    results: list[Result] = []
+    service: Service, directory: JobDirectory, ended_well: bool, results: dict[str, Result]
+) -> list[ResultDeclaration]:
+    """Add the declared results to ``results``, by id, and return those that are missing."""
     missing = []
     for declaration in service.results:
         paths = list(_find(declaration, directory, ended_well))
         for path, name in paths:
             wanted = f"{declaration.id}-{name}" if declaration.is_glob else declaration.id
             mime = declaration.mime or ("text/plain" if declaration.path == "-" else None)
-            results.append(_measure(path, directory, _unique(wanted, results), mime))
+            _add(path, directory, wanted, mime, results)
         if not paths and not declaration.optional:
             missing.append(declaration)
-    return results, missing
+    return missing
 
 
 def _find(
@@ -84,32 +86,25 @@ def _find(
             return
 
 
-def _all(directory: JobDirectory) -> Iterator[Result]:
-    results: list[Result] = []
+def _all(directory: JobDirectory, results: dict[str, Result]) -> None:
+    """Add every file in the results directory."""
     for path in sorted(directory.results.rglob("*")):
         if directory.is_own_file(path):
-            name = str(path.relative_to(directory.results))
-            results.append(_measure(path, directory, _unique(name, results), None))
-    return iter(results)
+            _add(path, directory, str(path.relative_to(directory.results)), None, results)
 
 
-def _unique(name: str, results: list[Result]) -> str:
-    """Make an id fit for a URL out of a file's name, and different from the others."""
-    wanted = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "result"
-    taken = {result.id for result in results}
-    candidate, number = wanted, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{wanted}-{number}"
-    return candidate
-
-
-def _measure(path: Path, directory: JobDirectory, result_id: str, mime: str | None) -> Result:
+def _add(
+    path: Path, directory: JobDirectory, wanted: str, mime: str | None, results: dict[str, Result]
+) -> None:
+    """Measure a file and add it under ``wanted``, made fit for a URL and different from the other ids."""
+    base = re.sub(r"[^A-Za-z0-9_.-]", "_", wanted).lstrip(".") or "result"
+    candidates = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+    result_id = next(candidate for candidate in candidates if candidate not in results)
     path = _with_text_as_name(path, directory, result_id)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
-    return Result(
+    results[result_id] = Result(
         id=result_id,
         path=str(path.relative_to(directory.root)),
         size=size,
@@ -163,7 +158,7 @@ def _tail(directory: JobDirectory) -> str:
             text = file.read(DETAIL_BYTES).decode(errors="replace")
     except OSError:
         return ""
-    return _NOT_XML.sub("\ufffd", text)
+    return made_fit(text)
 
 
 def _signal_name(number: int) -> str:

@@ -14,10 +14,9 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from .text import first_foreign
 from .units import format_time, parse_size, parse_time
 
-# What an XML 1.0 document cannot hold, escaped or not (section 2.2), and lone surrogates.
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 DEFAULT_MAX_SIZE = 10**9
 
 
@@ -81,9 +80,8 @@ class BaseParameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def check(self, text: str) -> Any:
         """Read ``text`` and hold it against the declaration. Returns the value; raises `ValueError`."""
-        bad = _NOT_XML.search(text)
-        if bad:
-            raise ValueError(f"the character U+{ord(bad[0]):04X} cannot be part of an XML document")
+        if foreign := first_foreign(text):
+            raise ValueError(f"the character U+{ord(foreign):04X} cannot be part of an XML document")
         return self.read(text)
 
     def means_nothing(self, text: str) -> bool:
@@ -417,11 +415,6 @@ Parameter = (
     IntParameter | FloatParameter | BoolParameter | StrParameter | TimestampParameter
     | IntervalParameter | PointParameter | CircleParameter | PolygonParameter | FileParameter
 )  # fmt: skip
-
-
-def is_xml_text(text: str) -> bool:
-    """Whether an XML 1.0 document can carry ``text``."""
-    return _NOT_XML.search(text) is None
 
 
 def _number(text: str) -> float:

@@ -13,7 +13,8 @@ import msgspec
 
 from .argv import Template, check_template
 from .errors import DeclarationError, did_you_mean
-from .parameters import Parameter, is_xml_text
+from .parameters import Parameter
+from .text import first_foreign
 from .units import parse_duration
 
 MAX_DURATION = 2**31 - 1  # executionDuration is an xs:int
@@ -138,7 +139,7 @@ class Service(
         elif self.name in _RESERVED_SERVICES:
             yield "", f"the name {self.name} is taken by the server itself"
         for key in ("title", "description"):
-            if not is_xml_text(getattr(self, key)):
+            if first_foreign(getattr(self, key)):
                 yield f".{key}", "has a character that cannot be part of an XML document"
         if self.max_running < 1:
             yield ".max_running", f"{self.max_running} is below the minimum 1"
@@ -167,7 +168,7 @@ class Service(
             if not _PARAMETER_NAME.fullmatch(name):
                 yield place, "a name is made of letters, digits and '_', a letter first, no '_' last"
             for key in ("description", "unit", "ucd"):
-                if not is_xml_text(getattr(self.parameters[name], key)):
+                if first_foreign(getattr(self.parameters[name], key)):
                     yield f"{place}.{key}", "has a character that cannot be part of an XML document"
             if name.upper() in CONTROL_PARAMETERS:
                 yield place, f"the name {name.upper()} means something to UWS itself"
