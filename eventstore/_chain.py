@@ -25,6 +25,19 @@ class Append(NamedTuple):
     expected: int | None
 
 
+def checked(stream: str, events: Sequence[NewEvent], expected: int | None) -> Append:
+    """Make a request that `seal` can carry out whatever else is in its batch.
+
+    Raises `ValueError` for text that is not UTF-8.
+    """
+    stream.encode()
+    for event in events:
+        event.id.encode()
+        event.type.encode()
+        _metadata_encoder.encode(event.metadata)
+    return Append(stream, events, expected)
+
+
 class Tip(NamedTuple):
     """The end of one stream."""
 

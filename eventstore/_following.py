@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 
 from ._chain import EMPTY, check_link
@@ -11,7 +11,7 @@ from ._errors import ChainBroken
 from ._types import Head, RecordedEvent
 
 
-class Following:
+class Following(ABC):
     """Subscriptions and verification, built on `read_all` and `head` alone."""
 
     def __init__(self) -> None:

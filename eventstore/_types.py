@@ -105,7 +105,8 @@ class EventStore(Protocol):
         ``expected`` is the stream's version that the caller has seen (0: it must not exist yet; None:
         whatever it is). Ids that are in the stream already give back what was recorded then.
 
-        Raises `VersionConflict`, `DuplicateEventId`, `Overloaded`, `StoreClosed`.
+        Raises `VersionConflict`, `DuplicateEventId`, `Overloaded`, `StoreClosed`; `ValueError` for
+        text that is not UTF-8.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from ._chain import EMPTY, Append, Tip, seal
+from ._chain import EMPTY, Tip, checked, seal
 from ._errors import EventStoreError, StoreClosed
 from ._following import Following
 from ._types import Head, NewEvent, RecordedEvent, to_microseconds
@@ -28,7 +28,7 @@ class MemoryEventStore(Following):
             raise StoreClosed
         last = self._streams[stream][-1] if stream in self._streams else None
         written, (outcome,) = seal(
-            [Append(stream, events, expected)],
+            [checked(stream, events, expected)],
             head=await self.head(),
             tips={stream: Tip(last.version, last.time)} if last else {},
             known={event.id: self._by_id[event.id] for event in events if event.id in self._by_id},

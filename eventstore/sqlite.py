@@ -18,7 +18,7 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from ._chain import EMPTY, Append, Tip, seal
+from ._chain import EMPTY, Append, Tip, checked, seal
 from ._errors import EventStoreError, Overloaded, StoreClosed, StoreUnavailable
 from ._following import Following
 from ._lock import FileLock
@@ -68,6 +68,7 @@ class SQLiteEventStore(Following):
             async with AsyncExitStack() as undoing:
                 lock = FileLock(path.with_name(path.name + ".lock"))
                 undoing.callback(lock.release)
+                path.touch(mode=0o600)  # what users sent is in there
                 writer = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
                 await writer.execute("PRAGMA journal_mode = WAL")
                 await writer.execute("PRAGMA synchronous = FULL")
@@ -95,10 +96,11 @@ class SQLiteEventStore(Following):
     ) -> tuple[RecordedEvent, ...]:
         if self._closed:
             raise StoreClosed
+        request = checked(stream, events, expected)
         if self._waiting.qsize() >= self._max_waiting:
             raise Overloaded(self._waiting.qsize())
         answer: asyncio.Future[tuple[RecordedEvent, ...]] = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((Append(stream, events, expected), answer))
+        self._waiting.put_nowait((request, answer))
         return await answer
 
     async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:

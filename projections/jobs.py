@@ -35,7 +35,7 @@ WHERE destroyed IS NULL AND service = :service AND owner IS :owner AND created >
 ORDER BY created DESC, position DESC LIMIT :last
 """
 _NEXT_IN_QUEUE = """
-SELECT service, owner, id, min(queued), count(*) FROM job
+SELECT service, owner, id, min(queued) FROM job
 WHERE ended IS NULL AND phase = 'QUEUED' GROUP BY service, owner
 """
 _SERVICES = "SELECT DISTINCT service FROM job WHERE destroyed IS NULL"
@@ -55,8 +55,8 @@ _DUE = """
 SELECT id, service FROM job
 WHERE destroyed IS NULL AND phase <> 'ARCHIVED' AND destruction <= ? ORDER BY destruction LIMIT 1000
 """
-_KEPT = """
-SELECT id FROM job WHERE id IN (SELECT value FROM json_each(?)) AND destroyed IS NULL AND phase <> 'ARCHIVED'
+_KNOWN = """
+SELECT id, destroyed IS NULL AND phase <> 'ARCHIVED' FROM job WHERE id IN (SELECT value FROM json_each(?))
 """
 
 _encoder = msgspec.json.Encoder()
@@ -74,13 +74,12 @@ class JobReference(msgspec.Struct, frozen=True):
 
 
 class QueueHead(msgspec.Struct, frozen=True):
-    """The job of one owner that has waited longest in one service's queue, and how many of his wait there."""
+    """The job of one owner that has waited longest in one service's queue."""
 
     service: str
     owner: str | None
     job_id: str
     queued: datetime
-    waiting: int
 
 
 class JobTables:
@@ -135,8 +134,8 @@ class JobReadModel:
     async def queue_heads(self) -> list[QueueHead]:
         """Return who is first in line, for each service and owner."""
         return [
-            QueueHead(service, owner, job_id, from_microseconds(queued), waiting)
-            for service, owner, job_id, queued, waiting in await self._fetch(_NEXT_IN_QUEUE, ())
+            QueueHead(service, owner, job_id, from_microseconds(queued))
+            for service, owner, job_id, queued in await self._fetch(_NEXT_IN_QUEUE, ())
         ]
 
     async def services(self) -> set[str]:
@@ -165,9 +164,9 @@ class JobReadModel:
         """Return id and service of jobs, at most a thousand, whose destruction time is not after ``now``."""
         return [(job_id, service) for job_id, service in await self._fetch(_DUE, (to_microseconds(now),))]
 
-    async def kept(self, job_ids: Iterable[str]) -> set[str]:
-        """Return those of ``job_ids`` whose files are still wanted."""
-        return {job_id for (job_id,) in await self._fetch(_KEPT, (_json(job_ids),))}
+    async def keep_files(self, job_ids: Iterable[str]) -> dict[str, bool]:
+        """Return for those of ``job_ids`` that there are or were whether their files are still wanted."""
+        return {job_id: bool(keep) for job_id, keep in await self._fetch(_KNOWN, (_json(job_ids),))}
 
     async def _fetch(self, sql: str, parameters: Any) -> list[Any]:
         try:

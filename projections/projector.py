@@ -79,6 +79,7 @@ class Projector:
         Raises `StoreUnavailable` when the file cannot be used; deleting it is then safe.
         """
         try:
+            path.touch(mode=0o600)
             async with AsyncExitStack() as undoing:
                 writer = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
                 await writer.execute("PRAGMA journal_mode = WAL")
@@ -89,7 +90,7 @@ class Projector:
                 await reader.execute("PRAGMA wal_autocheckpoint = 0")
                 await reader.execute("PRAGMA query_only = ON")
                 undoing.pop_all()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"{path}: {error}; it may be deleted, the log rebuilds it") from error
         return cls(store, writer, reader, models, position)
 

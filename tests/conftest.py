@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -11,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ManualClock
+
+# Whatever outlives its parents becomes a child of this process, so that it is seen (prctl(2)).
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 @pytest.fixture
@@ -37,11 +42,15 @@ async def no_task_stays_behind() -> AsyncIterator[None]:
 
 
 def _children() -> list[str]:
-    """Return the command lines of this process's children."""
+    """Return the command lines of this process's children; reap those that have ended."""
     found = []
     for task in Path(f"/proc/{os.getpid()}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread, or a child, that is just ending
+        with suppress(
+            FileNotFoundError, ProcessLookupError, ChildProcessError
+        ):  # a thread, or a child, that is just ending
             for pid in (task / "children").read_text().split():
+                if os.waitpid(int(pid), os.WNOHANG)[0]:
+                    continue
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
                 found.append(command.replace(b"\0", b" ").decode(errors="replace"))
     return found

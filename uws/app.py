@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from eventstore import EventStore, Metadata, SQLiteEventStore
+from eventstore import EventStore, SQLiteEventStore
 from projections import JobReadModel, JobTables, Projector
 from uws.clock import Clock, SystemClock
 from uws.config import Settings
@@ -23,7 +23,7 @@ from uws.execution import Destruction, Scheduler
 from uws.files import Files
 from uws.jobs import SERVER, Backend, UserUWS, make_uws_for_service
 from uws.model import Service, UWSError
-from uws.model.events import SCHEMA, ServiceDeclared, encode
+from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
 from uws.web import LONGEST_WAIT, SITE, Authenticator, make_application
 
 log = logging.getLogger(__name__)
@@ -78,14 +78,13 @@ async def run_node(
         uwses = {service.name: make_uws_for_service(service, backend, base_url) for service in offered}
         await projector.caught_up(timeout=3600)
         retired = {
-            name: make_uws_for_service(last, backend, base_url)
+            name: make_uws_for_service(await _last_declaration(store, name), backend, base_url)
             for name in await backend.jobs.services() - uwses.keys()
-            if (last := await _last_declaration(store, name))
         }
-        scheduler = Scheduler(backend, {**retired, **uwses}, grace=grace)
+        scheduler = Scheduler(backend, uwses, retired, grace=grace)
         await scheduler.start()
         stack.push_async_callback(scheduler.close)
-        destruction = Destruction(backend, {**retired, **uwses})
+        destruction = Destruction(backend, uwses | retired)
         await destruction.start()
         stack.push_async_callback(destruction.close)
         yield Node(backend, tuple(uwses.values()))
@@ -131,7 +130,7 @@ async def serve(
     ready: Callable[[str], None] = lambda url: log.info("serving on %s", url),
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or ``stop``; ``ready`` is called with the URL once requests are answered.
+    """Serve until SIGTERM, SIGINT, SIGHUP or ``stop``; ``ready`` is given the URL once it answers.
 
     Then no new requests are taken, waiting ones are answered, programs are stopped and the log is closed.
     Raises `CannotListen` when the port is taken, and what `run_node` raises.
@@ -140,7 +139,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     server = settings.server
     async with AsyncExitStack() as stack:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)
             stack.callback(loop.remove_signal_handler, number)
         # A port that is taken is found out before anything else is touched.
@@ -178,6 +177,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listening.bind(address)
+            listening.listen(128)  # only this makes sure that nobody else has it
     except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
         for listening in bound:
             listening.close()
@@ -192,25 +192,23 @@ def _url_of(listening: socket.socket) -> str:
 
 async def _declare(store: EventStore, service: Service) -> None:
     """Put the declaration on record unless it is the last one there."""
-    stream = f"service/{service.name}"
+    stream = service_stream(service.name)
     recorded = await store.read_stream(stream)
-    if recorded and msgspec.json.decode(recorded[-1].data, type=ServiceDeclared).digest == service.digest:
+    if recorded and decode_declaration(recorded[-1]).digest == service.digest:
         return
     event = ServiceDeclared(
         service=service.name, digest=service.digest, declaration=service.canonical.decode()
     )
-    metadata = Metadata(actor=SERVER.user, schema=SCHEMA)
-    await store.append(stream, [encode(event, metadata)], expected=recorded[-1].version if recorded else 0)
+    new = encode(event, SERVER.metadata)
+    await store.append(stream, [new], expected=recorded[-1].version if recorded else 0)
 
 
-async def _last_declaration(store: EventStore, name: str) -> Service | None:
-    """Return a service as it was last offered, for the jobs it has left; None when it cannot be read."""
-    recorded = await store.read_stream(f"service/{name}")
-    if not recorded:
-        return None
-    event = msgspec.json.decode(recorded[-1].data, type=ServiceDeclared)
+async def _last_declaration(store: EventStore, name: str) -> Service:
+    """Return a service as it was last offered, for the jobs that it has left."""
+    recorded = await store.read_stream(service_stream(name))
     try:
-        return msgspec.json.decode(event.declaration, type=Service)
+        return msgspec.json.decode(decode_declaration(recorded[-1]).declaration, type=Service)
     except Exception:
+        # Enough to end and destroy its jobs.
         log.exception("the last declaration of service %s cannot be read", name)
-        return None
+        return Service(name=name, title=name, command=["false"])

@@ -62,9 +62,11 @@ def serve(
     data: Annotated[Path | None, typer.Option(help="Keep the log and the jobs in this directory.")] = None,
 ) -> None:
     """Offer the declared services until SIGTERM or Ctrl-C. Options win over the file."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)]
-    )
+    if err.is_terminal:
+        handlers = [RichHandler(console=err, show_path=False)]
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
+    else:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with reported():
         settings = with_options(load(file), host=host, port=port, data=data)
         uvloop.run(run_server(settings, ready=lambda url: out.print(f"serving on {url}", soft_wrap=True)))

@@ -8,7 +8,6 @@ import tomllib
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,6 +15,9 @@ from uws.model import DeclarationError, Parameter, ResultDeclaration, Service, d
 from uws.model.service import ExecutionDuration, Lifetime
 
 T = TypeVar("T")
+
+
+_BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.ASCII)
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,10 +34,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
-        if self.base_url is not None:
-            parts = urlsplit(self.base_url)
-            if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-                raise ValueError(f"base_url: expected an http(s) URL, got {self.base_url!r}")
+        if self.base_url is not None and not _BASE_URL.fullmatch(self.base_url):
+            raise ValueError(f"base_url: expected an http(s) URL, got {self.base_url!r}")
         for field in ("grace", "longest_wait"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds")

@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from uws.model import TooLarge, Upload
+from uws.model import TooLarge, Unavailable, Upload
 from uws.model.units import format_size
 
 _CHUNK = 1 << 20
@@ -65,9 +65,13 @@ class Spool:
         it breaks off.
         """
         spooled = Spooled(self._directory / secrets.token_hex(16), filename, media_type)
-        self._files.append(spooled)
         digest = hashlib.sha256()
-        with spooled.path.open("xb", buffering=0) as file:
+        try:
+            opened = spooled.path.open("xb", buffering=0)
+        except OSError as error:
+            raise Unavailable(f"uploads cannot be stored now: {error.strerror}") from error
+        self._files.append(spooled)
+        with opened as file:
             buffer = bytearray()
             async for chunk in chunks:
                 buffer += chunk
@@ -167,19 +171,19 @@ def _write(file: FileIO, digest: hashlib._Hash, data: bytes) -> None:
     # By the file, not by its number: when the request is cancelled, the number soon belongs to another file.
     digest.update(data)
     view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        raise Unavailable(f"uploads cannot be stored now: {error.strerror}") from error
 
 
 def _remove_tree(root: Path) -> None:
-    def make_writable(_function: object, path: str, _error: object) -> None:
-        with suppress(OSError):
-            Path(path).parent.chmod(0o700)
-            if Path(path).is_dir() and not Path(path).is_symlink():
-                Path(path).chmod(0o700)
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                Path(path).unlink()
-
-    if root.exists():
-        shutil.rmtree(root, onerror=make_writable)
+    while root.exists():
+        with suppress(FileNotFoundError):  # somebody else is deleting it, too
+            root.chmod(0o700)
+            for directory, names, _ in os.walk(root):
+                for path in (Path(directory, name) for name in names):
+                    if not path.is_symlink():
+                        path.chmod(0o700)
+            shutil.rmtree(root)

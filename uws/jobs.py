@@ -7,13 +7,14 @@ job's events, folds them, lets the pure model decide, and appends what then has 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from eventstore import EventStore, Metadata, VersionConflict
+from eventstore import EventStore, Metadata, StoreUnavailable, VersionConflict
 from projections import JobReadModel, JobReference, Projector
 from uws.clock import Clock
 from uws.files import Files, Spooled
@@ -27,6 +28,7 @@ from uws.model import (
     JobNotFound,
     NotAuthenticated,
     NotAuthorized,
+    OtherService,
     ParameterError,
     Phase,
     Service,
@@ -42,7 +44,11 @@ from uws.model import events as e
 from uws.model.job import evolve
 from uws.model.text import first_foreign
 
+log = logging.getLogger(__name__)
+
 _ATTEMPTS = 20
+LONGEST_STOP = 60.0
+"""Seconds that a command waits for a program to be stopped."""
 Step = Callable[[Job], list[e.JobEvent]]
 LISTED = frozenset(Phase) - {Phase.ARCHIVED}
 """The phases of a job list that asks for none in particular (UWS 1.1 section 2.2.2.1)."""
@@ -138,15 +144,12 @@ class UserUWS:
     # Questions
 
     async def get_job(self, job_id: str, caller: Caller) -> Job:
-        """Return a job of any service, as it was at the head of the log when this was called or later."""
+        """Return a job from the read model, as it was at the log's head when this was called, or later.
+
+        Raises `OtherService` for another service's job.
+        """
         await self.backend.projector.caught_up()
-        job = await self.backend.jobs.get(job_id)
-        if job is None:
-            raise JobNotFound(job_id)
-        admit(job, caller)
-        if job.destroyed:
-            raise JobGone(job_id)
-        return job
+        return self._admitted(await self.backend.jobs.get(job_id), job_id, caller)
 
     async def get_ids_and_phases(
         self,
@@ -193,13 +196,14 @@ class UserUWS:
 
     async def estimate(self, *, queued: bool = False) -> datetime | None:
         """Predict when a job that starts now, or joins the queue now, will end; None without experience."""
-        usual = await self.backend.jobs.usual_duration(self.service.name)
-        if usual is None:
-            return None
         rounds = 1
-        if queued:
-            rounds += await self.backend.jobs.active(self.service.name) // self.service.max_running
-        return self.backend.clock.now() + timedelta(seconds=usual * rounds)
+        try:
+            usual = await self.backend.jobs.usual_duration(self.service.name)
+            if queued:
+                rounds += await self.backend.jobs.active(self.service.name) // self.service.max_running
+        except StoreUnavailable:  # no estimate is worth refusing a command
+            return None
+        return self.backend.clock.now() + timedelta(seconds=usual * rounds) if usual is not None else None
 
     # Commands of clients
 
@@ -223,8 +227,9 @@ class UserUWS:
 
         steps = [create, *self._control(changes), *(await self._queueing() if run else [])]
         job_id = new_job_id()
+        events = self._decide(job_id, None, steps)
         with self._taking(job_id, taken):
-            return await self._carry_out(job_id, steps, caller.metadata, create=True)
+            return await self._append(job_id, None, events, caller.metadata)
 
     async def change_job(
         self, job_id: str, changes: Changes, caller: Caller, *, run: bool = False, abort: bool = False
@@ -244,11 +249,8 @@ class UserUWS:
             steps += await self._queueing()
         if abort:
             steps.append(self.transitions.abort_job)
-        before = await self._load(job_id, caller)
         with self._taking(job_id, taken):
-            job = await self._carry_out(job_id, steps, caller.metadata, caller=caller)
-        self.backend.files.of(job_id).drop(_uploads(before) - _uploads(job))
-        return job
+            return await self._carry_out(job_id, steps, caller.metadata, caller=caller)
 
     async def queue_job(self, job_id: str, caller: Caller) -> Job:
         """RUN: put a job that is complete into the queue. Raises `IllegalPhase`, `MissingParameters`."""
@@ -258,10 +260,10 @@ class UserUWS:
         """ABORT: end a job; one that runs is stopped soon after this returns. Raises `IllegalPhase`."""
         return await self.change_job(job_id, Changes(), caller, abort=True)
 
-    async def destroy_job(self, job_id: str, caller: Caller, *, patience: float = 20.0) -> None:
+    async def destroy_job(self, job_id: str, caller: Caller, *, patience: float = LONGEST_STOP) -> None:
         """Stop what runs, delete all files and end the job for its clients, or archive it.
 
-        Returns when that is so, or after ``patience`` seconds; the job then goes as soon as its program has.
+        Returns when that is so, or after ``patience`` seconds; the job then goes when its program has.
         """
         with self.backend.projector.watch(e.job_stream(job_id)) as changed:
             job = await self._carry_out(
@@ -276,9 +278,9 @@ class UserUWS:
                         while job.phase in STARTED:
                             await changed.wait()
                             changed.clear()
-                            job = await self._load(job_id, caller)
+                            job = await self.load_job(job_id, caller)
                     # Whoever recorded the end may not be through with this yet.
-                    await self.backend.files.of(job_id).remove()
+                    await self._delete_files(job_id)
 
     # Commands of the server
 
@@ -310,27 +312,40 @@ class UserUWS:
         return await self._carry_out(job_id, [step], SERVER.metadata)
 
     async def _carry_out(
-        self, job_id: str, steps: Sequence[Step], metadata: Metadata, *,
-        caller: Caller | None = None, create: bool = False,
-    ) -> Job:  # fmt: skip
-        """Load, decide, append; again when somebody else was faster. Files go with their job."""
-        stream = e.job_stream(job_id)
+        self, job_id: str, steps: Sequence[Step], metadata: Metadata, *, caller: Caller | None = None
+    ) -> Job:
+        """Load, decide, append; again when somebody else was faster. Files that are unwanted then go."""
         for _ in range(_ATTEMPTS):
-            job = None if create else await self._load(job_id, caller)
-            events = self._decide(job_id, job, steps)
-            if job is not None and not events:
-                return job
-            new = [e.encode(event, metadata) for event in events]
+            before = await self.load_job(job_id, caller)
+            events = self._decide(job_id, before, steps)
+            if not events:
+                return before
             try:
-                recorded = await self.backend.store.append(stream, new, expected=job.version if job else 0)
+                after = await self._append(job_id, before, events, metadata)
             except VersionConflict:
                 continue
-            after = fold(recorded, job)
-            assert after is not None
             if after.destroyed or after.phase is Phase.ARCHIVED:
-                await self.backend.files.of(job_id).remove()
+                await self._delete_files(job_id)
+            else:
+                self.backend.files.of(job_id).drop(_uploads(before) - _uploads(after))
             return after
         raise Unavailable(f"job {job_id} is being changed by too many others")
+
+    async def _append(
+        self, job_id: str, before: Job | None, events: Sequence[e.JobEvent], metadata: Metadata
+    ) -> Job:
+        new = [e.encode(event, metadata) for event in events]
+        version = before.version if before else 0
+        after = fold(await self.backend.store.append(e.job_stream(job_id), new, expected=version), before)
+        assert after is not None
+        return after
+
+    async def _delete_files(self, job_id: str) -> None:
+        """Delete a job's directory; where that fails, `uws.execution.Destruction` goes on trying."""
+        try:
+            await self.backend.files.of(job_id).remove()
+        except OSError as error:
+            log.warning("the files of job %s cannot be deleted now: %s", job_id, error)
 
     def _decide(self, job_id: str, job: Job | None, steps: Sequence[Step]) -> list[e.JobEvent]:
         events: list[e.JobEvent] = []
@@ -343,14 +358,24 @@ class UserUWS:
                 events.append(event)
         return events
 
-    async def _load(self, job_id: str, caller: Caller | None) -> Job:
-        job = fold(await self.backend.store.read_stream(e.job_stream(job_id)))
-        if job is None or job.service != self.service.name:
+    async def load_job(self, job_id: str, caller: Caller | None) -> Job:
+        """Fold a job of this service from the log itself, whatever the read models do.
+
+        ``caller`` None is the server. Raises `OtherService` for another service's job.
+        """
+        return self._admitted(
+            fold(await self.backend.store.read_stream(e.job_stream(job_id))), job_id, caller
+        )
+
+    def _admitted(self, job: Job | None, job_id: str, caller: Caller | None) -> Job:
+        if job is None:
             raise JobNotFound(job_id)
         if caller:
             admit(job, caller)
         if job.destroyed:
             raise JobGone(job_id)
+        if job.service != self.service.name:
+            raise OtherService(job_id, job.service)
         return job
 
     async def _queueing(self) -> list[Step]:

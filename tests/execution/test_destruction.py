@@ -162,9 +162,9 @@ async def test_a_job_that_cannot_be_destroyed_now_is_tried_again_and_holds_up_no
         await clock.until_sleeping_for(soon)
         clock.advance(hours=1)
         await until_gone(site, other)
-        await clock.until_sleeping_for(clock.now() + timedelta(seconds=5))
+        await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
         monkeypatch.undo()
-        clock.advance(seconds=5)
+        clock.advance(seconds=1)
         await until_gone(site, stuck)
 
 

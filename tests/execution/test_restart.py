@@ -95,16 +95,20 @@ async def test_after_a_crash_a_running_job_is_a_transient_error_and_its_program_
         assert [event.type for event in events] == ["JobCreated", "JobQueued", "JobStarted", "JobFailed"]
 
 
-async def test_a_crash_gives_back_the_slot(tmp_path: Path, ready: Pipe) -> None:
+async def test_a_crash_gives_back_the_slot_and_a_server_on_a_copy_leaves_the_first_ones_programs_alone(
+    tmp_path: Path, ready: Pipe
+) -> None:
     """Here a crash is a copy of the data directory, taken while the job ran."""
     async with running(tmp_path / "data", held(ready), grace=0.5) as site:
         jobs = [await site.run("run"), await site.run("run")]
-        await ready.numbers(1)
+        (pid,) = await ready.numbers(1)
         shutil.copytree(tmp_path / "data", tmp_path / "copy")
         async with running(tmp_path / "copy", held(ready), grace=0.5) as other:
-            await ready.numbers(2)  # one on each: the copy has ended the program of the first server
+            await ready.numbers(1)
             assert await other.phase(again(other, jobs[0])) == "ERROR"
             assert await other.phase(again(other, jobs[1])) == "EXECUTING"
+        assert is_running(pid)
+        assert [await site.phase(job) for job in jobs] == ["EXECUTING", "QUEUED"]
 
 
 @pytest.mark.parametrize("wish", ["ABORT", "DELETE"])
@@ -165,7 +169,9 @@ async def test_a_lost_directory_of_a_running_job_keeps_no_server_from_starting(
             assert await other.phase(again(other, job)) == "ERROR"
 
 
-async def test_directories_without_a_job_and_unfinished_uploads_are_cleared_away(tmp_path: Path) -> None:
+async def test_what_is_left_of_jobs_that_are_gone_is_cleared_away_and_what_no_log_knows_is_not(
+    tmp_path: Path,
+) -> None:
     service = shell("true", parameters={"f": FileParameter()})
     async with running(tmp_path, service) as site:
         kept = await site.create("run", f=b"kept")
@@ -178,7 +184,7 @@ async def test_directories_without_a_job_and_unfinished_uploads_are_cleared_away
     (jobs / "a file").write_text("x")
     (tmp_path / "spool" / "half").write_text("x")
     async with running(tmp_path, service) as site:
-        assert [path.name for path in jobs.iterdir()] == [job_id(kept)]
+        assert {path.name for path in jobs.iterdir()} == {job_id(kept), "stray", "a file"}
         assert list((tmp_path / "spool").iterdir()) == []
         assert (await site.get(f"{again(site, kept)}/parameters/f")).body == b"kept"
 
@@ -205,7 +211,11 @@ async def test_a_child_that_outlived_its_program_and_the_server_is_ended(tmp_pat
         # Its leader has ended, and a child of it goes on.
         left = subprocess.Popen(
             ["sh", "-c", 'sleep 1000 & echo $! > "$READY"'],
-            env={"UWS_JOB_ID": job_id(job), "READY": ready.path, "PATH": "/usr/bin:/bin"},
+            env={
+                "UWS_RESULTS": str((tmp_path / "copy" / "jobs" / job_id(job) / "results").resolve()),
+                "READY": ready.path,
+                "PATH": "/usr/bin:/bin",
+            },
             start_new_session=True,
         )
         (pid,) = await ready.numbers(1)
@@ -248,6 +258,7 @@ async def test_results_that_cannot_be_collected_end_the_job_and_keep_no_server_f
         await ready.numbers(1)
         shutil.copytree(tmp_path / "data", tmp_path / "copy")
         monkeypatch.setattr(scheduler, "collect", fail)
+        monkeypatch.setattr(scheduler, "results_of", fail)
         jobs = [await site.run("quick"), await site.run("quick")]
         for job in jobs:
             assert summary(await site.ended(job)) == {

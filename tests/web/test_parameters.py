@@ -210,7 +210,7 @@ _SIMPLE = {
     ("time", "now"): "'now' is not a UTC time such as 2015-10-26T09:00:00Z",
     ("time", "2015-10-26+01:00"): "'2015-10-26+01:00' is not a UTC time such as 2015-10-26T09:00:00Z",
     ("time", "2015-02-29"): "'2015-02-29' is no time: day is out of range for month",
-    ("time", "1999-12-31"): "1999-12-31 is before the minimum 2000-01-01T00:00:00.000Z",
+    ("time", "1999-12-31"): "1999-12-31 is below the minimum 2000-01-01T00:00:00Z",
 }  # fmt: skip
 _FORMS = {
     "range": "an interval 'lo hi'",

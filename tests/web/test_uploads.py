@@ -29,8 +29,35 @@ from tests.web.support import (
     raw,
     record,
 )
-from uws.model import Upload
+from uws.model import FileParameter, Service, Upload
 from uws.model import events as e
+
+
+async def test_an_upload_that_cannot_be_stored_is_503_and_makes_no_job(tmp_path: Path) -> None:
+    async with running(tmp_path, FILES) as site:
+        (tmp_path / "spool").rmdir()
+        (tmp_path / "spool").write_text("no directory")
+        form = aiohttp.FormData()
+        form.add_field("image", b"x", filename="x")
+        answer = await site.post(site.list_url(FILES.name), form)
+        assert answer.status == 503
+        assert answer.text.startswith("ServiceUnavailable: uploads cannot be stored now: ")
+        assert "Retry-After" in answer.headers
+        assert len(await site.document(site.list_url(FILES.name))) == 0
+
+
+async def test_one_request_cannot_store_more_than_its_parameters_may_hold(tmp_path: Path) -> None:
+    service = Service(
+        name="one", title="One", command=["true"], parameters={"f": FileParameter(max_size=1_000_000)}
+    )
+    async with running(tmp_path, service) as site:
+        form = aiohttp.FormData()
+        for _ in range(3):
+            form.add_field("f", bytes(600_000), filename="x")
+        answer = await site.post(site.list_url("one"), form)
+        assert answer.status == 413
+        assert list((tmp_path / "spool").iterdir()) == []
+
 
 CONTENT = bytes(range(256)) * 10 + b"\r\n--BOUN\r\n--\r\n"
 

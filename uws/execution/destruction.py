@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
 
-from eventstore import EventStoreError
 from uws.jobs import Backend, UserUWS, first_of
-from uws.model import IllegalPhase, JobGone, Unavailable
+from uws.model import IllegalPhase, JobGone
+from uws.model.events import job_id_of
 
-from ._persistence import follow
+from ._persistence import follow, for_each, keep_doing
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 5.0
 _CHANGES_TIMES = frozenset({"JobCreated", "DestructionSet"})
-_PASSING = (EventStoreError, Unavailable, OSError)
-"""What goes away by itself, or when somebody makes room on a disk."""
+_ENDS_FILES = frozenset({"JobArchived", "JobDestroyed"})
 
 
 class Destruction:
@@ -27,20 +24,32 @@ class Destruction:
 
     def __init__(self, backend: Backend, services: Mapping[str, UserUWS]) -> None:
         self._backend, self._services = backend, services
-        self._look = asyncio.Event()
+        self._times_changed = asyncio.Event()
         self._asked: set[str] = set()
+        self._unwanted: set[str] = set()
+        self._files_unwanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Delete directories without a job, then begin to follow the destruction times."""
+        """Delete what is left of jobs that are gone, then begin to follow the destruction times.
+
+        Directories that the log knows nothing of stay: it may be the log that is not the right one.
+        """
         position = (await self._backend.store.head()).position
         await self._backend.projector.reached(position)
-        there = set(self._backend.files.existing())
-        for job_id in there - await self._backend.jobs.kept(there):
-            await self._backend.files.of(job_id).remove()
+        there = self._backend.files.existing()
+        known = await self._backend.jobs.keep_files(there)
+        self._discard(job_id for job_id, keep in known.items() if not keep)
+        if self._unwanted:
+            with suppress(OSError):  # it is tried again
+                await self._delete_files()
+        if strangers := len(there) - len(known):
+            log.warning("%s entries of the jobs directory belong to no job in the log; they stay", strangers)
+        clock = self._backend.clock
         self._tasks = [
             asyncio.create_task(self._follow(position), name="destruction: following the log"),
-            asyncio.create_task(self._destroy_all(), name="destruction"),
+            asyncio.create_task(keep_doing(self._destroy_due, clock), name="destruction"),
+            asyncio.create_task(keep_doing(self._delete_files, clock), name="deletion of files"),
         ]
 
     async def close(self) -> None:
@@ -50,47 +59,44 @@ class Destruction:
 
     async def _follow(self, position: int) -> None:
         async for batch in follow(self._backend, position):
+            self._discard(
+                job_id for event in batch if event.type in _ENDS_FILES and (job_id := job_id_of(event.stream))
+            )
             if any(event.type in _CHANGES_TIMES for event in batch):
-                self._look.set()
+                self._times_changed.set()
 
-    async def _destroy_all(self) -> None:
-        clock = self._backend.clock
-        while True:
-            self._look.clear()
-            now = clock.now()
-            try:
-                if await self._destroy_due(now):
-                    continue
-                wake = await self._backend.jobs.next_destruction(now)
-            except _PASSING as error:
-                log.warning("jobs cannot be destroyed now: %s", error)
-                wake = now + timedelta(seconds=RETRY_SECONDS)
-            sleeping = [clock.sleep_until(wake)] if wake else []
-            await first_of(self._look.wait(), *sleeping)
+    def _discard(self, job_ids: Iterable[str]) -> None:
+        self._unwanted.update(job_ids)
+        if self._unwanted:
+            self._files_unwanted.set()
 
-    async def _destroy_due(self, now: datetime) -> bool:
-        """Destroy what is due and was not asked to go before; return whether there was any.
+    async def _delete_files(self) -> None:
+        """Wait for directories that nobody wants any more, and delete them."""
+        await self._files_unwanted.wait()
+        await for_each(list(self._unwanted), self._delete)
+        if not self._unwanted:
+            self._files_unwanted.clear()
 
-        Raises the last of what failed, after all have been tried.
-        """
+    async def _delete(self, job_id: str) -> None:
+        await self._backend.files.of(job_id).remove()
+        self._unwanted.discard(job_id)
+
+    async def _destroy_due(self) -> None:
+        """Destroy what is due and was not asked to go before; sleep until there is more."""
+        self._times_changed.clear()
+        now = self._backend.clock.now()
         await self._backend.projector.caught_up()
         due = dict(await self._backend.jobs.due(now))
         # A job that still runs is due until its program is gone.
         self._asked &= due.keys()
-        fresh = [job_id for job_id in due if job_id not in self._asked]
-        failure: Exception | None = None
-        for job_id in fresh:
-            uws = self._services.get(due[job_id])
-            if uws is None:
-                log.error("job %s is due, but its service %s is unknown", job_id, due[job_id])
-            else:
-                try:
-                    with suppress(JobGone, IllegalPhase):
-                        await uws.expire_job(job_id)
-                except _PASSING as error:
-                    failure = error
-                    continue
-            self._asked.add(job_id)
-        if failure:
-            raise failure
-        return bool(fresh)
+        fresh = due.keys() - self._asked
+        await for_each(fresh, lambda job_id: self._destroy(job_id, due[job_id]))
+        if not fresh:
+            wake = await self._backend.jobs.next_destruction(now)
+            sleeping = [self._backend.clock.sleep_until(wake)] if wake else []
+            await first_of(self._times_changed.wait(), *sleeping)
+
+    async def _destroy(self, job_id: str, service: str) -> None:
+        with suppress(JobGone, IllegalPhase):
+            await self._services[service].expire_job(job_id)
+        self._asked.add(job_id)

@@ -32,10 +32,7 @@ for _suffix, _type in (
 
 def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
     """Find and measure the results, and judge ``status``: an exit code, or minus the signal that ended it."""
-    results: dict[str, Result] = {}
-    missing = _declared(service, directory, status == 0, results)
-    if not service.results:
-        _all(directory, results)
+    results, missing = _search(service, directory, ended_well=status == 0)
     failure = None
     if status != 0:
         failure = _failure(directory, status)
@@ -45,17 +42,23 @@ def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
             detail=_tail(directory),
         )
     return Ending(
-        results=tuple(results.values()),
+        results=results,
         exit_code=status if status >= 0 else None,
         signal=_signal_name(-status) if status < 0 else None,
         failure=failure,
     )
 
 
-def _declared(
-    service: Service, directory: JobDirectory, ended_well: bool, results: dict[str, Result]
-) -> list[ResultDeclaration]:
-    """Add the declared results to ``results``, by id, and return those that are missing."""
+def results_of(service: Service, directory: JobDirectory) -> tuple[Result, ...]:
+    """Find and measure the results of a program of which it is not known how it ended."""
+    return _search(service, directory, ended_well=False)[0]
+
+
+def _search(
+    service: Service, directory: JobDirectory, *, ended_well: bool
+) -> tuple[tuple[Result, ...], list[ResultDeclaration]]:
+    """Return the results that are there, and the declared ones that are missing."""
+    results: dict[str, Result] = {}
     missing = []
     for declaration in service.results:
         paths = list(_find(declaration, directory, ended_well))
@@ -65,7 +68,11 @@ def _declared(
             _add(path, directory, wanted, mime, results)
         if not paths and not declaration.optional:
             missing.append(declaration)
-    return missing
+    if not service.results:
+        for path in sorted(directory.results.rglob("*")):
+            if directory.is_own_file(path):
+                _add(path, directory, str(path.relative_to(directory.results)), None, results)
+    return tuple(results.values()), missing
 
 
 def _find(
@@ -84,13 +91,6 @@ def _find(
         if found:
             yield from ((path, str(path.relative_to(base))) for path in found)
             return
-
-
-def _all(directory: JobDirectory, results: dict[str, Result]) -> None:
-    """Add every file in the results directory."""
-    for path in sorted(directory.results.rglob("*")):
-        if directory.is_own_file(path):
-            _add(path, directory, str(path.relative_to(directory.results)), None, results)
 
 
 def _add(
@@ -158,7 +158,8 @@ def _tail(directory: JobDirectory) -> str:
             text = file.read(DETAIL_BYTES).decode(errors="replace")
     except OSError:
         return ""
-    return made_fit(text)
+    # It goes on record, where this machine's paths have no place.
+    return made_fit(text.replace(f"{directory.root}/", ""))
 
 
 def _signal_name(number: int) -> str:

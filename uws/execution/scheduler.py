@@ -13,8 +13,6 @@ from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from eventstore import EventStoreError
 from projections import QueueHead
 from uws.files import JobDirectory
@@ -30,10 +28,11 @@ from uws.model import (
     Unavailable,
 )
 from uws.model.events import StopReason, job_id_of
+from uws.model.transitions import SERVER_STOPPED
 
-from ._persistence import follow, pause
+from ._persistence import follow, keep_doing, pause
 from .process import Process, end_session, sessions_with
-from .results import collect
+from .results import collect, results_of
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +42,21 @@ _MOVES_THE_QUEUE = frozenset({"JobQueued", "JobAborted", "JobDestroyed"})
 
 
 class Scheduler:
-    """Runs the jobs of ``services`` on this machine; ``grace`` seconds lie between SIGTERM and SIGKILL."""
+    """Runs the jobs of services on this machine; ``grace`` seconds lie between SIGTERM and SIGKILL.
 
-    def __init__(self, backend: Backend, services: Mapping[str, UserUWS], *, grace: float = 10.0) -> None:
-        self._backend, self._services, self._grace = backend, services, grace
+    ``offered`` are the services whose jobs are started. Those of ``retired`` ones stay in the queue; what an
+    earlier server was running of theirs is settled.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        offered: Mapping[str, UserUWS],
+        retired: Mapping[str, UserUWS],
+        *,
+        grace: float = 10.0,
+    ) -> None:
+        self._backend, self._offered, self._retired, self._grace = backend, offered, retired, grace
         self._running: dict[str, Run] = {}
         self._look = asyncio.Event()
         self._closing = asyncio.Event()
@@ -65,7 +75,7 @@ class Scheduler:
         self._look.set()
         self._tasks = [
             asyncio.create_task(self._follow(position), name="scheduler: following the log"),
-            asyncio.create_task(self._fill(), name="scheduler: filling slots"),
+            asyncio.create_task(keep_doing(self._fill, self._backend.clock), name="scheduler: filling"),
         ]
 
     async def close(self) -> None:
@@ -92,20 +102,15 @@ class Scheduler:
                 self._look.set()
 
     async def _fill(self) -> None:
-        while True:
-            await self._look.wait()
-            self._look.clear()
-            try:
-                while head := await self._next():
-                    await self._launch(head)
-            except EventStoreError as error:
-                log.warning("the queue cannot be read: %s", error)
-                await pause(self._backend.clock)
-                self._look.set()
+        """Wait until something has moved, and start what there are slots for."""
+        await self._look.wait()
+        while head := await self._next():
+            await self._launch(head)
 
     async def _next(self) -> QueueHead | None:
         """Choose the job to start now: of the owner whose last turn is longest ago, the oldest one."""
-        if not any(self._has_slot(service) for service in self._services):
+        self._look.clear()  # what moves from now on is looked at in another round
+        if not any(self._has_slot(service) for service in self._offered):
             return None
         await self._backend.projector.caught_up()
         heads = [
@@ -116,13 +121,13 @@ class Scheduler:
         return min(heads, key=lambda head: (self._last_turn.get(head.owner, 0), head.queued), default=None)
 
     def _has_slot(self, service: str) -> bool:
-        if service not in self._services:
+        if service not in self._offered:
             return False
         used = sum(1 for run in self._running.values() if run.service == service)
-        return used < self._services[service].service.max_running
+        return used < self._offered[service].service.max_running
 
     async def _launch(self, head: QueueHead) -> None:
-        run = Run(self._services[head.service], head.job_id, self._grace, self._closing)
+        run = Run(self._offered[head.service], head.job_id, self._grace, self._closing)
         self._running[head.job_id] = run
         self._last_turn[head.owner] = next(self._turn)
         run.task = asyncio.create_task(self._see_through(run), name=f"job {head.job_id}")
@@ -143,22 +148,21 @@ class Scheduler:
 
     async def _end_left_over(self, job_id: str) -> None:
         """End what is left of the program that an earlier server started for a job."""
-        sessions = sessions_with("UWS_JOB_ID", job_id)
+        # The results directory tells this server's jobs from those of a server on a copy of the data.
+        sessions = await asyncio.to_thread(
+            sessions_with, "UWS_RESULTS", str(self._backend.files.of(job_id).results)
+        )
         await asyncio.gather(*(end_session(session, self._grace) for session in sessions))
 
     async def _settle(self, job: Job) -> None:
         """Record the end of a job that an earlier server was running."""
-        uws = self._services.get(job.service)
-        if uws is None:
-            log.error("job %s was running for service %s, which is unknown", job.id, job.service)
-            return
+        uws = self._offered.get(job.service) or self._retired[job.service]
         try:
-            ending = await asyncio.to_thread(collect, uws.service, self._backend.files.of(job.id), 0)
+            results = await asyncio.to_thread(results_of, uws.service, self._backend.files.of(job.id))
         except Exception:  # one strange directory must not keep the server from starting
             log.exception("the results of job %s cannot be collected", job.id)
-            ending = Ending()
-        failure = Failure(message="the server was stopped while the job ran", type="transient")
-        await uws.end_job(job.id, msgspec.structs.replace(ending, exit_code=None, failure=failure))
+            results = ()
+        await uws.end_job(job.id, Ending(results=results, failure=SERVER_STOPPED))
 
 
 class Run:
@@ -181,6 +185,8 @@ class Run:
 
     async def through(self) -> None:
         """Start the program, wait for its end or stop it, and record what became of it."""
+        if self._closing.is_set():
+            return
         try:
             job = await self._recording(lambda: self._uws.start_job(self.job_id))
         except (IllegalPhase, JobGone):  # aborted or destroyed in the meantime

@@ -50,6 +50,14 @@ class JobNotFound(NotFound):
         self.job_id = job_id
 
 
+class OtherService(UWSError):
+    """The job is one of another service, where it has its own URL."""
+
+    def __init__(self, job_id: str, service: str) -> None:
+        super().__init__(f"job {job_id} belongs to {service}")
+        self.job_id, self.service = job_id, service
+
+
 class JobGone(UWSError):
     """The job existed and was destroyed."""
 

@@ -53,7 +53,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ServiceDeclared(Event, frozen=True):
-    """A service is offered under a declaration not seen before. ``declaration`` is its JSON text."""
+    """A service is offered under a declaration not seen before.
+
+    ``declaration`` is its JSON text, without the values of its environment, which may be secrets.
+    """
 
     service: str
     digest: str
@@ -171,14 +174,12 @@ JOB_EVENTS: dict[str, type[JobEvent]] = {cls.__name__: cls for cls in JobEvent._
 SCHEMA = 1
 
 
-def encode(event: Event, metadata: Metadata, *, event_id: str | None = None) -> NewEvent:
+def encode(event: Event, metadata: Metadata) -> NewEvent:
     """Make a payload ready for the log."""
-    named = {"id": event_id} if event_id else {}
     return NewEvent(
         type=type(event).__name__,
         data=msgspec.json.encode(event),
         metadata=msgspec.structs.replace(metadata, schema=SCHEMA),
-        **named,
     )
 
 
@@ -190,6 +191,16 @@ def decode(recorded: RecordedEvent) -> JobEvent:
 @cache
 def _decoder(event_type: str) -> msgspec.json.Decoder[JobEvent]:
     return msgspec.json.Decoder(JOB_EVENTS[event_type])
+
+
+def decode_declaration(recorded: RecordedEvent) -> ServiceDeclared:
+    """Read a payload of a service's stream."""
+    return msgspec.json.decode(recorded.data, type=ServiceDeclared)
+
+
+def service_stream(name: str) -> str:
+    """Return the name of a service's stream."""
+    return f"service/{name}"
 
 
 def job_stream(job_id: str) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from .text import first_foreign
-from .units import format_time, parse_size, parse_time
+from .units import parse_size, parse_time
 
 DEFAULT_MAX_SIZE = 10**9
 
@@ -36,8 +36,10 @@ class BaseParameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Raises `ValueError` beginning with the name of the field that is wrong."""
         if self.required and self.defaults:
             raise ValueError("default: a required parameter has none; leave out one of the two")
-        if not self.multiple and isinstance(self._raw_default, list):
+        if not self.multiple and isinstance(getattr(self, "default", None), list):
             raise ValueError("default: a list needs multiple = true")
+        if getattr(self, "values", None) == []:
+            raise ValueError("values: nothing would be allowed")
         for field, texts in (("values", self._texts("values")), ("default", self.defaults)):
             for text in texts:
                 try:
@@ -54,10 +56,6 @@ class BaseParameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def defaults(self) -> tuple[str, ...]:
         """The default values as a client would have sent them; empty when there is none."""
         return self._texts("default")
-
-    @property
-    def _raw_default(self) -> Any:
-        return getattr(self, "default", None)
 
     def _texts(self, field: str) -> tuple[str, ...]:
         raw = getattr(self, field, None)
@@ -82,7 +80,24 @@ class BaseParameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Read ``text`` and hold it against the declaration. Returns the value; raises `ValueError`."""
         if foreign := first_foreign(text):
             raise ValueError(f"the character U+{ord(foreign):04X} cannot be part of an XML document")
-        return self.read(text)
+        value = self.read(text)
+        self._check_limits(text.strip(), value)
+        if self._allowed and value not in self._allowed:
+            allowed = ", ".join(self._show(item) for item in self._allowed)
+            raise ValueError(f"{text!r} is none of {allowed}")
+        return value
+
+    @cached_property
+    def _allowed(self) -> tuple[Any, ...]:
+        """The values that are enumerated, read."""
+        return tuple(self.read(text) for text in self._texts("values"))
+
+    def _check_limits(self, text: str, value: Any) -> None:
+        """Raise `ValueError` when ``value``, sent as ``text``, is beyond the limits."""
+
+    def _show(self, value: Any) -> str:
+        """Write a value for people."""
+        return self.format(value)
 
     def means_nothing(self, text: str) -> bool:
         """Whether ``text`` is what a form sends for a field that was left blank."""
@@ -94,15 +109,18 @@ class BaseParameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return Annotated[self.python_type, msgspec.Meta(**self._constraints())]
 
     def _constraints(self) -> dict[str, Any]:
-        extra = {f"x-{key}": value for key in ("unit", "ucd") if (value := getattr(self, key))}
-        values = self._json_values()
-        if values:
-            extra["enum"] = values
         constraints: dict[str, Any] = {"description": self.description} if self.description else {}
-        return constraints | ({"extra_json_schema": extra} if extra else {})
+        schema = self._schema()
+        return constraints | ({"extra_json_schema": schema} if schema else {})
 
-    def _json_values(self) -> list[Any]:
-        return list(getattr(self, "values", None) or [])
+    def _schema(self) -> dict[str, Any]:
+        """What the JSON Schema says beyond what follows from the type."""
+        schema: dict[str, Any] = {
+            f"x-{key}": value for key in ("unit", "ucd") if (value := getattr(self, key))
+        }
+        if self._allowed:
+            schema["enum"] = msgspec.to_builtins(list(self._allowed))
+        return schema
 
 
 class OrderedParameter(BaseParameter, frozen=True):
@@ -118,20 +136,12 @@ class OrderedParameter(BaseParameter, frozen=True):
     def _bounds(self) -> tuple[Any, Any]:
         return getattr(self, "min", None), getattr(self, "max", None)
 
-    def check(self, text: str) -> Any:
-        value = super().check(text)
+    def _check_limits(self, text: str, value: Any) -> None:
         low, high = self._bounds
         if low is not None and value < low:
-            raise ValueError(f"{text.strip()} is below the minimum {self._show(low)}")
+            raise ValueError(f"{text} is below the minimum {self._show(low)}")
         if high is not None and value > high:
-            raise ValueError(f"{text.strip()} is above the maximum {self._show(high)}")
-        values = getattr(self, "values", None)
-        if values and value not in values:
-            raise ValueError(f"{text.strip()} is none of {', '.join(map(self._show, values))}")
-        return value
-
-    def _show(self, value: Any) -> str:
-        return self.format(value)
+            raise ValueError(f"{text} is above the maximum {self._show(high)}")
 
 
 class IntParameter(OrderedParameter, frozen=True, tag="int"):
@@ -188,14 +198,10 @@ class BoolParameter(BaseParameter, frozen=True, tag="bool"):
     def read(self, text: str) -> bool:
         match text.strip().lower():
             case "true" | "t" | "1":
-                value = True
+                return True
             case "false" | "f" | "0":
-                value = False
-            case _:
-                raise ValueError(f"expected true or false, got {text!r}")
-        if self.values and value not in self.values:
-            raise ValueError(f"{text!r} is none of {', '.join(map(self.format, self.values))}")
-        return value
+                return False
+        raise ValueError(f"expected true or false, got {text!r}")
 
     def format(self, value: bool) -> str:
         return "true" if value else "false"
@@ -211,6 +217,8 @@ class StrParameter(BaseParameter, frozen=True, tag="str"):
     python_type: ClassVar[Any] = str
 
     def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 0:
+            raise ValueError(f"max_length: {self.max_length} is below the minimum 0")
         try:
             self._compiled  # noqa: B018 - compiled for its errors
         except re.error as error:
@@ -226,16 +234,17 @@ class StrParameter(BaseParameter, frozen=True, tag="str"):
             raise ValueError(f"{len(text)} characters are above the maximum {self.max_length}")
         if self._compiled and not self._compiled.fullmatch(text):
             raise ValueError(f"{text!r} does not match the pattern {self.pattern}")
-        if self.values and text not in self.values:
-            raise ValueError(f"{text!r} is none of {', '.join(self.values)}")
         return text
 
     def means_nothing(self, text: str) -> bool:
         return bool(self.values) and text == "" and text not in (self.values or ())
 
     def _constraints(self) -> dict[str, Any]:
-        pattern = f"^(?:{self.pattern})$" if self.pattern is not None else None
-        return super()._constraints() | _limits(max_length=self.max_length, pattern=pattern)
+        return super()._constraints() | _limits(max_length=self.max_length)
+
+    def _schema(self) -> dict[str, Any]:
+        # For readers only: the server's own check is the one in `read`.
+        return super()._schema() | ({"pattern": f"^(?:{self.pattern})$"} if self.pattern is not None else {})
 
 
 class TimestampParameter(OrderedParameter, frozen=True, tag="timestamp"):
@@ -262,18 +271,6 @@ class TimestampParameter(OrderedParameter, frozen=True, tag="timestamp"):
     def _bounds(self) -> tuple[Any, Any]:
         return self._moment(self.min), self._moment(self.max)
 
-    def check(self, text: str) -> datetime:
-        value = BaseParameter.check(self, text)
-        low, high = self._bounds
-        if low is not None and value < low:
-            raise ValueError(f"{text.strip()} is before the minimum {format_time(low)}")
-        if high is not None and value > high:
-            raise ValueError(f"{text.strip()} is after the maximum {format_time(high)}")
-        if self.values and value not in [self._moment(item) for item in self.values]:
-            raise ValueError(f"{text.strip()} is none of {', '.join(self.values)}")
-        assert isinstance(value, datetime)
-        return value
-
     def read(self, text: str) -> datetime:
         return parse_time(text)
 
@@ -296,8 +293,6 @@ class _Numbers(BaseParameter, frozen=True):
             self._shape(numbers)
         except ValueError as error:
             raise ValueError(f"expected {self.form}, got {text!r}: {error}") from None
-        if self.values and numbers not in [_as_numbers(value) for value in self.values]:
-            raise ValueError(f"{text!r} is none of {', '.join(map(repr, self.values))}")
         return numbers
 
     def format(self, value: str | tuple[float | None, ...]) -> str:
@@ -337,10 +332,12 @@ class IntervalParameter(_Numbers, frozen=True, tag="interval"):
         low, high = numbers
         if low > high:
             raise ValueError("lo is above hi")
-        if self.min is not None and low < self.min:
-            raise ValueError(f"lo is below the minimum {self.min}")
-        if self.max is not None and high > self.max:
-            raise ValueError(f"hi is above the maximum {self.max}")
+
+    def _check_limits(self, text: str, value: tuple[float, float]) -> None:
+        if self.min is not None and value[0] < self.min:
+            raise ValueError(f"{text} begins below the minimum {self.min}")
+        if self.max is not None and value[1] > self.max:
+            raise ValueError(f"{text} ends above the maximum {self.max}")
 
     def format(self, value: str | tuple[float | None, ...]) -> str:
         if isinstance(value, str):
@@ -397,7 +394,8 @@ class FileParameter(BaseParameter, frozen=True, tag="file"):
 
     def __post_init__(self) -> None:
         try:
-            parse_size(self.max_size)
+            if parse_size(self.max_size) == 0:
+                raise ValueError("0 lets no file in")
         except ValueError as error:
             raise ValueError(f"max_size: {error}") from None
         super().__post_init__()
@@ -433,10 +431,6 @@ def _check_finite(low: float | None, high: float | None) -> None:
     for field, limit in (("min", low), ("max", high)):
         if limit is not None and not math.isfinite(limit):
             raise ValueError(f"{field}: expected a finite number, got {limit}")
-
-
-def _as_numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(word) for word in text.replace(",", " ").split())
 
 
 def _check_vertices(numbers: tuple[float, ...]) -> None:

@@ -27,8 +27,9 @@ BUILT_IN_PLACES = ("job_id", "results", "parameters")
 
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PARAMETER_NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?")
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
 _RESULT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_RESERVED_SERVICES = ("static", "audit", "metrics", "healthz", "readyz", "openapi")
+_RESERVED_SERVICES = ("static",)
 
 
 class _Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,9 +97,13 @@ class ResultDeclaration(
     def __post_init__(self) -> None:
         if not _RESULT_ID.fullmatch(self.id):
             raise ValueError(f"id: {self.id!r} is not made of letters, digits, '_', '.' and '-'")
+        if self.mime is not None and not _MEDIA_TYPE.fullmatch(self.mime):
+            raise ValueError(f"mime: {self.mime!r} is no media type such as application/fits")
         path = PurePosixPath(self.path)
         if not self.path or path.is_absolute() or ".." in path.parts or "\0" in self.path:
             raise ValueError(f"path: {self.path!r} does not lead to a file below the job's directory")
+        if first_foreign(self.path):
+            raise ValueError(f"path: {self.path!r} has a character that cannot be part of an XML document")
         if any("**" in part and part != "**" for part in path.parts):
             raise ValueError(f"path: in {self.path!r}, '**' is not a whole part of the path")
 
@@ -151,6 +156,8 @@ class Service(
         for variable, value in self.environment.items():
             if not variable or "=" in variable or "\0" in variable + value:
                 yield f".environment.{variable}", "no process can have such a variable"
+            if variable.startswith("UWS_"):
+                yield f".environment.{variable}", "variables that begin with UWS_ are set by the server"
         always = {name for name, parameter in self.parameters.items() if parameter.has_value}
         multiple = {name for name, parameter in self.parameters.items() if parameter.multiple}
         for place, what in check_template(
@@ -185,8 +192,12 @@ class Service(
 
     @property
     def canonical(self) -> bytes:
-        """The declaration as JSON with sorted keys."""
-        return msgspec.json.encode(self, order="deterministic")
+        """The declaration as JSON with sorted keys, for the record: of its environment only the names.
+
+        Their values may be secrets.
+        """
+        shown = msgspec.structs.replace(self, environment=dict.fromkeys(self.environment, ""))
+        return msgspec.json.encode(shown, order="deterministic")
 
     def find(self, name: str) -> str | None:
         """Return the declared spelling of a parameter's name, whatever its case (DALI 1.1 section 3.4)."""

@@ -8,14 +8,19 @@ from datetime import datetime, timedelta
 import msgspec
 
 from . import events as e
-from .errors import IllegalPhase, MissingParameters
+from .errors import IllegalPhase, MissingParameters, UsageError
 from .job import Job
 from .jobclass import UserUWSJobBase
 from .phases import ENDED, SETTING_UP, STARTED, TRANSITIONS, Phase
 from .service import MAX_DURATION, Service
 from .units import format_duration
 
+MAX_VERSION = 256
+"""A job whose stream is as long takes no more changes; commands fold the whole of it."""
 BEFORE_START = SETTING_UP | {Phase.QUEUED}
+
+
+SERVER_STOPPED = e.Failure(message="the server was stopped while the job ran", type="transient")
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +65,7 @@ class UserUWSTransitions:
 
     def set_parameters(self, job: Job, parameters: dict[str, e.Values]) -> list[e.JobEvent]:
         """Give values to parameters of a job that has not been queued."""
+        require_room(job)
         require(job, SETTING_UP, "setting parameters")
         changed = {
             name: values for name, values in parameters.items() if job.parameters.get(name, ()) != values
@@ -67,17 +73,20 @@ class UserUWSTransitions:
         return [e.ParametersSet(parameters=changed)] if changed else []
 
     def set_run_id(self, job: Job, run_id: str) -> list[e.JobEvent]:
+        require_room(job)
         require(job, SETTING_UP, "setting RUNID")
         return [e.RunIdSet(run_id=run_id)] if run_id != job.run_id else []
 
     def set_execution_duration(self, job: Job, seconds: int) -> list[e.JobEvent]:
         """Set how long the job may run, clamped to what the service allows."""
+        require_room(job)
         require(job, BEFORE_START, "setting the execution duration")
         allowed = self.service.execution_duration.clamp(seconds)
         return [e.ExecutionDurationSet(seconds=allowed)] if allowed != job.execution_duration else []
 
     def set_destruction(self, job: Job, destruction: datetime, now: datetime) -> list[e.JobEvent]:
         """Set when the job is destroyed: not before now, not beyond the service's longest lifetime."""
+        require_room(job)
         require(job, frozenset(Phase) - {Phase.ARCHIVED}, "setting the destruction time")
         longest = self.service.lifetime.max_seconds or MAX_DURATION
         allowed = max(now, min(destruction, job.created + timedelta(seconds=longest)))
@@ -146,9 +155,7 @@ class UserUWSTransitions:
             case "shutdown":
                 return [
                     e.JobFailed(
-                        failure=e.Failure(
-                            message="the server was stopped while the job ran", type="transient"
-                        ),
+                        failure=SERVER_STOPPED,
                         results=ending.results,
                         exit_code=ending.exit_code,
                         signal=ending.signal,
@@ -169,6 +176,12 @@ class UserUWSTransitions:
 def ways_to(phase: Phase) -> frozenset[Phase]:
     """Return the phases from which a job can come to ``phase``."""
     return frozenset(before for before, after in TRANSITIONS.items() if phase in after)
+
+
+def require_room(job: Job) -> None:
+    """Raise `UsageError` when a job has been changed too often."""
+    if job.version >= MAX_VERSION:
+        raise UsageError(f"job {job.id} has been changed {job.version} times: create a new one")
 
 
 def require(job: Job, allowed: Iterable[Phase], asked: str) -> None:

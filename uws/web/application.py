@@ -12,6 +12,8 @@ import aiohttp
 from aiohttp import web
 
 from uws.jobs import Caller, UserUWS
+from uws.model import NotAuthenticated, OtherService
+from uws.model.text import first_foreign
 
 from . import handlers as on
 from .errors import Handler, answer_for, fault_response, http_fault, legible
@@ -97,9 +99,11 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     response: web.StreamResponse | None
     try:
         user = await authenticator.identify(request) if authenticator else None
+        if user is not None and first_foreign(user):
+            raise NotAuthenticated("the user's name has a character that cannot be part of an XML document")
         client = legible(request.headers.get("User-Agent", ""))[:200]
         request[on.CALLER] = Caller(user, request_id, client or None)
-        response = await handler(request)
+        response = await _answer(request, handler)
     except web.HTTPException as error:
         if error.status < 400:
             error.headers["X-Request-ID"] = request_id
@@ -114,6 +118,13 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
             )
     response.headers["X-Request-ID"] = request_id
     return response
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except OtherService as error:
+        return on.Resource(request).elsewhere(error)
 
 
 async def _let_waiting_go(app: web.Application) -> None:

@@ -61,8 +61,9 @@ def fault_response(status: int, fault: str, text: str, headers: dict[str, str] |
 
 
 def legible(text: str) -> str:
-    """Return what a client sent in headers as text that UTF-8 can carry; its other bytes become U+FFFD."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Return what a client sent as one line that UTF-8 can carry: what is no text becomes U+FFFD."""
+    decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\ufffd" for character in decoded)
 
 
 def http_fault(error: web.HTTPException, request: web.Request) -> web.Response:

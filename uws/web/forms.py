@@ -27,6 +27,8 @@ _PLAIN = frozenset({"7bit", "8bit", "binary"})
 MAX_TEXT = 1_000_000
 """All text of one request, in bytes; files do not count."""
 MAX_FIELDS = 1000
+MAX_FILES = 16
+"""Files of one request for a parameter that takes several."""
 FETCH_SECONDS = 60
 _CHUNK = 1 << 16
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+")
@@ -154,6 +156,11 @@ class Fetcher:
 
 
 async def _read_parts(request: web.Request, service: Service, spool: Spool, form: _Form) -> None:
+    budget = sum(
+        parameter.max_bytes * (MAX_FILES if parameter.multiple else 1)
+        for parameter in service.parameters.values()
+        if isinstance(parameter, FileParameter)
+    )
     try:
         reader = await request.multipart()
         while (part := await reader.next()) is not None:
@@ -173,8 +180,9 @@ async def _read_parts(request: web.Request, service: Service, spool: Spool, form
                 name=name,
                 filename=filename,
                 media_type=_media_type(part.headers.get("Content-Type", "")),
-                max_size=_max_size(service, name),
+                max_size=min(_max_size(service, name), budget),
             )
+            budget -= spooled.size
             if spooled.size or filename:  # else it is a form's field that was left blank
                 form.files.setdefault(name, []).append(spooled)
             form.add([], len(name))
@@ -244,7 +252,7 @@ async def _sort(form: _Form, service: Service, spool: Spool, fetcher: Fetcher) -
             files=await _assign(form, service, spool, fetcher),
             run_id=single(pairs, "RUNID"),
             execution_duration=None if duration is None else whole_number(duration, "EXECUTIONDURATION", 0),
-            destruction=None if destruction is None else _time(destruction, "DESTRUCTION"),
+            destruction=None if destruction is None else instant(destruction, "DESTRUCTION"),
         ),
         phase=phase,
         delete=action is not None,
@@ -320,7 +328,8 @@ def _decode(body: bytes) -> str:
         raise UsageError("a value is not UTF-8 text") from None
 
 
-def _time(text: str, name: str) -> datetime:
+def instant(text: str, name: str) -> datetime:
+    """Read the time of a control parameter. Raises `UsageError`."""
     try:
         return parse_time(text)
     except ValueError as error:

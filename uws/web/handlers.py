@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from uws.model import (
     FileParameter,
     Job,
     NotFound,
+    OtherService,
     ParameterError,
     Phase,
     Result,
@@ -31,11 +32,11 @@ from uws.model import (
     did_you_mean,
     parameters_schema,
 )
-from uws.model.units import format_time, parse_time
+from uws.model.units import format_time
 
 from . import documents
 from .errors import Handler
-from .forms import Fetcher, query_of, read_file, read_submission, read_value, single, whole_number
+from .forms import Fetcher, instant, query_of, read_file, read_submission, read_value, single, whole_number
 
 LONGEST_WAIT = 60
 """Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
@@ -92,12 +93,15 @@ class Resource:
     def base_url(self) -> str:
         if self.site.base_url:
             return self.site.base_url
-        if not _HOST.fullmatch(self.request.host):
+        host = self.request.headers.get("Host")
+        if host is None:
+            host = _own_address(self.request)
+        if not _HOST.fullmatch(host):
             raise UsageError("the Host header names no host")
         prefix = str(self.request.app.router["index"].url_for()).rstrip("/")
-        return f"{self.request.scheme}://{self.request.host}{prefix}"
+        return f"{self.request.scheme}://{host}{prefix}"
 
-    @property
+    @cached_property
     def uws(self) -> UserUWS:
         name = self.request.match_info["service"]
         try:
@@ -110,22 +114,22 @@ class Resource:
         return self.request.match_info["job_id"]
 
     async def job(self) -> Job:
-        """Return the job that the URL names. Raises a redirect when it is another service's."""
-        job = await self.uws.get_job(self.job_id, self.caller)
-        self.redirect_to_own_service(job)
-        return job
+        """Return the job that the URL names, for those who only look."""
+        return await self.uws.get_job(self.job_id, self.caller)
 
-    def redirect_to_own_service(self, job: Job) -> None:
+    async def admit(self) -> None:
+        """Find out before a command's body is read whether the job is there and the caller may change it."""
+        await self.uws.load_job(self.job_id, self.caller)
+
+    def elsewhere(self, error: OtherService) -> web.Response:
         """Send the client to the job's own URL when it asked for it in another service's list."""
-        if job.service == self.uws.service.name:
-            return
-        owner = self.site.services.get(job.service)
+        owner = self.site.services.get(error.service)
         if owner is None:
-            raise NotFound(f"job {job.id} belongs to {job.service}, which is no longer offered")
+            raise NotFound(f"{error}, which is no longer offered")
         rest = quote(self.request.path.partition(f"/{self.job_id}")[2])
         if self.request.method in ("GET", "HEAD") and self.request.query_string:
             rest += f"?{self.request.rel_url.raw_query_string}"
-        raise web.HTTPSeeOther(owner.at(self.base_url).get_url_for_id(job.id) + rest)
+        return self.see(owner.at(self.base_url).get_url_for_id(error.job_id) + rest)
 
     def see(self, url: str) -> web.Response:
         return web.Response(status=303, headers={"Location": url})
@@ -201,7 +205,7 @@ async def job_list(request: web.Request) -> web.Response:
         resource.caller.user,
         phase=[_phase(pair.value) for pair in pairs if pair.name.upper() == "PHASE"],
         last=None if last is None else whole_number(last, "LAST", 1),
-        after=None if after is None else _time(after),
+        after=None if after is None else instant(after, "AFTER"),
     )
     return _xml(documents.job_list(resource.uws, references))
 
@@ -244,7 +248,7 @@ def changing(*expected: str) -> Handler:
     async def change(request: web.Request) -> web.Response:
         resource = Resource(request)
         uws = resource.uws
-        await resource.job()
+        await resource.admit()
         async with uws.backend.files.spool() as spool:
             sent = await read_submission(request, uws.service, spool, request.app[FETCHER])
             if expected and not sent.given.intersection(expected):
@@ -266,7 +270,7 @@ def changing(*expected: str) -> Handler:
 async def destroy(request: web.Request) -> web.Response:
     """DELETE of a job: back to the list when it is gone."""
     resource = Resource(request)
-    await resource.job()
+    await resource.admit()
     return await _destroy(resource)
 
 
@@ -331,7 +335,7 @@ async def put_parameter(request: web.Request) -> web.Response:
     """PUT of one parameter: its new value, or its new file, is the body."""
     resource = Resource(request)
     uws = resource.uws
-    await resource.job()
+    await resource.admit()
     name = request.match_info["name"]
     declared = uws.service.parameters.get(uws.service.find(name) or "")
     if uws.service.find(name) is None:
@@ -407,8 +411,7 @@ def _phase(text: str) -> Phase:
         ) from None
 
 
-def _time(text: str) -> datetime:
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise UsageError(f"AFTER: {error}") from None
+def _own_address(request: web.Request) -> str:
+    """Return the address that an HTTP/1.0 client has connected to, which names no Host."""
+    host, port = request.transport.get_extra_info("sockname")[:2] if request.transport else ("localhost", 80)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
