@@ -122,6 +122,10 @@ def at_cutout(*lines: str) -> str:
         ("[server]\nlongest_wait = nan\n" + SERVICE, "server.longest_wait: nan is no number of seconds"),
         ('[server]\nhots = ""\n' + SERVICE, "server.hots: unknown key (did you mean host?)"),
         (
+            '[server]\nbase_url = "http://a b/"\n' + SERVICE,
+            "server.base_url: expected an http(s) URL, got 'http://a b/'",
+        ),
+        (
             '[server]\nbase_url = "jobs.example.org"\n' + SERVICE,
             "server.base_url: expected an http(s) URL, got 'jobs.example.org'",
         ),

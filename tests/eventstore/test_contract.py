@@ -165,6 +165,18 @@ async def test_ids_of_another_stream_are_refused(store: EventStore) -> None:
     assert await store.read_stream("b") == ()
 
 
+async def test_text_that_is_not_utf8_is_refused_and_fails_no_neighbour(store: EventStore) -> None:
+    bad = NewEvent(type="t", data=b"", metadata=Metadata(actor="\ud800"))
+    outcomes = await asyncio.gather(
+        store.append("a", [NewEvent(type="t", data=b"")]),
+        store.append("b", [bad]),
+        store.append("c", [NewEvent(type="t", data=b"")]),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[1], ValueError)
+    assert (await store.head()).position == 2
+
+
 async def test_an_id_twice_in_one_append_is_refused_and_fails_no_neighbour(store: EventStore) -> None:
     (event,) = events("twice")
     outcomes = await asyncio.gather(

@@ -165,8 +165,11 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
     (StrParameter, {"values": ["a"], "default": "b"}, "default: 'b' is none of a"),
     (StrParameter, {"default": "a", "required": True}, "default: a required parameter has none"),
     (StrParameter, {"default": ["a"]}, "default: a list needs multiple = true"),
+    (StrParameter, {"max_length": -1}, "max_length: -1 is below the minimum 0"),
+    (StrParameter, {"values": []}, "values: nothing would be allowed"),
     (StrParameter, {"pattern": "("}, "pattern: missing ), unterminated subpattern"),
     (PointParameter, {"default": "1"}, "default: expected a point"),
+    (FileParameter, {"max_size": 0}, "max_size: 0 lets no file in"),
     (FileParameter, {"max_size": "big"}, "max_size: expected a size"),
 ]
 

@@ -108,6 +108,19 @@ def test_results_lie_below_the_jobs_directory(path: str) -> None:
         ResultDeclaration(id="x", path=path)
 
 
+@pytest.mark.parametrize("mime", ["text", "text/pl\x01ain", "a/b\r\nX: y", "a b/c"])
+def test_media_types_are_such(mime: str) -> None:
+    with pytest.raises(ValueError, match="mime:"):
+        ResultDeclaration(id="x", path="x", mime=mime)
+
+
+def test_a_pattern_with_flags_makes_a_job_class_like_any_other() -> None:
+    service = declare(parameters={"x": StrParameter(pattern="(?i)abc")})
+    job_class = make_user_uws_job_class(service)
+    assert job_class.check("x", ["ABC"]) == ("x", ("ABC",))
+    assert parameters_schema(job_class)["$defs"]["SJob"]["properties"]["x"]
+
+
 @pytest.mark.parametrize("identifier", ["", "a/b", ".hidden", "a b", "ü"])
 def test_ids_of_results_fit_into_a_url(identifier: str) -> None:
     with pytest.raises(ValueError, match="id:"):
