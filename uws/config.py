@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from uws.model import DeclarationError, Parameter, ResultDeclaration, Service, did_you_mean
+from uws.model.errors import closest
 from uws.model.service import ExecutionDuration, Lifetime
 
 T = TypeVar("T")
@@ -187,7 +188,7 @@ def _right_part(table: dict[str, Any], kind: Any, place: str, problems: list[str
         if key not in types:
             hint = did_you_mean(key, types) or f"; known are {', '.join(sorted(types))}"
             problems.append(f"{_join(place, key)}: unknown key{hint}")
-            required -= {name for name in required if hint == f" (did you mean {name}?)"}
+            required -= {closest(key, types)}  # one mistake is told once
         elif mistakes := _mistakes(value, types[key], _join(place, key)):
             problems += mistakes
         else:
@@ -211,8 +212,14 @@ def _explain(error: msgspec.ValidationError, place: str) -> str:
     inner = path.strip("`").removeprefix("$").lstrip(".")
     if own := re.fullmatch(r"([a-z_]+): (.*)", message, re.DOTALL):
         return f"{_join(_join(place, inner), own[1])}: {own[2]}"
-    text = message.replace("`", "").replace(" | null", "").replace("object", "table").replace("array", "list")
+    text = re.sub(r"`([^`]*)`", lambda kind: _in_toml(kind[1]), message)
     return f"{_join(place, inner) or 'the file'}: {text[0].lower()}{text[1:]}"
+
+
+def _in_toml(kind: str) -> str:
+    """Name a type as TOML does."""
+    words = {"object": "table", "array": "list"}
+    return " | ".join(words.get(word, word) for word in kind.split(" | ") if word != "null")
 
 
 def _join(place: str, key: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from .errors import did_you_mean
 
 Template = list[str | list[str]]
-Values = Mapping[str, Sequence[str]]
+Texts = Mapping[str, Sequence[str]]
 
 _TOKEN = re.compile(r"\{\{|\{([A-Za-z_][A-Za-z0-9_]*)\}|\{")
 
@@ -73,7 +73,7 @@ def check_template(
             yield f"[{index}]", f"only one of {', '.join(repeated)} can be repeated in a list"
 
 
-def fill(template: Template, values: Values) -> list[str]:
+def fill(template: Template, values: Texts) -> list[str]:
     """Return the argv: places filled, groups without a value left out, others repeated as needed."""
     argv: list[str] = []
     for part in template:
@@ -89,7 +89,7 @@ def fill(template: Template, values: Values) -> list[str]:
     return argv
 
 
-def _insert(argument: str, values: Values, index: int) -> str:
+def _insert(argument: str, values: Texts, index: int) -> str:
     def replace(match: re.Match[str]) -> str:
         if not match[1]:
             return "{"

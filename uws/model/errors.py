@@ -99,8 +99,14 @@ class DeclarationError(UWSError):
         self.problems = tuple(problems)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean …?)`` when one of ``known`` is close to ``name``, else nothing."""
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of ``known`` that ``name`` may be a misspelling of."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f" (did you mean {by_lower[close[0]]}?)" if close else ""
+    return by_lower[close[0]] if close else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean …?)`` when one of ``known`` is close to ``name``, else nothing."""
+    meant = closest(name, known)
+    return f" (did you mean {meant}?)" if meant else ""
