@@ -36,6 +36,18 @@ async def test_the_first_service_of_the_readme_answers_as_printed(tmp_path: Path
     assert output.decode() == printed
 
 
+def test_the_readme_shows_what_the_two_commands_print() -> None:
+    run, test = (
+        next(text for text in snippets("README.md", "console") if text.startswith(f"$ make {name}"))
+        for name in ("run", "test")
+    )
+    assert re.findall(r"│ (\w+) +│ http://127.0.0.1:8080/\1/async/\w+ +│ COMPLETED", run) == [
+        "cutout",
+        "statistics",
+    ]
+    assert re.search(r"=+ \d+ passed in ", test)
+
+
 @pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text()
