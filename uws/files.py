@@ -1,11 +1,8 @@
-"""The files of jobs: one directory each, below the data directory.
+"""The files of jobs: below the data directory, ``jobs`` with one directory for each job, and ``spool``.
 
-jobs/<id>/work/       where the program runs
-jobs/<id>/results/    ``UWS_RESULTS``
-jobs/<id>/uploads/    received files, under names of ours
-jobs/<id>/logs/       standard output and error
-jobs/<id>/parameters.json
-spool/                uploads that are coming in
+A job's directory holds ``work``, where its program runs; ``results``, its ``UWS_RESULTS``; ``uploads``, the
+received files under names of ours; ``logs``, standard output and error; and ``parameters.json``. The spool
+holds uploads that are coming in.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def one_server_for_all_examples(*services: Service, data: Path) -> Iterator[Call
         stack = AsyncExitStack()
         site = runner.run(stack.enter_async_context(running(data, *services, grace=0.5)))
         try:
-            yield lambda check, example: runner.run(check(site, example))  # type: ignore[arg-type]
+            yield lambda check, example: runner.run(check(site, example))  # type: ignore[arg-type]  # any check
         finally:
             runner.run(stack.aclose())
 

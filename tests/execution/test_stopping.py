@@ -234,7 +234,7 @@ async def test_an_end_that_cannot_be_recorded_is_recorded_later(
         async def full(*_: object) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr(store._writer, "executemany", full)  # type: ignore[attr-defined]
+        monkeypatch.setattr(store._writer, "executemany", full)  # type: ignore[attr-defined]  # not in the Protocol
         gate.send()
         await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
         assert await site.phase(job) == "EXECUTING"
@@ -251,17 +251,17 @@ async def test_a_start_that_cannot_be_recorded_waits_and_starts_no_program(
     caplog.set_level(logging.CRITICAL)
     async with running(tmp_path / "data", shell("true"), clock=clock) as site:
         job = await site.create("run")
-        executemany = site.node.backend.store._writer.executemany  # type: ignore[attr-defined]
+        executemany = site.node.backend.store._writer.executemany  # type: ignore[attr-defined]  # not in the Protocol
         refused = []
 
         async def no_starts(sql: str, rows: object) -> None:
-            given = list(rows)  # type: ignore[call-overload]
+            given = list(rows)  # type: ignore[call-overload]  # rows are of any kind
             if any("JobStarted" in row for row in given):
                 refused.append(1)
                 raise OSError("disk full")
             await executemany(sql, given)
 
-        monkeypatch.setattr(site.node.backend.store._writer, "executemany", no_starts)  # type: ignore[attr-defined]
+        monkeypatch.setattr(site.node.backend.store._writer, "executemany", no_starts)  # type: ignore[attr-defined]  # not in the Protocol
         await site.post(f"{job}/phase", {"PHASE": "RUN"})
         await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
         assert await site.phase(job) == "QUEUED"
@@ -285,7 +285,7 @@ async def test_a_server_that_cannot_write_its_log_can_still_be_stopped(
         async def full(*_: object) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr(site.node.backend.store._writer, "executemany", full)  # type: ignore[attr-defined]
+        monkeypatch.setattr(site.node.backend.store._writer, "executemany", full)  # type: ignore[attr-defined]  # not in the Protocol
     assert not is_running(pid)
     monkeypatch.undo()
     async with running(tmp_path / "data", service, clock=clock) as site:
