@@ -7,13 +7,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 from lxml import etree
 from lxml.html import builder as h
 
@@ -37,21 +35,12 @@ from uws.model.units import format_time
 from . import documents
 from .errors import Handler
 from .forms import Fetcher, instant, query_of, read_file, read_submission, read_value, single, whole_number
+from .stored import stored_file
 
 LONGEST_WAIT = 60
 """Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
 
-_UNTRUSTED = {
-    # What a user's program made, or a user sent, must not act as the user who opens it in a browser.
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "sandbox; default-src 'none'",
-}
-
-
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
-_CONDITIONS = (
-    "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"
-)  # fmt: skip
 
 
 class Authenticator(Protocol):
@@ -326,8 +315,10 @@ async def parameter(request: web.Request) -> web.StreamResponse:
         values = values[int(number) - 1 : int(number)]
     value = values[0]
     if isinstance(value, Upload):
-        path = resource.uws.backend.files.of(job.id).uploads / value.file
-        return _file(resource, job, path, value.media_type, value.filename or value.file)
+        directory = resource.uws.backend.files.of(job.id)
+        return stored_file(
+            request, directory, directory.uploads / value.file, value.media_type, value.filename or value.file
+        )
     return _text("\n".join(str(value) for value in values))
 
 
@@ -364,42 +355,9 @@ async def result(request: web.Request) -> web.StreamResponse:
     if found is None:
         known = [item.id for item in job.results]
         raise NotFound(f"job {job.id} has no result {wanted}{did_you_mean(wanted, known)}")
-    path = resource.uws.backend.files.of(job.id).root / found.path
-    return _file(resource, job, path, found.media_type, path.name)
-
-
-def _file(resource: Resource, job: Job, path: Path, media_type: str, name: str) -> web.StreamResponse:
-    if not resource.uws.backend.files.of(job.id).is_own_file(path):
-        raise NotFound(f"a file of job {job.id} is missing")
-    size = path.stat().st_size
-    if "If-Range" not in resource.request.headers and (_first_byte(resource.request) or -1) >= size:
-        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
-    headers = {
-        **_UNTRUSTED,
-        "Content-Type": media_type,
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(name, safe='')}",
-    }
-    return StoredFile(path, headers=headers)
-
-
-class StoredFile(web.FileResponse):
-    """A file as it is: no compressed neighbour in its place, and whole unless one range is asked for."""
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        sent = {name: request.headers.get(name, "") for name in _CONDITIONS}
-        if _first_byte(request) is None:
-            del sent["Range"]
-        conditions = {name: value for name, value in sent.items() if value and value.isascii()}
-        return await super().prepare(request.clone(headers=conditions))
-
-
-def _first_byte(request: web.BaseRequest) -> int | None:
-    """Return where the range begins, from the end when negative; None unless exactly one is asked for."""
-    try:
-        start: int | None = request.http_range.start
-    except ValueError:
-        return None
-    return start
+    directory = resource.uws.backend.files.of(job.id)
+    path = directory.root / found.path
+    return stored_file(request, directory, path, found.media_type, path.name)
 
 
 def _phase(text: str) -> Phase:
