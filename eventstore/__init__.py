@@ -6,27 +6,34 @@ from ._errors import (
     DuplicateEventId,
     EventStoreError,
     Overloaded,
+    PositionPruned,
     StoreClosed,
+    StoreFull,
     StoreLocked,
     StoreUnavailable,
+    StreamNotFound,
     VersionConflict,
 )
 from ._types import (
+    Erased,
     EventStore,
     Head,
     Metadata,
     NewEvent,
+    Pruned,
     RecordedEvent,
+    Verified,
     from_microseconds,
     new_id,
     to_microseconds,
 )
 from .memory import MemoryEventStore
-from .sqlite import SQLiteEventStore
+from .sqlite import SQLiteEventLog, SQLiteEventStore
 
 __all__ = [
     "ChainBroken",
     "DuplicateEventId",
+    "Erased",
     "EventStore",
     "EventStoreError",
     "Head",
@@ -34,11 +41,17 @@ __all__ = [
     "Metadata",
     "NewEvent",
     "Overloaded",
+    "PositionPruned",
+    "Pruned",
     "RecordedEvent",
+    "SQLiteEventLog",
     "SQLiteEventStore",
     "StoreClosed",
+    "StoreFull",
     "StoreLocked",
     "StoreUnavailable",
+    "StreamNotFound",
+    "Verified",
     "VersionConflict",
     "chain_hash",
     "from_microseconds",

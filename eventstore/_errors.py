@@ -16,11 +16,19 @@ class VersionConflict(EventStoreError):
 
 
 class DuplicateEventId(EventStoreError):
-    """An event id is in the log already, but not as part of this append."""
+    """An event id is in the log already, in ``stream``, but not as part of this append."""
 
-    def __init__(self, event_id: str) -> None:
-        super().__init__(f"event id {event_id} is taken by another append")
-        self.event_id = event_id
+    def __init__(self, event_id: str, stream: str) -> None:
+        super().__init__(f"event id {event_id} is taken by another append to {stream}")
+        self.event_id, self.stream = event_id, stream
+
+
+class StreamNotFound(EventStoreError):
+    """There is no event in the stream."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"there is no stream {stream}")
+        self.stream = stream
 
 
 class Overloaded(EventStoreError):
@@ -39,11 +47,15 @@ class StoreUnavailable(EventStoreError):
         self.reason = reason
 
 
+class StoreFull(StoreUnavailable):
+    """There is no room left where the log is."""
+
+
 class StoreClosed(StoreUnavailable):
     """The store has been closed."""
 
-    def __init__(self) -> None:
-        super().__init__("the event store is closed")
+    def __init__(self, reason: str = "the event store is closed") -> None:
+        super().__init__(reason)
 
 
 class StoreLocked(EventStoreError):
@@ -61,3 +73,11 @@ class ChainBroken(EventStoreError):
     def __init__(self, position: int, reason: str) -> None:
         super().__init__(f"position {position}: {reason}")
         self.position, self.reason = position, reason
+
+
+class PositionPruned(EventStoreError):
+    """What stood at a position was pruned: an archive has to show it."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"position {position} was pruned; verify the archive that has it")
+        self.position = position

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
-from ._chain import EMPTY, check_link
+from ._chain import EMPTY, Row, Walk, check_contained
 from ._errors import ChainBroken
-from ._types import Head, RecordedEvent
+from ._types import Head, RecordedEvent, Verified
+
+_PAGE = 5000
 
 
 class Following(ABC):
-    """Subscriptions and verification, built on `read_all` and `head` alone."""
+    """Subscriptions and verification, built on a few reads."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
@@ -23,6 +25,21 @@ class Following(ABC):
 
     @abstractmethod
     async def head(self) -> Head: ...
+
+    @abstractmethod
+    async def _page(self, after: int, limit: int) -> tuple[Sequence[Row], Mapping[int, bytes]]:
+        """Return rows above position ``after`` and the anchors up to the last of them, both of one moment.
+
+        An anchor is the hash of a pruned event that stands before an event which is still there.
+        """
+
+    @abstractmethod
+    async def _anchored(self) -> Iterable[int]:
+        """Return the positions of all anchors."""
+
+    async def _walk(self, progress: Callable[[int], None]) -> Walk:
+        """Walk from the beginning to the head, or to some point before it."""
+        return Walk(EMPTY)
 
     def _wake(self) -> None:
         """Tell subscribers to look again. Each wake-up has an `asyncio.Event` of its own, so none is lost."""
@@ -38,12 +55,33 @@ class Following(ABC):
                 yield batch
                 after = batch[-1].position
 
-    async def verify(self) -> Head:
-        end, seen = await self.head(), EMPTY
-        while seen.position < end.position:
-            batch = await self.read_all(after=seen.position, limit=5000)
-            if not batch:
-                raise ChainBroken(seen.position + 1, "missing; the log ends before its head")
-            for event in batch:
-                seen = check_link(seen, event)
-        return seen
+    async def verify(
+        self, *, contains: Iterable[Head] = (), progress: Callable[[int], None] | None = None
+    ) -> Verified:
+        progress = progress or (lambda count: None)
+        known = await self.head()
+        walk = await self._walk(progress)
+        # What was appended, erased or pruned meanwhile is on record after the walk's end.
+        while (page := await self._page(walk.head.position, _PAGE))[0]:
+            walk.feed(*page)
+            progress(len(page[0]))
+        verified = walk.verdict()
+        await self._check_anchors(walk)
+        check_contained(known, verified.head, await self._hash_at(known.position) or known.hash)
+        for seen in contains:
+            check_contained(seen, verified.head, await self._hash_at(seen.position))
+        return verified
+
+    async def _check_anchors(self, walk: Walk) -> None:
+        """Show that there are no more anchors than the walk has leapt to."""
+        for position in sorted({*await self._anchored()} - {last for _, last in walk.gaps}):
+            rows, anchors = await self._page(position - 1, 1)
+            # Unless something was pruned since the walk came by.
+            if position in anchors and not (rows and rows[0][0] == position + 1 > 1):
+                raise ChainBroken(position, "said to be pruned, which it is not")
+
+    async def _hash_at(self, position: int) -> bytes | None:
+        if position == 0:
+            return EMPTY.hash
+        rows, anchors = await self._page(position - 1, 1)
+        return rows[0][-1] if rows and rows[0][0] == position else anchors.get(position)

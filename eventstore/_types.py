@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import AsyncIterator, Sequence
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
 
@@ -15,7 +16,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``actor`` is a user or a part of the server, ``request_id`` and ``client`` name the request that
     carried the command, ``correlation_id`` is shared by all events of one undertaking and
-    ``causation_id`` is the id of the event that led to this one. ``schema`` numbers the payload's form.
+    ``causation_id`` is the id of the event that led to this one. ``command`` is a digest of the command,
+    where its event ids were chosen so that it is recognised when it comes again. ``schema`` numbers the
+    payload's form.
     """
 
     actor: str | None = None
@@ -23,29 +26,40 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     client: str | None = None
     correlation_id: str | None = None
     causation_id: str | None = None
+    command: str | None = None
     schema: int = 1
 
 
+NO_METADATA = Metadata()
+
+
 def new_id() -> str:
-    """Return a fresh event id: 32 hexadecimal digits."""
-    return uuid.uuid4().hex
+    """Return a fresh event id: 32 hexadecimal digits, the first twelve of them the time in milliseconds.
+
+    Ids that grow with time are cheap to index.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """A fact to be appended. Appending again under the same ``id`` is safe."""
+    """A fact to be appended. Appending again under the same ``id`` is safe.
+
+    Types that begin with ``$`` are the store's own: `Erased` and `Pruned`.
+    """
 
     type: str
     data: bytes
-    metadata: Metadata = Metadata()
+    metadata: Metadata = NO_METADATA
     id: str = msgspec.field(default_factory=new_id)
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A fact in the log.
 
-    ``position`` counts all events from 1 without gaps, ``version`` those of the stream. ``time`` is UTC in
-    microseconds since 1970 and never runs backwards within a stream. ``digest`` is the SHA-256 of
-    ``salt + data``; ``hash`` covers everything here and the hash of the event before it.
+    ``position`` counts all events from 1, ``version`` those of the stream. ``time`` is UTC in microseconds
+    since 1970 and never runs backwards within a stream. ``digest`` is the SHA-256 of salt, metadata and
+    payload; ``hash`` covers the digest, all other fields and the hash of the event before. The metadata,
+    salt and data of an erased event are empty.
     """
 
     position: int
@@ -67,8 +81,16 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def about(self) -> Metadata:
-        """The decoded metadata."""
-        return msgspec.json.decode(self.metadata, type=Metadata)
+        """The decoded metadata; without any facts when the event is erased."""
+        return NO_METADATA if self.erased else _metadata.decode(self.metadata)
+
+    @property
+    def erased(self) -> bool:
+        """Whether payload and metadata were taken away. The event still stands, with its digest."""
+        return not self.salt
+
+
+_metadata = msgspec.json.Decoder(Metadata)
 
 
 def from_microseconds(time: int) -> datetime:
@@ -89,12 +111,48 @@ class Head(NamedTuple):
     hash: bytes
 
 
+class Erased(msgspec.Struct, frozen=True, kw_only=True):
+    """The payload of ``$erased``: the events of its stream up to version ``through`` were erased.
+
+    Who did it stands in its metadata.
+    """
+
+    type: ClassVar[str] = "$erased"
+    reason: str
+    through: int
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """The payload of ``$pruned``, in the stream ``$log``.
+
+    Streams that had ended were taken away up to position ``through``, where the hash (hexadecimal) was
+    ``hash``; ``kept`` events stayed. ``checkpoint`` is the caller's proof of what was there.
+    """
+
+    type: ClassVar[str] = "$pruned"
+    stream: ClassVar[str] = "$log"
+    through: int
+    hash: str
+    kept: int
+    reason: str
+    checkpoint: str = ""
+
+
+class Verified(NamedTuple):
+    """What a verification has seen: the head it reached, and how many events stand, are erased, are gone."""
+
+    head: Head
+    events: int
+    erased: int
+    pruned: int
+
+
 class EventStore(Protocol):
     """An append-only, ordered, hash-chained log of events in streams.
 
     All methods raise `StoreUnavailable` when the storage fails. Reads may be cancelled freely; a
-    cancelled `append` has an unknown outcome (all of it is in the log, or nothing): repeat it with the
-    same event ids to learn which.
+    cancelled `append`, `erase` or `prune` has an unknown outcome (all of it is done, or nothing): repeat
+    an append with the same event ids to learn which.
     """
 
     async def append(
@@ -105,8 +163,8 @@ class EventStore(Protocol):
         ``expected`` is the stream's version that the caller has seen (0: it must not exist yet; None:
         whatever it is). Ids that are in the stream already give back what was recorded then.
 
-        Raises `VersionConflict`, `DuplicateEventId`, `Overloaded`, `StoreClosed`; `ValueError` for
-        text that is not UTF-8.
+        Raises `VersionConflict`, `DuplicateEventId`, `Overloaded`, `StoreFull`, `StoreClosed`;
+        `ValueError` for text that is not UTF-8 or has a NUL in it, and for names that are the store's own.
         """
         ...
 
@@ -129,8 +187,46 @@ class EventStore(Protocol):
         """Return the end of the log as far as it is on disk."""
         ...
 
-    async def verify(self) -> Head:
-        """Recompute the hash chain and return its head. Raises `ChainBroken` at the first fault."""
+    async def verify(
+        self, *, contains: Iterable[Head] = (), progress: Callable[[int], None] | None = None
+    ) -> Verified:
+        """Recompute the hash chain, up to the head, and show that the log holds what ``contains`` saw of it.
+
+        ``progress`` is called now and then with the number of events that were checked since the last call.
+        Raises `ChainBroken` at the first fault; `PositionPruned` when one of ``contains`` lies where only an
+        archive can tell.
+        """
+        ...
+
+    async def erase(
+        self, stream: str, *, reason: str, metadata: Metadata = NO_METADATA
+    ) -> RecordedEvent:  # fmt: skip
+        """Take payload and metadata of all events of ``stream`` out of the storage, and say so.
+
+        Returns the ``$erased`` event that is appended to the stream when all of it is on disk: the bytes
+        are then in no file of the store. The chain stays whole. Erasing again is safe. Raises
+        `StreamNotFound`.
+        """
+        ...
+
+    async def prune(
+        self, through: int, *, ended_by: Collection[str], reason: str, checkpoint: str = "",
+        metadata: Metadata = NO_METADATA,
+    ) -> RecordedEvent:  # fmt: skip
+        """Take away the streams whose last event stands at ``through`` or before it and is of a type in
+        ``ended_by``, and say so.
+
+        Returns the ``$pruned`` event that is appended to ``$log``. What stays can still be verified; what
+        went should be in an archive. Raises `ValueError` for a position that is not in the log, or before one
+        that it was pruned through already.
+        """
+        ...
+
+    async def check_writable(self) -> None:
+        """Return when the log can be written. After a failed append this tries it, with a write of no effect.
+
+        Raises `StoreUnavailable` with the reason.
+        """
         ...
 
     async def close(self) -> None:

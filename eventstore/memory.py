@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 
-from ._chain import EMPTY, Tip, checked, seal
-from ._errors import EventStoreError, StoreClosed
+from msgspec.structs import replace
+
+from ._chain import EMPTY, RESERVED, Append, Row, Tip, erasure, prepare, prunable, pruning, row, seal
+from ._errors import EventStoreError, StoreClosed, StreamNotFound
 from ._following import Following
-from ._types import Head, NewEvent, RecordedEvent, to_microseconds
+from ._types import NO_METADATA, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
+
+_position = attrgetter("position")
 
 
 class MemoryEventStore(Following):
@@ -17,42 +23,110 @@ class MemoryEventStore(Following):
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__()
         self._now = now
-        self._events: list[RecordedEvent] = []
-        self._streams: dict[str, list[RecordedEvent]] = {}
-        self._by_id: dict[str, RecordedEvent] = {}
+        self._head = EMPTY
+        self._pruned: Mapping[int, bytes] = {}
+        self._keep(())
 
     async def append(
         self, stream: str, events: Sequence[NewEvent], *, expected: int | None = None
     ) -> tuple[RecordedEvent, ...]:
         if self._closed:
             raise StoreClosed
-        last = self._streams[stream][-1] if stream in self._streams else None
-        written, (outcome,) = seal(
-            [checked(stream, events, expected)],
-            head=await self.head(),
-            tips={stream: Tip(last.version, last.time)} if last else {},
-            known={event.id: self._by_id[event.id] for event in events if event.id in self._by_id},
-            now=to_microseconds(self._now()),
-        )
-        if isinstance(outcome, EventStoreError):
-            raise outcome
-        for event in written:
-            self._events.append(event)
-            self._streams.setdefault(stream, []).append(event)
-            self._by_id[event.id] = event
-        if written:
-            self._wake()
-        return outcome
+        return self._append(prepare(stream, events, expected))
 
     async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
-        return tuple(self._streams.get(stream, ())[after:])
+        return tuple(event for event in self._streams.get(stream, ()) if event.version > after)
 
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
-        return tuple(self._events[after : after + limit])
+        begin = bisect_right(self._events, after, key=_position)
+        return tuple(self._events[begin : begin + limit])
 
     async def head(self) -> Head:
-        return Head(self._events[-1].position, self._events[-1].hash) if self._events else EMPTY
+        return self._head
+
+    async def erase(
+        self, stream: str, *, reason: str, metadata: Metadata = NO_METADATA
+    ) -> RecordedEvent:  # fmt: skip
+        if self._closed:
+            raise StoreClosed
+        tip = self._tip(stream)
+        if tip is None:
+            raise StreamNotFound(stream)
+        request = erasure(stream, tip, reason, metadata)
+        self._keep(
+            replace(event, metadata=b"", salt=b"", data=b"")
+            if event.stream == stream and not event.type.startswith(RESERVED)
+            else event
+            for event in self._events
+        )
+        return self._append(request)[0]
+
+    async def prune(
+        self, through: int, *, ended_by: Collection[str], reason: str, checkpoint: str = "",
+        metadata: Metadata = NO_METADATA,
+    ) -> RecordedEvent:  # fmt: skip
+        if self._closed:
+            raise StoreClosed
+        hashes = {**self._pruned, **{event.position: event.hash for event in self._events}}
+        notes = [event.data for event in self._streams.get(Pruned.stream, ()) if event.type == Pruned.type]
+        hash_ = prunable(through, hashes.get(through), (notes[-1],) if notes else None)
+        last = {stream: events[-1] for stream, events in self._streams.items() if stream != Pruned.stream}
+        ended = {s for s, event in last.items() if event.position <= through and event.type in ended_by}
+        rest = [event for event in self._events if event.stream not in ended]
+        kept = bisect_right(rest, through, key=_position)
+        note = Pruned(through=through, hash=hash_, kept=kept, reason=reason, checkpoint=checkpoint)
+        request = pruning(note, metadata)
+        self._keep(rest)
+        (event,) = self._append(request)
+        there = {event.position for event in self._events}
+        self._pruned = {p: hashes[p] for p in hashes.keys() - there if p + 1 in there}
+        return event
+
+    async def check_writable(self) -> None:
+        if self._closed:
+            raise StoreClosed
 
     async def close(self) -> None:
         self._closed = True
         self._wake()
+
+    async def _page(self, after: int, limit: int) -> tuple[Sequence[Row], Mapping[int, bytes]]:
+        return [row(event) for event in await self.read_all(after=after, limit=limit)], self._pruned
+
+    async def _anchored(self) -> Iterable[int]:
+        return self._pruned
+
+    def _keep(self, events: Iterable[RecordedEvent]) -> None:
+        """Hold these events and no others."""
+        kept = list(events)
+        self._events: list[RecordedEvent] = []
+        self._streams: dict[str, list[RecordedEvent]] = {}
+        self._by_id: dict[str, RecordedEvent] = {}
+        self._add(kept)
+
+    def _add(self, events: Iterable[RecordedEvent]) -> None:
+        for event in events:
+            self._events.append(event)
+            self._streams.setdefault(event.stream, []).append(event)
+            self._by_id[event.id] = event
+
+    def _tip(self, stream: str) -> Tip | None:
+        events = self._streams.get(stream)
+        return Tip(events[-1].version, events[-1].time) if events else None
+
+    def _append(self, request: Append) -> tuple[RecordedEvent, ...]:
+        tip = self._tip(request.stream)
+        written, (outcome,) = seal(
+            [request],
+            head=self._head,
+            tips={request.stream: tip} if tip else {},
+            known={event.id: self._by_id[event.id] for event in request.events if event.id in self._by_id},
+            now=to_microseconds(self._now()),
+        )
+        if isinstance(outcome, EventStoreError):
+            raise outcome
+        if written:
+            self._add(written)
+            self._head = Head(written[-1].position, written[-1].hash)
+            self._wake()
+        return outcome

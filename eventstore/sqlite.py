@@ -8,45 +8,108 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from importlib import resources
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
-import aiosqlite
-import msgspec
-
-from ._chain import EMPTY, Append, Tip, checked, seal
-from ._errors import EventStoreError, Overloaded, StoreClosed, StoreUnavailable
+from . import _failpoints as failpoint
+from . import _ledger as ledger
+from ._chain import Append, Row, Walk, prepare
+from ._connection import Connection, fetch, reading, translated, writing
+from ._errors import Overloaded, StoreClosed, StoreUnavailable
 from ._following import Following
 from ._lock import FileLock
-from ._types import Head, NewEvent, RecordedEvent, to_microseconds
+from ._types import NO_METADATA, Head, Metadata, NewEvent, RecordedEvent, to_microseconds
+from ._walking import walk_together
 
-_INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+R = TypeVar("R")
+Work = Append | Callable[[sqlite3.Connection], tuple[Head, Any]]
+"""What the committer does: appends share a transaction, everything else has one of its own."""
+
 _READ_ALL = "SELECT * FROM event WHERE position > ? ORDER BY position LIMIT ?"
 _READ_STREAM = "SELECT * FROM event WHERE stream = ? AND version > ? ORDER BY version"
-_BY_ID = "SELECT * FROM event WHERE id IN (SELECT value FROM json_each(?)) ORDER BY position"
-_TIPS = """SELECT stream, max(version), time FROM event
-           WHERE stream IN (SELECT value FROM json_each(?)) GROUP BY stream"""
-_HEAD = "SELECT position, hash FROM event ORDER BY position DESC LIMIT 1"
-
-_Request = tuple[Append, "asyncio.Future[tuple[RecordedEvent, ...]]"]
 
 
-class SQLiteEventStore(Following):
-    """Make one with `open`; it belongs to the running event loop."""
+class SQLiteEventLog(Following):
+    """A log that is only read, beside the process that writes it or without one. Make one with `read`.
+
+    It has the part of the `EventStore` contract that reads.
+    """
+
+    def __init__(self, path: Path, reader: Connection) -> None:
+        super().__init__()
+        self._path, self._reader = path, reader
+
+    @classmethod
+    async def read(cls, path: Path) -> Self:
+        """Open the log at ``path``. Raises `StoreUnavailable` when there is none that can be read."""
+        with translated(str(path)):
+            if not path.is_file():
+                raise FileNotFoundError("there is no log")
+            async with AsyncExitStack() as undoing:
+                reader = await undoing.enter_async_context(reading(path))
+                await reader.run(ledger.check_format)
+                undoing.pop_all()
+        return cls(path, reader)
+
+    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_stream`."""
+        return await self._read(_READ_STREAM, (stream, after))
+
+    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_all`."""
+        return await self._read(_READ_ALL, (after, limit))
+
+    async def head(self) -> Head:
+        """See `EventStore.head`."""
+        return await self._ask(ledger.read_head)
+
+    async def close(self) -> None:
+        """Release the file. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._wake()
+            await asyncio.shield(self._reader.close())
+
+    async def _page(self, after: int, limit: int) -> tuple[Sequence[Row], Mapping[int, bytes]]:
+        return await self._ask(ledger.read_page, after, limit)
+
+    async def _anchored(self) -> Iterable[int]:
+        return await self._ask(ledger.read_anchored)
+
+    async def _walk(self, progress: Callable[[int], None]) -> Walk:
+        with translated("the log cannot be verified"):
+            together = await walk_together(self._path, await self.head(), progress)
+        return together or await super()._walk(progress)
+
+    async def _read(self, sql: str, arguments: Iterable[Any]) -> tuple[RecordedEvent, ...]:
+        return tuple(map(ledger.event_of, await self._ask(fetch, sql, arguments)))
+
+    async def _ask(self, question: Callable[..., R], *arguments: Any) -> R:
+        if self._closed:
+            raise StoreClosed
+        with translated("the log cannot be read"):
+            return await self._reader.run(question, *arguments)
+
+
+class SQLiteEventStore(SQLiteEventLog):
+    """The one writer of a log. Make one with `open`; it belongs to the running event loop."""
 
     def __init__(
-        self, *, lock: FileLock, writer: aiosqlite.Connection, reader: aiosqlite.Connection, head: Head,
+        self, path: Path, *, lock: FileLock, writer: Connection, reader: Connection, head: Head,
         now: Callable[[], datetime], max_waiting: int, max_batch: int,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self._lock, self._writer, self._reader = lock, writer, reader
+        super().__init__(path, reader)
+        self._lock, self._writer = lock, writer
         self._head, self._now, self._max_batch = head, now, max_batch
-        self._waiting: asyncio.Queue[_Request | None] = asyncio.Queue()
+        self._waiting: deque[tuple[Work, asyncio.Future[Any]]] = deque()
         self._max_waiting = max_waiting
+        self._work_came = asyncio.Event()
+        self._failure: StoreUnavailable | None = None
         self._committer = asyncio.create_task(self._commit_all(), name=f"committer of {id(self):x}")
 
     @classmethod
@@ -57,35 +120,29 @@ class SQLiteEventStore(Following):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         max_waiting: int = 10_000,
         max_batch: int = 512,
-    ) -> SQLiteEventStore:
+    ) -> Self:
         """Open or create the log at ``path`` and become its only writer.
 
         ``max_waiting`` appends may wait before `Overloaded` is raised; at most ``max_batch`` share a
         transaction. Raises `StoreLocked` when another process has it, `StoreUnavailable` when the file
         cannot be opened or is no log.
         """
-        try:
+        with translated(str(path)):
             async with AsyncExitStack() as undoing:
                 lock = FileLock(path.with_name(path.name + ".lock"))
                 undoing.callback(lock.release)
                 path.touch(mode=0o600)  # what users sent is in there
-                writer = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
-                await writer.execute("PRAGMA journal_mode = WAL")
-                await writer.execute("PRAGMA synchronous = FULL")
-                await writer.executescript(resources.files(__package__).joinpath("schema.sql").read_text())
-                reader = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
-                # The writer alone checkpoints: SQLite up to 3.51.2 can corrupt a WAL that two reset.
-                await reader.execute("PRAGMA wal_autocheckpoint = 0")
-                await reader.execute("PRAGMA query_only = ON")
-                rows = list(await reader.execute_fetchall(_HEAD))
+                writer = await undoing.enter_async_context(writing(path))
+                await writer.run(ledger.make_ready)
+                reader = await undoing.enter_async_context(reading(path))
+                head = await reader.run(ledger.read_head)
                 undoing.pop_all()
-        except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"{path}: {error}") from error
         return cls(
+            path,
             lock=lock,
             writer=writer,
             reader=reader,
-            head=Head(*rows[0]) if rows else EMPTY,
+            head=head,
             now=now,
             max_waiting=max_waiting,
             max_batch=max_batch,
@@ -94,91 +151,120 @@ class SQLiteEventStore(Following):
     async def append(
         self, stream: str, events: Sequence[NewEvent], *, expected: int | None = None
     ) -> tuple[RecordedEvent, ...]:
-        if self._closed:
-            raise StoreClosed
-        request = checked(stream, events, expected)
-        if self._waiting.qsize() >= self._max_waiting:
-            raise Overloaded(self._waiting.qsize())
-        answer: asyncio.Future[tuple[RecordedEvent, ...]] = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((request, answer))
-        return await answer
-
-    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
-        return await self._read(_READ_STREAM, (stream, after))
-
-    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
-        return await self._read(_READ_ALL, (after, limit))
+        """See `EventStore.append`."""
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded(len(self._waiting))
+        outcome: tuple[RecordedEvent, ...] = await self._have_done(prepare(stream, events, expected))
+        return outcome
 
     async def head(self) -> Head:
+        """See `EventStore.head`."""
         return self._head
 
-    async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._waiting.put_nowait(None)
-        await self._committer
-        self._wake()
-        await self._reader.close()
-        # Last to close, the writer checkpoints: the log is then a single file.
-        await self._writer.close()
-        self._lock.release()
+    async def erase(self, stream: str, *, reason: str, metadata: Metadata = NO_METADATA) -> RecordedEvent:
+        """See `EventStore.erase`."""
+        return await self._change(ledger.erase, stream, reason, metadata)
 
-    async def _read(self, sql: str, arguments: Iterable[Any]) -> tuple[RecordedEvent, ...]:
+    async def prune(
+        self, through: int, *, ended_by: Collection[str], reason: str, checkpoint: str = "",
+        metadata: Metadata = NO_METADATA,
+    ) -> RecordedEvent:  # fmt: skip
+        """See `EventStore.prune`.
+
+        While it lasts it needs free space for what the log holds, beside it and among temporary files.
+        """
+        return await self._change(ledger.prune, through, tuple(ended_by), reason, checkpoint, metadata)
+
+    async def check_writable(self) -> None:
+        """See `EventStore.check_writable`."""
         if self._closed:
             raise StoreClosed
-        try:
-            rows = await self._reader.execute_fetchall(sql, arguments)
-        except sqlite3.Error as error:
-            raise StoreUnavailable(str(error)) from error
-        return tuple(map(_event, rows))
+        if self._failure:
+            await self._have_done(ledger.probe)
+
+    async def close(self) -> None:
+        """See `EventStore.close`."""
+        self._closed = True
+        self._work_came.set()
+        await asyncio.shield(self._committer)
+
+    async def _change(
+        self, function: Callable[..., tuple[Head, RecordedEvent | StoreUnavailable]], *arguments: Any
+    ) -> RecordedEvent:
+        now = to_microseconds(self._now())
+        event: RecordedEvent = await self._have_done(
+            lambda connection: function(connection, *arguments, now=now)
+        )
+        return event
+
+    async def _have_done(self, work: Work) -> Any:
+        """Queue some work for the committer and return what came of it."""
+        if self._closed:
+            raise StoreClosed
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, answer))
+        self._work_came.set()
+        return await answer
 
     async def _commit_all(self) -> None:
-        """Serve appends until the `None` that `close` puts in; nothing else ends or cancels this task."""
-        while (request := await self._waiting.get()) is not None:
-            batch, last = [request], False
-            while len(batch) < self._max_batch and not self._waiting.empty():
-                if (request := self._waiting.get_nowait()) is None:
-                    last = True
-                    break
-                batch.append(request)
-            outcomes = await self._commit([append for append, _ in batch])
-            for (_, answer), outcome in zip(batch, outcomes, strict=True):
-                if answer.done():  # its caller was cancelled
-                    continue
-                if isinstance(outcome, EventStoreError):
-                    answer.set_exception(outcome)
-                else:
-                    answer.set_result(outcome)
-            if last:
-                return
-
-    async def _commit(self, batch: list[Append]) -> list[tuple[RecordedEvent, ...] | EventStoreError]:
+        """Do what is asked for until the store is closed and nothing waits; then release everything."""
         try:
-            streams = msgspec.json.encode([append.stream for append in batch]).decode()
-            ids = msgspec.json.encode([event.id for append in batch for event in append.events]).decode()
-            tips = await self._writer.execute_fetchall(_TIPS, (streams,))
-            known = await self._writer.execute_fetchall(_BY_ID, (ids,))
-            written, outcomes = seal(
-                batch,
-                head=self._head,
-                tips={stream: Tip(version, time) for stream, version, time in tips},
-                known={event.id: event for event in map(_event, known)},
-                now=to_microseconds(self._now()),
-            )
-            if written:
-                await self._writer.execute("BEGIN IMMEDIATE")
-                await self._writer.executemany(_INSERT, map(msgspec.structs.astuple, written))
-                await self._writer.execute("COMMIT")
-        except Exception as error:  # whatever it is, the committer outlives the batch that met it
-            with suppress(sqlite3.Error):  # there may be no transaction to roll back
-                await self._writer.execute("ROLLBACK")
-            return [StoreUnavailable(f"the log cannot be written: {error}") for _ in batch]
-        if written:
-            self._head = Head(written[-1].position, written[-1].hash)
+            while self._waiting or not self._closed:
+                if self._waiting:
+                    await self._commit_some()
+                else:
+                    self._work_came.clear()
+                    await self._work_came.wait()
+        finally:
+            # Only a loop that is torn down comes here while somebody waits.
+            self._closed = True
+            for _, answer in self._waiting:
+                _give(answer, StoreClosed())
             self._wake()
-        return outcomes
+            await self._reader.close()
+            # Last to close, the writer checkpoints: the log is then a single file.
+            await self._writer.close()
+            self._lock.release()
+
+    async def _commit_some(self) -> None:
+        """Take what can share a transaction from the queue, do it, and answer."""
+        work, answer = self._waiting.popleft()
+        if not isinstance(work, Append):
+            _give(answer, await self._attempt(work))
+            return
+        batch, answers = [work], [answer]
+        while self._waiting and len(batch) < self._max_batch and isinstance(self._waiting[0][0], Append):
+            batch.append(self._waiting[0][0])
+            answers.append(self._waiting.popleft()[1])
+        done: Any = StoreClosed()  # which it is when nothing comes of this
+        try:
+            done = await self._attempt(partial(ledger.commit, batch=batch, now=to_microseconds(self._now())))
+            failpoint.reached(failpoint.BEFORE_ACKNOWLEDGE)
+        finally:
+            for index, answer in enumerate(answers):
+                _give(answer, type(done)(*done.args) if isinstance(done, Exception) else done[index])
+
+    async def _attempt(self, work: Callable[[sqlite3.Connection], tuple[Head, Any]]) -> Any:
+        """Return what came of ``work``, or the exception: the committer outlives whatever it meets."""
+        try:
+            with translated("the log cannot be written"):
+                head, done = await self._writer.run(work)
+        except StoreUnavailable as error:
+            self._failure = error
+            return error
+        except Exception as error:
+            return error
+        self._failure = None
+        if head != self._head:
+            self._head = head
+            self._wake()
+        return done
 
 
-def _event(row: Iterable[Any]) -> RecordedEvent:
-    return RecordedEvent(**dict(zip(RecordedEvent.__struct_fields__, row, strict=True)))
+def _give(answer: asyncio.Future[Any], outcome: Any) -> None:
+    if answer.done():  # its caller was cancelled
+        return
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)

@@ -1,16 +1,17 @@
-"""What every event store promises, whatever it is made of."""
+"""What every event store promises, whatever it is made of: appending, reading, following, the chain."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
-from collections.abc import Sequence
+import time
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventstore import (
@@ -21,30 +22,23 @@ from eventstore import (
     Head,
     Metadata,
     NewEvent,
-    RecordedEvent,
     StoreClosed,
     VersionConflict,
     chain_hash,
     from_microseconds,
+    new_id,
     payload_digest,
     to_microseconds,
 )
+from tests.eventstore.support import collected, events, payloads
 from tests.harness import ManualClock
-
-
-def events(*texts: str) -> list[NewEvent]:
-    return [NewEvent(type="Said", data=text.encode()) for text in texts]
-
-
-def payloads(recorded: Sequence[RecordedEvent]) -> list[str]:
-    return [event.data.decode() for event in recorded]
 
 
 async def test_an_empty_log_ends_at_position_0_with_a_hash_of_zeros(store: EventStore) -> None:
     assert await store.head() == Head(0, bytes(32))
     assert await store.read_all() == ()
     assert await store.read_stream("a") == ()
-    assert await store.verify() == Head(0, bytes(32))
+    assert (await store.verify()).head == Head(0, bytes(32))
 
 
 async def test_an_append_returns_what_reading_gives_back(store: EventStore) -> None:
@@ -148,33 +142,84 @@ async def test_the_same_ids_at_the_same_time_are_recorded_once(store: EventStore
     assert payloads(await store.read_all()) == ["1", "2"]
 
 
+async def test_of_repetitions_and_conflicts_at_the_same_time_each_fares_as_if_alone(
+    store: EventStore,
+) -> None:
+    first, second, other = events("first"), events("second"), events("other")
+    await store.append("a", first)
+    outcomes = await asyncio.gather(
+        store.append("a", first, expected=0),  # again, and by now at another version
+        store.append("b", first),
+        store.append("a", second, expected=1),
+        store.append("a", second, expected=1),  # again, with the first of them still waiting
+        store.append("a", other, expected=1),
+        store.append("c", other),
+        return_exceptions=True,
+    )
+    again, elsewhere, appended, repeated, late, neighbour = outcomes
+    assert isinstance(elsewhere, DuplicateEventId)
+    assert isinstance(late, VersionConflict)
+    assert (late.expected, late.actual) == (1, 2)
+    assert appended == repeated
+    log = await store.read_all()
+    assert payloads(log) == ["first", "second", "other"]
+    assert [again, appended, neighbour] == [(event,) for event in log]
+
+
+@given(names=st.sets(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_ids_are_any_text_and_are_known_again(store: EventStore, names: set[str]) -> None:
+    stream = new_id()  # one example after the other goes into the same store
+    batch = [NewEvent(type="T", data=b"", id=f"{stream}{name}") for name in names]
+    recorded = await store.append(stream, batch)
+    assert [event.id for event in recorded] == [event.id for event in batch]
+    assert await store.append(stream, batch, expected=0) == recorded
+
+
 async def test_ids_that_are_partly_repeated_are_refused(store: EventStore) -> None:
     old, new = events("1", "2")
     await store.append("a", [old])
     with pytest.raises(DuplicateEventId) as refusal:
         await store.append("a", [new, old])
-    assert refusal.value.event_id == old.id
+    assert (refusal.value.event_id, refusal.value.stream) == (old.id, "a")
     assert payloads(await store.read_all()) == ["1"]
 
 
 async def test_ids_of_another_stream_are_refused(store: EventStore) -> None:
     batch = events("1")
     await store.append("a", batch)
-    with pytest.raises(DuplicateEventId):
+    with pytest.raises(DuplicateEventId) as refusal:
         await store.append("b", batch)
+    assert (refusal.value.event_id, refusal.value.stream) == (batch[0].id, "a")
     assert await store.read_stream("b") == ()
 
 
-async def test_text_that_is_not_utf8_is_refused_and_fails_no_neighbour(store: EventStore) -> None:
-    bad = NewEvent(type="t", data=b"", metadata=Metadata(actor="\ud800"))
+REFUSED = {
+    "a stream that is not UTF-8": ("\ud800", NewEvent(type="t", data=b"")),
+    "a type that is not UTF-8": ("b", NewEvent(type="\ud800", data=b"")),
+    "an id that is not UTF-8": ("b", NewEvent(type="t", data=b"", id="\ud800")),
+    "metadata that are not UTF-8": ("b", NewEvent(type="t", data=b"", metadata=Metadata(actor="\ud800"))),
+    "a stream with a NUL": ("b\0", NewEvent(type="t", data=b"")),
+    "a type with a NUL": ("b", NewEvent(type="t\0", data=b"")),
+    "an id with a NUL": ("b", NewEvent(type="t", data=b"", id="i\0")),
+    "a type of the store's own": ("b", NewEvent(type="$erased", data=b"{}")),
+    "a type that may become its own": ("b", NewEvent(type="$", data=b"{}")),
+    "the store's own stream": ("$log", NewEvent(type="t", data=b"")),
+}
+
+
+@pytest.mark.parametrize(("stream", "event"), REFUSED.values(), ids=list(REFUSED))
+async def test_names_that_cannot_be_are_refused_and_fail_no_neighbour(
+    store: EventStore, stream: str, event: NewEvent
+) -> None:
     outcomes = await asyncio.gather(
-        store.append("a", [NewEvent(type="t", data=b"")]),
-        store.append("b", [bad]),
-        store.append("c", [NewEvent(type="t", data=b"")]),
+        store.append("a", events("before")),
+        store.append(stream, [*events("with it"), event]),
+        store.append("c", events("after")),
         return_exceptions=True,
     )
     assert isinstance(outcomes[1], ValueError)
-    assert (await store.head()).position == 2
+    assert payloads(await store.read_all()) == ["before", "after"]
 
 
 async def test_an_id_twice_in_one_append_is_refused_and_fails_no_neighbour(store: EventStore) -> None:
@@ -204,8 +249,10 @@ async def test_time_never_runs_backwards_within_a_stream(store: EventStore, cloc
 
 async def test_metadata_comes_back_as_it_went_in(store: EventStore) -> None:
     full = Metadata(
-        actor="ada ü \U0001f52d", request_id="r", client="c/1", correlation_id="x", causation_id="y", schema=3
-    )
+        actor="ada ü \U0001f52d\0", request_id="r", client="c/1", correlation_id="x", causation_id="y",
+        command="c", schema=3,
+    )  # fmt: skip
+    assert None not in msgspec.structs.astuple(full), "a field is missing here"
     recorded = await store.append(
         "a", [NewEvent(type="T", data=b"", metadata=metadata) for metadata in (full, Metadata())]
     )
@@ -226,46 +273,54 @@ async def test_stream_names_are_any_text(store: EventStore) -> None:
         assert payloads(await store.read_stream(stream)) == [stream]
 
 
+def test_new_ids_are_unlike_all_others_and_begin_with_the_time() -> None:
+    before = time.time_ns() // 1_000_000
+    ids = {new_id() for _ in range(1000)}
+    after = time.time_ns() // 1_000_000
+    assert len(ids) == 1000
+    assert all(len(id_) == 32 and before <= int(id_[:12], 16) <= after for id_ in ids)
+
+
 # Subscriptions
 
 
-async def collected(store: EventStore, *, after: int, until: int) -> list[RecordedEvent]:
-    seen: list[RecordedEvent] = []
-    if after >= until:
-        return seen
-    async for batch in store.subscribe(after=after):
-        assert batch
-        seen += batch
-        if seen[-1].position >= until:
-            return seen
-    return seen
-
-
-async def test_every_subscriber_sees_every_event_once_in_order_whenever_it_joins(store: EventStore) -> None:
-    writers, each, subscribers = 8, 40, 8
-    total = writers * each
+async def test_every_subscriber_sees_every_event_once_in_order_wherever_it_joins(store: EventStore) -> None:
+    """10^5 events from 16 writers; of 8 subscribers some join ahead, some behind, some at the head."""
+    writers, appends, each = 16, 125, 50
+    total = writers * appends * each
+    dice = random.Random(5)
+    joins = sorted(dice.choices(range(1, total), k=6))  # at the latest, when the log has so many events
 
     async def write(writer: int) -> None:
-        for number in range(each):
-            await store.append(f"w{writer}", events(str(number)))
+        for number in range(appends):
+            recorded = await store.append(f"w{writer}", events(*[f"{number}"] * each))
+            while joins and recorded[-1].position >= joins[0]:
+                position = joins.pop(0)
+                after = dice.choice([recorded[-1].position, dice.randrange(position)])
+                following.append(group.create_task(follow(after)))
             await asyncio.sleep(0)  # a store that never waits would let nobody else come in between
 
-    async def join(number: int) -> tuple[int, list[RecordedEvent]]:
-        # The first join before there is anything, others half-way: behind the head, at it, and far behind.
-        while (await store.head()).position < number * total // subscribers:
-            await asyncio.sleep(0)
-        after = (await store.head()).position if number % 2 else number
-        return after, await collected(store, after=after, until=total)
+    async def follow(after: int) -> tuple[int, bytes]:
+        """Return where it joined and, as one digest, what it saw."""
+        last, seen = after, sha256()
+        async for batch in store.subscribe(after=after):
+            for event in batch:
+                last += 1
+                assert event.position == last
+                seen.update(event.hash + event.data)
+            if last == total:
+                break
+        return after, seen.digest()
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        joined = [group.create_task(join(number)) for number in range(subscribers)]
+    async with asyncio.TaskGroup() as group:
+        following = [group.create_task(follow(after)) for after in (0, total // 2)]
         for writer in range(writers):
             group.create_task(write(writer))
-    log = await store.read_all()
-    assert len(log) == total
-    for task in joined:
-        after, seen = task.result()
-        assert seen == list(log[after:])
+    assert len(following) == 8
+    log = await store.read_all(limit=total + 1)
+    assert [event.position for event in log] == list(range(1, total + 1))
+    for after, seen in {task.result() for task in following}:
+        assert seen == sha256(b"".join(event.hash + event.data for event in log[after:])).digest()
 
 
 async def test_a_slow_subscriber_misses_nothing_that_comes_while_it_is_busy(store: EventStore) -> None:
@@ -340,23 +395,21 @@ async def test_the_chain_is_what_the_documentation_says(store: EventStore) -> No
         fields = [
             previous,
             event.position.to_bytes(8, "big"),
-            event.stream.encode(),
             event.version.to_bytes(8, "big"),
+            event.time.to_bytes(8, "big"),
+            sha256(_with_lengths(event.salt, event.metadata, event.data)).digest(),
+            event.stream.encode(),
             event.id.encode(),
             event.type.encode(),
-            event.time.to_bytes(8, "big"),
-            event.metadata,
-            sha256(event.salt + event.data).digest(),
         ]
-        previous = sha256(b"".join(struct.pack(">Q", len(field)) + field for field in fields)).digest()
+        assert event.digest == fields[4]
+        previous = sha256(_with_lengths(*fields)).digest()
         assert event.hash == previous
     assert (await store.head()).hash == previous
 
 
-async def test_verify_returns_the_head_of_a_sound_log(store: EventStore) -> None:
-    for number in range(30):
-        await store.append(f"s{number % 4}", events("x", "y"))
-    assert await store.verify() == await store.head()
+def _with_lengths(*fields: bytes) -> bytes:
+    return b"".join(struct.pack(">Q", len(field)) + field for field in fields)
 
 
 async def test_equal_payloads_have_different_salts_and_digests(store: EventStore) -> None:
@@ -366,8 +419,10 @@ async def test_equal_payloads_have_different_salts_and_digests(store: EventStore
     assert len(first.salt) == 16
 
 
-def test_the_digest_covers_salt_and_payload() -> None:
-    assert payload_digest(b"salt", b"data") == sha256(b"saltdata").digest()
+def test_the_digest_tells_salt_metadata_and_payload_apart() -> None:
+    salt = bytes(16)
+    assert payload_digest(salt, b"ab", b"c") != payload_digest(salt, b"a", b"bc")
+    assert payload_digest(salt, b"", b"abc") != payload_digest(salt, b"abc", b"")
 
 
 async def test_every_field_is_covered_by_the_hash(store: EventStore) -> None:
@@ -375,12 +430,10 @@ async def test_every_field_is_covered_by_the_hash(store: EventStore) -> None:
     previous = bytes(32)
     assert chain_hash(previous, event) == event.hash
     changes = {
-        "position": 2, "stream": "b", "version": 2, "id": "x", "type": "y", "time": 0,
-        "metadata": b"{}", "digest": bytes(32),
+        "position": 2, "stream": "b", "version": 2, "id": "x", "type": "y", "time": 0, "digest": bytes(32),
     }  # fmt: skip
     for field, value in changes.items():
-        if getattr(event, field) != value:
-            assert chain_hash(previous, msgspec.structs.replace(event, **{field: value})) != event.hash, field
+        assert chain_hash(previous, msgspec.structs.replace(event, **{field: value})) != event.hash, field
     assert chain_hash(b"\1" * 32, event) != event.hash
 
 

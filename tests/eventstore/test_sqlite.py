@@ -1,32 +1,31 @@
-"""What only the store on disk can show: edits behind its back, locks, errors of the disk, reopening."""
+"""What only the store on disk can show: reopening, locks, files that are no logs, load and failure."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
-import aiosqlite
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from eventstore import (
-    ChainBroken,
-    MemoryEventStore,
+    Head,
     NewEvent,
     Overloaded,
+    SQLiteEventLog,
     SQLiteEventStore,
+    StoreClosed,
+    StoreFull,
     StoreLocked,
     StoreUnavailable,
     VersionConflict,
 )
-from eventstore._errors import EventStoreError
+from eventstore import _failpoints as failpoint
 
 
 def event(text: str = "x") -> NewEvent:
@@ -42,12 +41,12 @@ async def test_reopening_keeps_everything(tmp_path: Path) -> None:
     await store.close()
     store = await SQLiteEventStore.open(path)
     assert await store.read_all() == log
-    assert await store.head() == head == await store.verify()
+    assert await store.head() == head == (await store.verify()).head
     with pytest.raises(VersionConflict):
         await store.append("a", [event()], expected=1)
     (following,) = await store.append("a", [event("4")], expected=2)
     assert (following.position, following.version) == (4, 3)
-    assert (await store.verify()).position == 4
+    assert (await store.verify()).head.position == 4
     await store.close()
 
 
@@ -80,42 +79,6 @@ async def test_waiting_appends_share_a_transaction(sqlite_store: SQLiteEventStor
     await sqlite_store._writer.set_trace_callback(trace)
     await asyncio.gather(*(sqlite_store.append(f"s{n}", [event()]) for n in range(100)))
     assert 1 <= len(commits) <= 3
-
-
-# Changes behind the store's back
-
-EDITS = {
-    "a payload": (2, "UPDATE event SET data = x'00' WHERE position = 2"),
-    "a payload and its digest": (2, "UPDATE event SET data = x'00', salt = x'', digest = "
-        "x'6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d' WHERE position = 2"),
-    "a salt": (2, "UPDATE event SET salt = zeroblob(16) WHERE position = 2"),
-    "metadata": (2, "UPDATE event SET metadata = x'7b207d' WHERE position = 2"),
-    "a type": (2, "UPDATE event SET type = 'Sung' WHERE position = 2"),
-    "a time": (2, "UPDATE event SET time = time + 1 WHERE position = 2"),
-    "an id": (2, "UPDATE event SET id = 'x' WHERE position = 2"),
-    "a stream": (2, "UPDATE event SET stream = 'b' WHERE position = 2"),
-    "a version": (2, "UPDATE event SET version = 9 WHERE position = 2"),
-    "a hash": (2, "UPDATE event SET hash = zeroblob(32) WHERE position = 2"),
-    "a row removed": (3, "DELETE FROM event WHERE position = 3"),
-    "the first row removed": (1, "DELETE FROM event WHERE position = 1"),
-    "the row before the last removed": (4, "DELETE FROM event WHERE position = 4"),
-    "the last row removed while the store is open": (5, "DELETE FROM event WHERE position = 5"),
-    "two rows swapped": (2, "UPDATE event SET position = -position WHERE position IN (2, 3);"
-        "UPDATE event SET position = 5 + position WHERE position IN (-2, -3)"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("position", "edit"), EDITS.values(), ids=list(EDITS))
-async def test_verify_names_the_first_position_that_was_changed(
-    sqlite_store: SQLiteEventStore, tmp_path: Path, position: int, edit: str
-) -> None:
-    await sqlite_store.append("a", [event(str(n)) for n in range(5)])
-    await sqlite_store.verify()
-    with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as other:
-        other.executescript(edit)
-    with pytest.raises(ChainBroken) as found:
-        await sqlite_store.verify()
-    assert found.value.position == position
 
 
 # One process at a time
@@ -183,6 +146,50 @@ async def test_a_file_that_is_no_log_is_refused_and_left_alone(tmp_path: Path) -
     assert path.read_text().startswith("Dear diary")
 
 
+async def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript("CREATE TABLE diary (page TEXT); INSERT INTO diary VALUES ('Dear diary')")
+    before = path.read_bytes()
+    for opening in (SQLiteEventStore.open(path), SQLiteEventLog.read(path)):
+        with pytest.raises(
+            StoreUnavailable, match=r"events\.db: the log has format 0, this program knows format 2"
+        ):
+            await opening
+    assert path.read_bytes() == before
+
+
+async def test_a_log_of_a_later_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    store = await SQLiteEventStore.open(path)
+    await store.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    for opening in (SQLiteEventStore.open(path), SQLiteEventLog.read(path)):
+        with pytest.raises(
+            StoreUnavailable, match=r"events\.db: the log has format 99, this program knows format 2"
+        ):
+            await opening
+    assert path.read_bytes() == before
+
+
+async def test_an_empty_file_becomes_a_log(tmp_path: Path) -> None:
+    """A process may have been killed between making the file and filling it."""
+    path = tmp_path / "events.db"
+    path.touch()
+    store = await SQLiteEventStore.open(path)
+    await store.append("a", [event()])
+    await store.close()
+
+
+async def test_nobody_else_may_read_what_users_sent(tmp_path: Path) -> None:
+    store = await SQLiteEventStore.open(tmp_path / "events.db")
+    await store.append("a", [event()])
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    await store.close()
+
+
 async def test_a_directory_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="No such file or directory"):
         await SQLiteEventStore.open(tmp_path / "nowhere" / "events.db")
@@ -204,109 +211,128 @@ async def test_more_appends_than_may_wait_are_refused_and_the_others_are_recorde
     await store.close()
 
 
-@pytest.mark.parametrize("failing", ["BEGIN IMMEDIATE", "COMMIT", "INSERT", "SELECT"])
-async def test_an_error_of_the_disk_is_told_and_the_store_goes_on_afterwards(
-    sqlite_store: SQLiteEventStore, monkeypatch: pytest.MonkeyPatch, failing: str
+def refusing(action: int, name: str | None = None) -> Callable[..., int]:
+    """Return an authorizer that lets SQLite do everything but this."""
+
+    def decide(asked: int, argument: str | None, *_: str | None) -> int:
+        refused = asked == action and name in (None, argument)
+        return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
+
+    return decide
+
+
+FAILURES = {
+    "to begin": refusing(sqlite3.SQLITE_TRANSACTION, "BEGIN"),
+    "to read": refusing(sqlite3.SQLITE_SELECT),
+    "to write": refusing(sqlite3.SQLITE_INSERT, "event"),
+    "to commit": refusing(sqlite3.SQLITE_TRANSACTION, "COMMIT"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=list(FAILURES))
+async def test_a_failure_is_told_and_the_store_goes_on_afterwards(
+    sqlite_store: SQLiteEventStore, failure: Callable[..., int]
 ) -> None:
     await sqlite_store.append("a", [event("before")])
-    for method in ("execute", "executemany", "execute_fetchall"):
-        monkeypatch.setattr(sqlite_store._writer, method, _failing(sqlite_store._writer, method, failing))
+    await sqlite_store._writer.set_authorizer(failure)
     outcomes = await asyncio.gather(
         *(sqlite_store.append(f"s{n}", [event()]) for n in range(3)), return_exceptions=True
     )
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 3
-    assert "disk I/O error" in str(outcomes[0])
+    assert "not authorized" in str(outcomes[0])
     assert [recorded.data for recorded in await sqlite_store.read_all()] == [b"before"]
-    monkeypatch.undo()
+    assert (await sqlite_store.head()).position == 1
+    await sqlite_store._writer.set_authorizer(None)
     (after,) = await sqlite_store.append("a", [event("after")], expected=1)
     assert after.position == 2
-    assert (await sqlite_store.verify()).position == 2
+    assert (await sqlite_store.verify()).head.position == 2
 
 
-def _failing(connection: aiosqlite.Connection, method: str, beginning: str) -> Callable[..., object]:
-    original = getattr(connection, method)
+@pytest.mark.parametrize("place", [failpoint.BEFORE_WRITE, failpoint.AFTER_WRITE, failpoint.BEFORE_COMMIT])
+async def test_what_fails_before_it_is_committed_leaves_nothing(
+    sqlite_store: SQLiteEventStore, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def reached(name: str) -> None:
+        if name == place:
+            raise OSError(errno.EIO, "the disk is gone")
 
-    async def call(sql: str, *arguments: object) -> object:
-        if sql.lstrip().startswith(beginning):
-            raise sqlite3.OperationalError("disk I/O error")
-        return await original(sql, *arguments)
+    batch = [event("1"), event("2")]
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoint, "reached", reached)
+        with pytest.raises(StoreUnavailable, match="the disk is gone"):
+            await sqlite_store.append("a", batch)
+    assert await sqlite_store.read_all() == ()
+    recorded = await sqlite_store.append("a", batch, expected=0)
+    assert await sqlite_store.read_all() == recorded
 
-    return call
+
+CHANGES: dict[str, Callable[[SQLiteEventStore], Awaitable[object]]] = {
+    "append": lambda store: store.append("a", [event()]),
+    "erase": lambda store: store.erase("a", reason=""),
+    "prune": lambda store: store.prune(1, ended_by={"Said"}, reason=""),
+}
 
 
-async def test_a_full_disk_is_told_and_the_store_goes_on_when_there_is_room(
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+async def test_what_cannot_be_written_changes_nothing_and_writing_recovers_by_itself(
+    sqlite_store: SQLiteEventStore, change: Callable[[SQLiteEventStore], Awaitable[object]]
+) -> None:
+    (before,) = await sqlite_store.append("a", [event("before")])
+    await sqlite_store._writer.execute("PRAGMA query_only = ON")
+    await sqlite_store.check_writable()  # nobody has noticed yet
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="readonly"):
+            await change(sqlite_store)
+        with pytest.raises(StoreUnavailable, match="readonly"):
+            await sqlite_store.check_writable()
+    assert await sqlite_store.read_all() == (before,)
+    await sqlite_store.verify()
+    await sqlite_store._writer.execute("PRAGMA query_only = OFF")
+    await sqlite_store.check_writable()
+    assert await sqlite_store.head() == Head(1, before.hash), "the attempt had no effect"
+    await change(sqlite_store)
+
+
+async def test_a_log_that_may_not_grow_is_told_and_goes_on_when_it_may(
     sqlite_store: SQLiteEventStore,
 ) -> None:
     await sqlite_store.append("a", [event("before")])
     ((pages,),) = await sqlite_store._writer.execute_fetchall("PRAGMA page_count")
-    await sqlite_store._writer.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(StoreUnavailable, match="full"):
+    await sqlite_store._writer.execute_fetchall(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreFull):
         await sqlite_store.append("a", [event("y" * 100_000)])
-    await sqlite_store._writer.execute("PRAGMA max_page_count = 1000000")
+    await sqlite_store.append("a", [event("there is room for that")])
+    await sqlite_store._writer.execute_fetchall("PRAGMA max_page_count = 1000000")
     (after,) = await sqlite_store.append("a", [event("z" * 100_000)])
-    assert after.position == 2
-    assert (await sqlite_store.verify()).position == 2
+    assert after.position == 3
+    assert (await sqlite_store.verify()).head.position == 3
 
 
-async def test_reading_errors_are_translated(
-    sqlite_store: SQLiteEventStore, monkeypatch: pytest.MonkeyPatch
+READS: dict[str, Callable[[SQLiteEventStore], Awaitable[object]]] = {
+    "read_all": lambda store: store.read_all(),
+    "read_stream": lambda store: store.read_stream("a"),
+    "subscribe": lambda store: anext(aiter(store.subscribe(after=0))),
+    "verify": lambda store: store.verify(),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=list(READS))
+async def test_what_cannot_be_read_is_told_and_reading_recovers_by_itself(
+    sqlite_store: SQLiteEventStore, read: Callable[[SQLiteEventStore], Awaitable[object]]
 ) -> None:
-    monkeypatch.setattr(
-        sqlite_store._reader, "execute_fetchall", _failing(sqlite_store._reader, "execute_fetchall", "SELECT")
-    )
-    with pytest.raises(StoreUnavailable, match="disk I/O error"):
-        await sqlite_store.read_all()
-    with pytest.raises(StoreUnavailable):
-        await sqlite_store.read_stream("a")
+    await sqlite_store.append("a", [event()])
+    await sqlite_store._reader.set_authorizer(refusing(sqlite3.SQLITE_SELECT))
+    with pytest.raises(StoreUnavailable, match="the log cannot be read: not authorized"):
+        await read(sqlite_store)
+    await sqlite_store._reader.set_authorizer(None)
+    await read(sqlite_store)
 
 
-# Against the memory store
-
-_append = st.tuples(
-    st.sampled_from(["a", "b", "c"]),
-    st.lists(st.integers(0, 12), max_size=3),
-    st.one_of(st.none(), st.integers(0, 5)),
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(batches=st.lists(st.lists(_append, min_size=1, max_size=6), max_size=6))
-def test_random_appends_fare_as_they_do_in_memory(
-    batches: list[list[tuple[str, list[int], int | None]]], tmp_path_factory: pytest.TempPathFactory
+@pytest.mark.parametrize("read", READS.values(), ids=list(READS))
+async def test_a_closed_store_is_not_read(
+    sqlite_store: SQLiteEventStore, read: Callable[[SQLiteEventStore], Awaitable[object]]
 ) -> None:
-    """Ids are drawn from few, so that they collide; each inner list is appended at once."""
-
-    async def run() -> None:
-        moment = datetime(2026, 1, 1, tzinfo=UTC)
-        memory = MemoryEventStore(lambda: moment)
-        sqlite = await SQLiteEventStore.open(tmp_path_factory.mktemp("log") / "events.db", now=lambda: moment)
-        try:
-            for batch in batches:
-                outcomes = []
-                for store in (memory, sqlite):
-                    appends = (
-                        store.append(
-                            stream,
-                            [NewEvent(type="T", data=b"%d" % n, id=f"id-{n}") for n in ids],
-                            expected=expected,
-                        )
-                        for stream, ids, expected in batch
-                    )
-                    outcomes.append(await asyncio.gather(*appends, return_exceptions=True))
-                assert [_shape(o) for o in outcomes[0]] == [_shape(o) for o in outcomes[1]]
-            assert _shape(await memory.read_all()) == _shape(await sqlite.read_all())
-            for stream in "abc":
-                assert _shape(await memory.read_stream(stream)) == _shape(await sqlite.read_stream(stream))
-            assert (await sqlite.verify()).position == (await memory.verify()).position
-        finally:
-            await sqlite.close()
-
-    asyncio.run(run())
-
-
-def _shape(outcome: object) -> object:
-    """All of an outcome but salts and what follows from them."""
-    if isinstance(outcome, tuple):
-        return [(e.position, e.stream, e.version, e.id, e.type, e.time, e.metadata, e.data) for e in outcome]
-    assert isinstance(outcome, EventStoreError)
-    return type(outcome), str(outcome)
+    await sqlite_store.append("a", [event()])
+    await sqlite_store.close()
+    with pytest.raises((StoreClosed, StopAsyncIteration)):
+        await read(sqlite_store)
