@@ -12,20 +12,17 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from eventstore import RecordedEvent, StoreUnavailable, from_microseconds, to_microseconds
+from eventstore import Pruned, RecordedEvent, StoreUnavailable, from_microseconds, to_microseconds
 from uws.model.events import job_id_of
 from uws.model.job import Job, apply
 from uws.model.phases import STARTED, Phase
 
-_UPSERT = """
-INSERT INTO job (id, service, owner, run_id, phase, created, position, queued, started, ended, destruction,
-                 destroyed, document)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET
-    run_id = excluded.run_id, phase = excluded.phase, queued = excluded.queued, started = excluded.started,
-    ended = excluded.ended, destruction = excluded.destruction, destroyed = excluded.destroyed,
-    document = excluded.document
+_WRITE = """
+INSERT OR REPLACE INTO job (id, service, owner, run_id, phase, created, position, last, queued, started,
+                            ended, destruction, destroyed, document)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_FORGET = "DELETE FROM job WHERE destroyed IS NOT NULL AND last <= ?"
 _DOCUMENTS = "SELECT id, document FROM job WHERE id IN (SELECT value FROM json_each(?))"
 _DOCUMENT = "SELECT document FROM job WHERE id = ?"
 _LIST = """
@@ -61,6 +58,7 @@ SELECT id, destroyed IS NULL AND phase <> 'ARCHIVED' FROM job WHERE id IN (SELEC
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Job)
+_pruned = msgspec.json.Decoder(Pruned)
 
 
 class JobReference(msgspec.Struct, frozen=True):
@@ -86,17 +84,19 @@ class JobTables:
     """How the tables are made from events (a `ReadModel`)."""
 
     name = "jobs"
-    version = 2
+    version = 3
     schema = resources.files(__package__).joinpath("jobs.sql").read_text()
 
     async def apply(self, events: Sequence[RecordedEvent], connection: aiosqlite.Connection) -> None:
-        touched = {job_id for event in events if (job_id := job_id_of(event.stream))}
-        rows = await connection.execute_fetchall(_DOCUMENTS, (_json(touched),))
-        jobs: dict[str, Job] = {job_id: _decoder.decode(document) for job_id, document in rows}
+        last = {job_id: event.position for event in events if (job_id := job_id_of(event.stream))}
+        rows = await connection.execute_fetchall(_DOCUMENTS, (_json(last),))
+        jobs: dict[str, Job | None] = {job_id: _decoder.decode(document) for job_id, document in rows}
         for event in events:
             if job_id := job_id_of(event.stream):
                 jobs[job_id] = apply(jobs.get(job_id), event)
-        await connection.executemany(_UPSERT, map(_row, jobs.values()))
+        await connection.executemany(_WRITE, [_row(job, last[job.id]) for job in jobs.values() if job])
+        pruned = [_pruned.decode(event.data) for event in events if event.type == Pruned.type]
+        await connection.executemany(_FORGET, [(note.through,) for note in pruned])
 
 
 class JobReadModel:
@@ -139,7 +139,7 @@ class JobReadModel:
         ]
 
     async def services(self) -> set[str]:
-        """Return the names of all services that have jobs."""
+        """Return the names of all services that have jobs which are not destroyed."""
         return {service for (service,) in await self._fetch(_SERVICES, ())}
 
     async def started(self) -> list[Job]:
@@ -175,13 +175,13 @@ class JobReadModel:
             raise StoreUnavailable(f"the read models cannot be read: {error}") from error
 
 
-def _row(job: Job) -> tuple[Any, ...]:
+def _row(job: Job, last: int) -> tuple[Any, ...]:
     times = (job.created, job.queued, job.started, job.ended, job.destruction, job.destroyed)
     created, queued, started, ended, destruction, destroyed = (
         to_microseconds(time) if time is not None else None for time in times
     )
     return (
-        job.id, job.service, job.owner, job.run_id, job.phase, created, job.position,
+        job.id, job.service, job.owner, job.run_id, job.phase, created, job.position, last,
         queued, started, ended, destruction, destroyed, _encoder.encode(job),
     )  # fmt: skip
 

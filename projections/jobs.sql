@@ -8,13 +8,14 @@ CREATE TABLE job (
     phase       TEXT    NOT NULL,
     created     INTEGER NOT NULL,
     position    INTEGER NOT NULL,  -- of the job's first event: breaks ties between creation times
+    last        INTEGER NOT NULL,  -- position of the job's last event
     queued      INTEGER,
     started     INTEGER,
     ended       INTEGER,
     destruction INTEGER,
     destroyed   INTEGER,
     document    BLOB    NOT NULL   -- the job, as JSON
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX job_list ON job (service, owner, created DESC, position DESC) WHERE destroyed IS NULL;
 CREATE INDEX job_list_by_phase ON job (service, owner, phase, created DESC, position DESC) WHERE destroyed IS NULL;
 CREATE INDEX job_unended ON job (phase, service, owner, queued) WHERE ended IS NULL;

@@ -9,14 +9,14 @@ import asyncio
 import logging
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import aiosqlite
 
-from eventstore import EventStore, RecordedEvent, StoreUnavailable
+from eventstore import EventStore, Pruned, RecordedEvent, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +59,20 @@ class Projector:
 
     def __init__(
         self, store: EventStore, writer: aiosqlite.Connection, reader: aiosqlite.Connection,
-        models: Sequence[ReadModel], position: int,
+        models: Sequence[ReadModel], position: int, began: int,
     ) -> None:  # fmt: skip
         self._store, self._writer, self._models = store, writer, models
         self.reader = reader
         """A connection for queries; it sees whole batches only."""
         self.position = position
         """All events up to this one are in the read models."""
+        self._began = began
+        """Where the log ended when folding began. Prunings up to there have left nothing half known."""
         self._failure: BaseException | None = None
         self._advanced = asyncio.Event()
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._folding: asyncio.Future[None] | None = None
+        self._alone = asyncio.Lock()
         self._task = asyncio.create_task(self._follow(), name="projector")
 
     @classmethod
@@ -85,14 +88,16 @@ class Projector:
                 await writer.execute("PRAGMA journal_mode = WAL")
                 # Lost rows come back from the log, so a commit need not wait for the disk.
                 await writer.execute("PRAGMA synchronous = NORMAL")
-                position = await _prepare(writer, models, (await store.head()).position)
+                await writer.execute("PRAGMA secure_delete = ON")
+                head = (await store.head()).position
+                position = await _prepare(writer, models, head)
                 reader = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
                 await reader.execute("PRAGMA wal_autocheckpoint = 0")
                 await reader.execute("PRAGMA query_only = ON")
                 undoing.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"{path}: {error}; it may be deleted, the log rebuilds it") from error
-        return cls(store, writer, reader, models, position)
+        return cls(store, writer, reader, models, position, position or head)
 
     async def caught_up(self, timeout: float = 10.0) -> None:
         """Wait until everything that is in the log now is in the read models.
@@ -124,6 +129,22 @@ class Projector:
             if not self._watchers[stream]:
                 del self._watchers[stream]
 
+    async def scrub(self) -> None:
+        """Leave nothing in the file, or beside it, of what was overwritten or deleted in the tables.
+
+        The file is written anew, which takes the room of another one; folding waits. Raises
+        `StoreUnavailable` when that cannot be, or when a reader keeps older pages on disk for as long as
+        SQLite waits.
+        """
+        async with self._alone:
+            try:
+                await self._writer.execute("VACUUM")
+                ((busy, *_),) = await self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.Error as error:
+                raise StoreUnavailable(f"the read models cannot be scrubbed: {error}") from error
+        if busy:
+            raise StoreUnavailable("a reader of the read models keeps older pages on disk: scrub them again")
+
     async def close(self) -> None:
         """Stop following and close the file. The store must still be open."""
         self._task.cancel()
@@ -135,36 +156,59 @@ class Projector:
         while True:
             try:
                 async for batch in self._store.subscribe(after=self.position):
+                    anew = await self._has_missed(batch)
                     # A transaction that is cancelled half-way through aiosqlite's thread may stay open:
                     # `close` cancels this task, but lets the batch end.
-                    self._folding = asyncio.ensure_future(self._fold(batch))
+                    self._folding = asyncio.ensure_future(self._begin_anew() if anew else self._fold(batch))
                     await asyncio.shield(self._folding)
-                return
+                    if anew:
+                        break
+                else:
+                    return
             except Exception as error:  # the log goes on; readers are told, until a disk has room again
                 log.exception("the read models stopped at position %s", self.position)
                 self._failure = error
                 self._advance()
-            await asyncio.sleep(self.retry_seconds)
+                await asyncio.sleep(self.retry_seconds)
+
+    async def _has_missed(self, batch: Sequence[RecordedEvent]) -> bool:
+        """Whether events before or in ``batch`` were pruned since folding began: jobs may be half known."""
+        if batch[-1].position - self.position == len(batch):
+            return False
+        pruned = await self._store.read_stream(Pruned.stream)
+        return bool(pruned) and pruned[-1].position > self._began
+
+    async def _begin_anew(self) -> None:
+        async with self._alone:
+            log.warning("the log was pruned of what was not folded yet: the read models are made anew")
+            began = (await self._store.head()).position
+            await _clear(self._writer, self._models)
+            self._began, self.position = began, 0
 
     async def _fold(self, batch: Sequence[RecordedEvent]) -> None:
         position = batch[-1].position
-        await self._writer.execute("BEGIN IMMEDIATE")
-        try:
+        async with self._alone, self._transaction():
             for model in self._models:
                 await model.apply(batch, self._writer)
             await self._writer.executemany(
                 _SET_CHECKPOINT, [(model.name, model.version, position) for model in self._models]
             )
-            await self._writer.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):  # a failed commit may have rolled back by itself
-                await self._writer.execute("ROLLBACK")
-            raise
         self.position, self._failure = position, None
         self._advance()
         for stream in {event.stream for event in batch}:
             for watcher in self._watchers.get(stream, ()):
                 watcher.set()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        await self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            await self._writer.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # a failed commit may have rolled back by itself
+                await self._writer.execute("ROLLBACK")
+            raise
 
     def _advance(self) -> None:
         self._advanced.set()
@@ -180,7 +224,12 @@ async def _prepare(writer: aiosqlite.Connection, models: Sequence[ReadModel], he
         positions.add(rows[0][1] if rows and rows[0][0] == model.version else 0)
     if len(positions) == 1 and 0 < (position := positions.pop()) <= head:
         return position
+    await _clear(writer, models)
+    return 0
+
+
+async def _clear(writer: aiosqlite.Connection, models: Sequence[ReadModel]) -> None:
+    """Empty all tables. The checkpoints come first: whatever then happens, everything is folded again."""
+    await writer.executemany(_SET_CHECKPOINT, [(model.name, model.version, 0) for model in models])
     for model in models:
         await writer.executescript(model.schema)
-        await writer.execute(_SET_CHECKPOINT, (model.name, model.version, 0))
-    return 0

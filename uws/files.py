@@ -14,14 +14,17 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from errno import EDQUOT, ENOSPC
 from io import FileIO
 from pathlib import Path
 
-from uws.model import TooLarge, Unavailable, Upload
+from uws.model import OutOfSpace, TooLarge, Unavailable, Upload
 from uws.model.units import format_size
 
+RESERVE = 16_000_000
+"""Bytes kept free on the disk for what must still be recorded and shown when nothing new is taken."""
 _CHUNK = 1 << 20
 _SUFFIXES = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}\Z")
 
@@ -49,8 +52,8 @@ class Spooled:
 class Spool:
     """The uploads of one request; what no job has taken when it is left is deleted."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, check_room: Callable[[], None]) -> None:
+        self._directory, self._check_room = directory, check_room
         self._files: list[Spooled] = []
 
     async def receive(
@@ -58,15 +61,14 @@ class Spool:
     ) -> Spooled:
         """Write ``chunks`` to disk as they come, in constant memory.
 
-        Raises `TooLarge` as soon as there are more than ``max_size`` bytes; what the source raises, when
-        it breaks off.
+        Raises `TooLarge` as soon as there are more than ``max_size`` bytes; `OutOfSpace` and `Unavailable`
+        when the disk does not take them; what the source raises, when it breaks off.
         """
         spooled = Spooled(self._directory / secrets.token_hex(16), filename, media_type)
         digest = hashlib.sha256()
-        try:
+        self._check_room()
+        with _storing():
             opened = spooled.path.open("xb", buffering=0)
-        except OSError as error:
-            raise Unavailable(f"uploads cannot be stored now: {error.strerror}") from error
         self._files.append(spooled)
         with opened as file:
             buffer = bytearray()
@@ -76,11 +78,11 @@ class Spool:
                 if spooled.size > max_size:
                     raise TooLarge(f"{name}: the file is larger than the maximum {format_size(max_size)}")
                 if len(buffer) >= _CHUNK:
+                    self._check_room()
                     await asyncio.to_thread(_write, file, digest, bytes(buffer))
                     buffer.clear()
             await asyncio.to_thread(_write, file, digest, bytes(buffer))
-            # The log will say that it is there, and the log survives a power cut.
-            await asyncio.to_thread(os.fsync, file)
+            await asyncio.to_thread(_keep, file)
         spooled.sha256 = digest.hexdigest()
         return spooled
 
@@ -106,10 +108,11 @@ class JobDirectory:
             directory.mkdir(mode=0o700, exist_ok=True)
 
     def take(self, spooled: Spooled, upload: Upload) -> None:
-        """Move a received file to its place."""
-        self.root.mkdir(mode=0o700, exist_ok=True)
-        self.uploads.mkdir(mode=0o700, exist_ok=True)
-        spooled.path.rename(self.uploads / upload.file)
+        """Move a received file to its place. Raises `Unavailable`, `OutOfSpace`."""
+        with _storing():
+            self.root.mkdir(mode=0o700, exist_ok=True)
+            self.uploads.mkdir(mode=0o700, exist_ok=True)
+            spooled.path.rename(self.uploads / upload.file)
 
     def drop(self, uploads: Iterable[Upload]) -> None:
         """Delete received files, and the directory when it held nothing else."""
@@ -137,7 +140,8 @@ class JobDirectory:
 class Files:
     """All job directories of a server."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, reserve: int = RESERVE) -> None:
+        self._reserve = reserve
         self._jobs = data.resolve() / "jobs"
         self._spool = data.resolve() / "spool"
 
@@ -150,6 +154,12 @@ class Files:
     def of(self, job_id: str) -> JobDirectory:
         return JobDirectory(self._jobs / job_id)
 
+    def check_room(self) -> None:
+        """Raise `OutOfSpace` when less than the reserve is free: nothing new should be begun then."""
+        disk = os.statvfs(self._jobs)
+        if disk.f_bavail * disk.f_frsize < self._reserve:
+            raise OutOfSpace(f"the disk is nearly full: less than {format_size(self._reserve)} are free")
+
     def existing(self) -> list[str]:
         """Return the ids of all jobs that have a directory."""
         return [entry.name for entry in os.scandir(self._jobs)]
@@ -157,7 +167,7 @@ class Files:
     @asynccontextmanager
     async def spool(self) -> AsyncIterator[Spool]:
         """Give room for the uploads of one request."""
-        spool = Spool(self._spool)
+        spool = Spool(self._spool, self.check_room)
         try:
             yield spool
         finally:
@@ -168,11 +178,25 @@ def _write(file: FileIO, digest: hashlib._Hash, data: bytes) -> None:
     # By the file, not by its number: when the request is cancelled, the number soon belongs to another file.
     digest.update(data)
     view = memoryview(data)
-    try:
+    with _storing():
         while view:
             view = view[file.write(view) :]
+
+
+def _keep(file: FileIO) -> None:
+    # The log will say that it is there, and the log survives a power cut.
+    with _storing():
+        os.fsync(file)
+
+
+@contextmanager
+def _storing() -> Iterator[None]:
+    """Turn what the system says into `OutOfSpace` and `Unavailable`."""
+    try:
+        yield
     except OSError as error:
-        raise Unavailable(f"uploads cannot be stored now: {error.strerror}") from error
+        kind = OutOfSpace if error.errno in (ENOSPC, EDQUOT) else Unavailable
+        raise kind(f"uploads cannot be stored now: {error.strerror}") from error
 
 
 def _remove_tree(root: Path) -> None:

@@ -42,6 +42,8 @@ def declare(**fields: Any) -> Service:
     [
         ({"name": "a b"}, "services.a b: the name 'a b' is not made of letters"),
         ({"name": "static"}, "services.static: the name static is taken by the server itself"),
+        ({"name": "availability"}, "services.availability: the name availability is taken by the server"),
+        ({"name": "audit"}, "services.audit: the name audit is taken by the server itself"),
         ({"command": []}, "services.s.command: expected the program to run"),
         ({"command": ["x", "{y}"]}, "services.s.command[1]: there is no parameter y"),
         ({"command": ["{job_id}"]}, "services.s.command[0]: the program itself cannot depend on a parameter"),

@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore import Metadata
 from uws import (
     ENDED,
     STARTED,
@@ -286,18 +284,6 @@ def test_every_phase_has_its_ways_and_an_archived_job_has_none() -> None:
     assert not TRANSITIONS[Phase.ARCHIVED]
     for phase in (Phase.COMPLETED, Phase.ERROR, Phase.ABORTED):
         assert TRANSITIONS[phase] == {Phase.ARCHIVED}
-
-
-# Payloads
-
-
-@pytest.mark.parametrize("event", [event for events in GIVEN.values() for event in events], ids=repr)
-def test_every_event_comes_back_from_the_log_as_it_went_in(event: e.JobEvent) -> None:
-
-    new = e.encode(event, Metadata(actor="ada"))
-    assert new.type == type(event).__name__
-    assert new.metadata == Metadata(actor="ada", schema=e.SCHEMA)
-    assert msgspec.json.decode(new.data, type=e.JOB_EVENTS[new.type]) == event
 
 
 def test_a_stream_that_does_not_begin_with_its_creation_is_refused() -> None:

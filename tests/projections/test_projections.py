@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
 from itertools import chain, combinations
 from pathlib import Path
+from random import randrange
+from secrets import token_hex
 from typing import Any
 
 import aiosqlite
@@ -20,10 +22,12 @@ from hypothesis import strategies as st
 from eventstore import (
     EventStore,
     MemoryEventStore,
+    Metadata,
     NewEvent,
     RecordedEvent,
     SQLiteEventStore,
     StoreUnavailable,
+    StreamNotFound,
 )
 from projections import Behind, JobReadModel, JobReference, JobTables, Projector
 from tests.harness import ManualClock
@@ -34,16 +38,20 @@ from uws import (
     Ending,
     Failure,
     Job,
+    JobGone,
     Phase,
     Result,
     Service,
     StrParameter,
+    UnknownForm,
     UserUWS,
     UWSError,
     fold,
     make_uws_for_service,
 )
+from uws.audit.archiving import ENDED_BY
 from uws.files import Files
+from uws.model import events as e
 
 NOBODY = Caller()
 SERVICES = (
@@ -118,6 +126,8 @@ _wish = st.one_of(
     st.tuples(st.just("abort")),
     st.tuples(st.just("destroy")),
     st.tuples(st.just("expire")),
+    st.tuples(st.just("erase")),
+    st.tuples(st.just("prune")),
 )
 Step = tuple[int, float, tuple[Any, ...]]
 _histories = st.lists(st.tuples(st.integers(0, 7), st.sampled_from([0, 0.25, 1e5]), _wish), max_size=40)
@@ -135,6 +145,13 @@ class Player:
             self.clock.advance(seconds=seconds)
             with suppress(UWSError):
                 await self._do(number, *wish)
+
+    async def prune(self, number: int) -> None:
+        """Take out of the log what had ended up to one of its events."""
+        store = self.world.backend.store
+        if log := await store.read_all():
+            with suppress(ValueError):  # it was pruned further before
+                await store.prune(log[number % len(log)].position, ended_by=ENDED_BY, reason="archived")
 
     async def _do(self, number: int, kind: str, *details: Any) -> None:
         if kind == "create" or not self.jobs:
@@ -168,6 +185,11 @@ class Player:
                 await uws.destroy_job(job_id, caller, patience=0)
             case ("expire",):
                 await uws.expire_job(job_id)
+            case ("erase",):
+                with suppress(StreamNotFound):
+                    await self.world.backend.store.erase(f"job/{job_id}", reason="on request")
+            case ("prune",):
+                await self.prune(number)
 
     async def folded(self) -> list[Job]:
         jobs = [
@@ -188,9 +210,9 @@ def test_every_row_is_the_fold_of_its_jobs_events(
             await player.play(history)
             await on.backend.projector.caught_up()
             jobs = await player.folded()
-            assert len(jobs) == len(player.jobs)
-            for job in jobs:
-                assert await on.backend.jobs.get(job.id) == job
+            known = {job.id: job for job in jobs}
+            for _, job_id, _ in player.jobs:
+                assert await on.backend.jobs.get(job_id) == known.get(job_id)
             await _lists_equal_folds(on.backend.jobs, jobs)
             await _questions_equal_folds(on.backend.jobs, jobs, clock)
 
@@ -242,6 +264,22 @@ async def _questions_equal_folds(model: JobReadModel, jobs: list[Job], clock: Ma
     later = [job.destruction for job in kept if job.destruction and job.destruction > clock.now()]
     assert await model.next_destruction(clock.now()) == min(later, default=None)
     assert await model.services() == {job.service for job in jobs if not job.destroyed}
+
+
+@settings(max_examples=60, deadline=None)
+@given(history=_histories)
+def test_following_a_log_and_rebuilding_from_it_give_the_same_bytes(
+    history: list[Step], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        async with world(tmp_path_factory.mktemp("world"), clock) as on:
+            await Player(on, clock).play(history)
+            rows = await on.rows()
+            async with world(tmp_path_factory.mktemp("other"), clock, on.backend.store) as other:
+                assert await other.rows() == rows
+
+    asyncio.run(run())
 
 
 # The file may go
@@ -444,9 +482,10 @@ class Slow(JobTables):
     """Folds nothing before it may."""
 
     def __init__(self) -> None:
-        self.may = asyncio.Event()
+        self.began, self.may = asyncio.Event(), asyncio.Event()
 
     async def apply(self, events: Sequence[RecordedEvent], connection: aiosqlite.Connection) -> None:
+        self.began.set()
         await self.may.wait()
         await super().apply(events, connection)
 
@@ -529,3 +568,154 @@ async def test_events_of_other_streams_are_passed_over(tmp_path: Path, clock: Ma
         await on.backend.store.append("service/x", [NewEvent(type="Anything", data=b"?")])
         assert await on.rows() == []
         assert on.backend.projector.position == 1
+
+
+async def test_an_event_of_a_newer_version_is_named_and_keeps_nothing_from_being_recorded(
+    tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    async with world(tmp_path, clock) as on:
+        on.backend.projector.retry_seconds = 1000
+        job = await on.keeps.create_job(Changes(), NOBODY)
+        other = await on.keeps.create_job(Changes(), NOBODY)
+        new = NewEvent(type="RunIdSet", data=b"{}", metadata=Metadata(schema=2))
+        await on.backend.store.append(f"job/{job.id}", [new])
+        with pytest.raises(Behind, match=r"position 3: RunIdSet in form 2 .* by a newer version"):
+            await on.keeps.get_job(other.id, NOBODY)
+        with pytest.raises(UnknownForm):
+            await on.keeps.abort_job(job.id, NOBODY)
+        assert (await on.keeps.abort_job(other.id, NOBODY)).phase is Phase.ABORTED
+
+
+# What is taken away
+
+
+async def test_an_erased_job_is_gone_for_everybody(
+    tmp_path: Path, store: EventStore, clock: ManualClock
+) -> None:
+    ada, bob = Caller("ada"), Caller("bob")
+    async with world(tmp_path, clock, store) as on:
+        job = await on.keeps.create_job(Changes(parameters={"x": ["secret"]}, run_id="mine"), ada)
+        await store.erase(f"job/{job.id}", reason="she asked for it")
+        for caller in (ada, bob, NOBODY):
+            with pytest.raises(JobGone):
+                await on.keeps.get_job(job.id, caller)
+            with pytest.raises(JobGone):
+                await on.keeps.abort_job(job.id, caller)
+        assert await on.keeps.get_ids_and_phases("ada") == []
+        assert await on.backend.jobs.services() == set()
+        assert await on.backend.jobs.keep_files([job.id]) == {job.id: False}
+        left = await on.backend.jobs.get(job.id)
+        assert left is not None
+        assert (left.note, left.owner, left.parameters) == ("she asked for it", None, {})
+
+
+async def test_what_was_pruned_before_it_was_folded_is_gone(
+    tmp_path: Path, store: EventStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The read models know the beginning of a job of which the log knows nothing any more."""
+    caplog.set_level(logging.WARNING)
+    async with world(tmp_path, clock, store) as on:
+        job = await on.uws[1].create_job(Changes(), NOBODY)
+        kept = await on.keeps.create_job(Changes(), NOBODY)
+        await on.backend.projector.caught_up()
+    (tmp_path / "elsewhere").mkdir()
+    async with world(tmp_path / "elsewhere", clock, store) as on:
+        await on.uws[1].destroy_job(job.id, NOBODY)
+        await Player(on, clock).prune(-1)
+    model = JobTables()
+    model.schema = "the disk is full"
+    async with world(tmp_path, clock, store, models=[model]) as on:
+        with pytest.raises(Behind, match="syntax error"):
+            await on.backend.projector.caught_up()
+        model.schema = JobTables.schema  # it is tried again
+        while on.backend.projector.position < (await store.head()).position:
+            await asyncio.sleep(0)
+        assert "made anew" in caplog.text
+        assert await on.backend.jobs.get(job.id) is None
+        assert await on.backend.jobs.get(kept.id) == kept
+        await on.keeps.abort_job(kept.id, NOBODY)
+        assert (await on.keeps.get_job(kept.id, NOBODY)).phase is Phase.ABORTED
+
+
+async def test_a_log_that_was_pruned_is_folded_in_one_go(
+    tmp_path: Path, store: EventStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for directory in (tmp_path / "first", tmp_path / "second"):
+        directory.mkdir()
+    async with world(tmp_path / "first", clock, store) as on:
+        await Player(on, clock).play([*HISTORY, (1, 1, ("destroy",))])
+        await Player(on, clock).prune(-1)
+        rows = await on.rows()
+    async with world(tmp_path / "second", clock, store) as on:
+        assert await on.rows() == rows
+    assert len(rows) == 3
+    assert "made anew" not in caplog.text
+
+
+def _files(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.glob("projections.db*"))
+
+
+async def test_after_scrubbing_no_file_holds_a_byte_of_what_was_erased(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """Rows of all sizes come and grow everywhere in the file, so that its pages are split again and again."""
+    async with world(tmp_path, clock) as on:
+        secrets: dict[str, list[bytes]] = {}
+        for number in range(1000):
+            words = [f"{word}{number:05}{token_hex(8)}" for word in ("owner", "value", "run", "reason")]
+            values = [words[1], "." * randrange(400)]
+            changes = Changes(parameters={"many": values}, run_id=words[2])
+            job = await on.keeps.create_job(changes, Caller(words[0]))
+            held = e.encode(e.JobHeld(reason=words[3]), Metadata())
+            await on.backend.store.append(f"job/{job.id}", [held])
+            secrets[job.id] = [word.encode() for word in words]
+            if number % 20 == 0:
+                await on.backend.projector.caught_up()
+        erased = sorted(secrets)[::3]
+        for number, job_id in enumerate(erased):
+            await on.backend.store.erase(f"job/{job_id}", reason="on request")
+            if number % 20 == 0:
+                await on.backend.projector.caught_up()
+        await on.backend.projector.caught_up()
+        await on.backend.projector.scrub()
+        left = _files(tmp_path)
+        for job_id, words in secrets.items():
+            assert [word in left for word in words] == [job_id not in erased] * 4
+        assert [path.stat().st_size for path in tmp_path.glob("projections.db-wal")] == [0]
+        kept = next(job_id for job_id in secrets if job_id not in erased)
+        await on.keeps.destroy_job(kept, Caller(secrets[kept][0].decode()))  # it goes on
+
+
+async def test_scrubbing_waits_until_a_batch_is_folded(tmp_path: Path, clock: ManualClock) -> None:
+    model = Slow()
+    async with world(tmp_path, clock, models=[model]) as on:
+        await on.keeps.create_job(Changes(), NOBODY)
+        await model.began.wait()
+        scrubbing = asyncio.create_task(on.backend.projector.scrub())
+        await asyncio.sleep(0)
+        model.may.set()
+        await scrubbing
+        assert len(await on.rows()) == 1
+
+
+async def test_a_reader_who_keeps_older_pages_on_disk_is_told_of(tmp_path: Path, clock: ManualClock) -> None:
+    async with world(tmp_path, clock) as on:
+        await on.backend.projector._writer.execute("PRAGMA busy_timeout = 10")
+        await on.keeps.create_job(Changes(), NOBODY)
+        await on.backend.projector.caught_up()
+        with closing(sqlite3.connect(tmp_path / "projections.db", isolation_level=None)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT * FROM job").fetchall()
+            with pytest.raises(StoreUnavailable, match="a reader"):
+                await on.backend.projector.scrub()
+        await on.backend.projector.scrub()
+
+
+async def test_a_file_that_cannot_be_written_anew_is_told(tmp_path: Path, clock: ManualClock) -> None:
+    async with world(tmp_path, clock) as on:
+        await on.backend.projector._writer.execute("PRAGMA query_only = ON")
+        with pytest.raises(StoreUnavailable, match="cannot be scrubbed"):
+            await on.backend.projector.scrub()
+        await on.backend.projector._writer.execute("PRAGMA query_only = OFF")

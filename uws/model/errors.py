@@ -91,6 +91,21 @@ class Unavailable(UWSError):
         self.retry_after = retry_after
 
 
+class OutOfSpace(Unavailable):
+    """There is no room left where files are kept."""
+
+
+class UnknownForm(UWSError):
+    """An event is of a type, or in a form, that this version does not know."""
+
+    def __init__(self, position: int, event_type: str, schema: int) -> None:
+        super().__init__(
+            f"position {position}: {event_type} in form {schema} is not known here; "
+            "it was written by a newer version of this program"
+        )
+        self.position, self.event_type, self.schema = position, event_type, schema
+
+
 class DeclarationError(UWSError):
     """A declaration or configuration has mistakes: ``problems``, each with its place."""
 

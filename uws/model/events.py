@@ -6,13 +6,15 @@ its metadata, not here.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from eventstore import Metadata, NewEvent, RecordedEvent
+
+from .errors import UnknownForm
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True, tag="upload"):
@@ -171,31 +173,69 @@ JobEvent = (
 )  # fmt: skip
 
 JOB_EVENTS: dict[str, type[JobEvent]] = {cls.__name__: cls for cls in JobEvent.__args__}
-SCHEMA = 1
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+"""Turns a payload, as decoded JSON, into the next form of its type. Pure."""
+Upcasters = Mapping[str, Sequence[Upcaster]]
+"""For a type that has had other forms: what leads from its form 1 to 2, from 2 to 3, and so on to today's."""
+UPCASTERS: Upcasters = {}
 
 
-def encode(event: Event, metadata: Metadata) -> NewEvent:
-    """Make a payload ready for the log."""
+def encode(event: Event, metadata: Metadata, upcasters: Upcasters = UPCASTERS) -> NewEvent:
+    """Make a payload ready for the log, in today's form."""
+    name = type(event).__name__
     return NewEvent(
-        type=type(event).__name__,
+        type=name,
         data=msgspec.json.encode(event),
-        metadata=msgspec.structs.replace(metadata, schema=SCHEMA),
+        metadata=msgspec.structs.replace(metadata, schema=schema_of(name, upcasters)),
     )
 
 
-def decode(recorded: RecordedEvent) -> JobEvent:
-    """Read a payload of a job's stream. Old forms become today's here, and nowhere else."""
-    return _decoder(recorded.type).decode(recorded.data)
+def schema_of(event_type: str, upcasters: Upcasters = UPCASTERS) -> int:
+    """Return the number of a type's form today. A field that may be left out makes no new form."""
+    return 1 + len(upcasters.get(event_type, ()))
 
 
-@cache
-def _decoder(event_type: str) -> msgspec.json.Decoder[JobEvent]:
-    return msgspec.json.Decoder(JOB_EVENTS[event_type])
+def decode(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> JobEvent:
+    """Read a payload of a job's stream. Old forms become today's here, and nowhere else.
+
+    Raises `UnknownForm` for what a newer version has written, `msgspec.MsgspecError` for what no version
+    has; of erased events nothing can be read.
+    """
+    return _decode(recorded, _JOB_DECODERS, upcasters)
 
 
-def decode_declaration(recorded: RecordedEvent) -> ServiceDeclared:
-    """Read a payload of a service's stream."""
-    return msgspec.json.decode(recorded.data, type=ServiceDeclared)
+def decode_declaration(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> ServiceDeclared:
+    """Read a payload of a service's stream, as `decode` does."""
+    return _decode(recorded, _SERVICE_DECODERS, upcasters)
+
+
+class _Form(msgspec.Struct):
+    """What of an event's metadata tells how to read its payload."""
+
+    schema: int = 1
+
+
+E = TypeVar("E", bound=Event)
+_form = msgspec.json.Decoder(_Form)
+_JOB_DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in JOB_EVENTS.items()}
+_SERVICE_DECODERS = {ServiceDeclared.__name__: msgspec.json.Decoder(ServiceDeclared)}
+
+
+def _decode(
+    recorded: RecordedEvent, decoders: Mapping[str, msgspec.json.Decoder[E]], upcasters: Upcasters
+) -> E:
+    decoder = decoders.get(recorded.type)
+    steps = upcasters.get(recorded.type, ())
+    schema = _form.decode(recorded.metadata).schema
+    if decoder is None or not 1 <= schema <= len(steps) + 1:
+        raise UnknownForm(recorded.position, recorded.type, schema)
+    if schema > len(steps):
+        return decoder.decode(recorded.data)
+    payload = msgspec.json.decode(recorded.data)
+    for step in steps[schema - 1 :]:
+        payload = step(payload)
+    return msgspec.convert(payload, decoder.type)
 
 
 def service_stream(name: str) -> str:

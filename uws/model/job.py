@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 from msgspec.structs import replace
 
-from eventstore import RecordedEvent
+from eventstore import Erased, RecordedEvent
 
 from . import events as e
 from .phases import ENDED, Phase
@@ -50,11 +50,35 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.phase in ENDED
 
 
-def apply(job: Job | None, recorded: RecordedEvent) -> Job:
-    """Return the job after one more event. Raises `ValueError` for a stream that has no beginning."""
+def apply(job: Job | None, recorded: RecordedEvent) -> Job | None:
+    """Return the job after one more event of its stream.
+
+    Erased events leave what is known as it is: nothing, or what the event that says so will take away.
+    Raises `ValueError` for a stream that has no beginning, and what `uws.model.events.decode` does.
+    """
+    if recorded.erased:
+        return job
     job_id = e.job_id_of(recorded.stream) or recorded.stream
+    if recorded.type == Erased.type:
+        return _stub(job_id, recorded)
     return evolve(
         job, e.decode(recorded), job_id=job_id, now=recorded.recorded_at, position=recorded.position
+    )
+
+
+def _stub(job_id: str, recorded: RecordedEvent) -> Job:
+    """Return what is left of an erased job: it depends on the one event that is left of it alone."""
+    return Job(
+        id=job_id,
+        service="",
+        declaration="",
+        phase=Phase.ARCHIVED,
+        version=recorded.version,
+        position=recorded.position,
+        created=_told(recorded.recorded_at),
+        execution_duration=0,
+        note=msgspec.json.decode(recorded.data, type=Erased).reason,
+        destroyed=recorded.recorded_at,
     )
 
 
@@ -70,8 +94,7 @@ def evolve(job: Job | None, event: e.JobEvent, *, job_id: str, now: datetime, po
             phase=Phase.PENDING,
             version=1,
             position=position,
-            # Documents tell milliseconds, and AFTER is compared with what they tell.
-            created=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            created=_told(now),
             execution_duration=event.execution_duration,
             destruction=event.destruction,
             owner=event.owner,
@@ -134,8 +157,13 @@ def _change(job: Job, event: e.JobEvent, now: datetime) -> Job:
     raise AssertionError(f"no case for {type(event).__name__}")
 
 
+def _told(time: datetime) -> datetime:
+    # Documents tell milliseconds, and AFTER is compared with what they tell.
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
 def fold(recorded: Iterable[RecordedEvent], job: Job | None = None) -> Job | None:
-    """Fold the events of one stream, in order, onto ``job``."""
+    """Fold the events of one stream, in order, onto ``job``. None is a job that nothing is known of."""
     for event in recorded:
         job = apply(job, event)
     return job
