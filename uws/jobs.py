@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from eventstore import EventStore, Metadata, StoreUnavailable, VersionConflict
+from eventstore import DuplicateEventId, EventStore, NewEvent, StoreUnavailable, VersionConflict, new_id
 from projections import JobReadModel, JobReference, Projector
 from uws.clock import Clock
+from uws.commands import SERVER, Caller, Changes, Command
 from uws.files import Files, Spooled
 from uws.model import (
     ACTIVE,
@@ -65,44 +65,13 @@ class Backend:
     clock: Clock
 
 
-@dataclass(frozen=True)
-class Caller:
-    """Who asks, and through which request. ``user`` None is nobody in particular."""
-
-    user: str | None = None
-    request_id: str | None = None
-    client: str | None = None
-
-    @property
-    def metadata(self) -> Metadata:
-        return Metadata(actor=self.user, request_id=self.request_id, client=self.client)
-
-
-SERVER = Caller(user="uwsd")
-"""The server itself, as the actor of what nobody asked for."""
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a client sent to make or change a job.
-
-    ``parameters`` and ``files`` are as they came, names in any case; a file is for the parameter it is
-    listed under.
-    """
-
-    parameters: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    files: Mapping[str, Sequence[Spooled]] = field(default_factory=dict)
-    run_id: str | None = None
-    execution_duration: int | None = None
-    destruction: datetime | None = None
-
-
 class UserUWS:
     """The UWS of one service: the facade to create, get, change, list and destroy its jobs.
 
     All methods may raise `eventstore.EventStoreError`. Methods that name a job raise `JobNotFound`,
     `JobGone`, and where they take a caller also `NotAuthenticated` and `NotAuthorized`: a job with an
-    owner is his alone.
+    owner is his alone. A command that was done before, under the same key of the same caller, is not done
+    again: the job is returned as it is now; `KeyReused` when that was another command.
     """
 
     jobdoc_stylesheet = "static/xsl/useruws-job-to-html.xsl"
@@ -211,8 +180,9 @@ class UserUWS:
         """Create a job, and with ``run`` queue it in the same breath. All of it happens, or nothing.
 
         Raises `ParameterError`, `RepeatedParameter`, `UsageError`, `MissingParameters`. A caller that is
-        cancelled does not learn whether the job was created.
+        cancelled does not learn whether the job was created, unless it asks again under the same key.
         """
+        self.backend.files.check_room()
         values, taken = self._accept(changes)
         quote = await self.estimate()
 
@@ -226,10 +196,18 @@ class UserUWS:
             )
 
         steps = [create, *self._control(changes), *(await self._queueing() if run else [])]
+        command = Command(caller, (self.service.name,), changes, ("RUN",) if run else ())
         job_id = new_job_id()
-        events = self._decide(job_id, None, steps)
-        with self._taking(job_id, taken):
-            return await self._append(job_id, None, events, caller.metadata)
+        new = command.encode(self._decide(job_id, None, steps))
+        try:
+            with self._taking(job_id, taken):
+                return await self._append(job_id, None, new)
+        except DuplicateEventId as error:
+            recorded = await self.backend.store.read_stream(error.stream)
+            first = fold(recorded)
+            if first is None or not command.was_done(recorded):
+                raise
+            return first
 
     async def change_job(
         self, job_id: str, changes: Changes, caller: Caller, *, run: bool = False, abort: bool = False
@@ -238,6 +216,8 @@ class UserUWS:
 
         Raises what `create_job` does, and `IllegalPhase`.
         """
+        if not abort:
+            self.backend.files.check_room()
         values, taken = self._accept(changes)
         steps: list[Step] = []
         if values:
@@ -249,8 +229,12 @@ class UserUWS:
             steps += await self._queueing()
         if abort:
             steps.append(self.transitions.abort_job)
+        wishes = ("RUN",) * run + ("ABORT",) * abort
         with self._taking(job_id, taken):
-            return await self._carry_out(job_id, steps, caller.metadata, caller=caller)
+            job = await self._carry_out(job_id, steps, self._command(caller, job_id, changes, wishes))
+        if unused := {upload for _, upload in taken} - _uploads(job):
+            self.backend.files.of(job_id).drop(unused)
+        return job
 
     async def queue_job(self, job_id: str, caller: Caller) -> Job:
         """RUN: put a job that is complete into the queue. Raises `IllegalPhase`, `MissingParameters`."""
@@ -269,8 +253,7 @@ class UserUWS:
             job = await self._carry_out(
                 job_id,
                 [lambda job: self.transitions.destroy_job(job, expired=False)],
-                caller.metadata,
-                caller=caller,
+                self._command(caller, job_id, Changes(), ("DELETE",)),
             )
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
@@ -282,20 +265,31 @@ class UserUWS:
                     # Whoever recorded the end may not be through with this yet.
                     await self._delete_files(job_id)
 
+    async def admit(self, job_id: str, caller: Caller) -> None:
+        """Find out before a command is read whether the job is there and the caller may change it.
+
+        One that may have been done before, under the same key, passes whatever has become of the job.
+        """
+        recorded = await self.backend.store.read_stream(e.job_stream(job_id))
+        if not self._command(caller, job_id).was_done(recorded):
+            self._admitted(fold(recorded), job_id, caller)
+
     # Commands of the server
 
     async def start_job(self, job_id: str) -> Job:
         """Record that a program is started now, under the present declaration."""
+        self.backend.files.check_room()
         quote = await self.estimate()
-        return await self._by_server(job_id, lambda job: self.transitions.start_job(job, quote))
+        return await self._by_server(job_id, lambda job: self.transitions.start_job(job, quote), "JobQueued")
 
     async def stop_job(self, job_id: str, reason: e.StopReason) -> Job:
         """Record why a running program is stopped, unless somebody decided so before."""
-        return await self._by_server(job_id, lambda job: self.transitions.stop_job(job, reason))
+        return await self._by_server(job_id, lambda job: self.transitions.stop_job(job, reason), "JobStarted")
 
     async def end_job(self, job_id: str, ending: Ending) -> Job:
         """Record what became of a program."""
-        return await self._by_server(job_id, lambda job: self.transitions.end_job(job, ending))
+        led_by = "JobStarted", "StopRequested"
+        return await self._by_server(job_id, lambda job: self.transitions.end_job(job, ending), *led_by)
 
     async def expire_job(self, job_id: str) -> Job:
         """Destroy or archive a job whose destruction time has come; nothing when it was put off meanwhile."""
@@ -304,25 +298,33 @@ class UserUWS:
             due = job.destruction is not None and job.destruction <= self.backend.clock.now()
             return self.transitions.destroy_job(job, expired=True) if due else []
 
-        return await self._by_server(job_id, expire)
+        return await self._by_server(job_id, expire, "JobCreated", "DestructionSet")
 
     # How commands are carried out
 
-    async def _by_server(self, job_id: str, step: Step) -> Job:
-        return await self._carry_out(job_id, [step], SERVER.metadata)
+    def _command(
+        self, caller: Caller, job_id: str, changes: Changes | None = None, wishes: tuple[str, ...] = ()
+    ) -> Command:
+        return Command(caller, (self.service.name, job_id), changes, wishes)
 
-    async def _carry_out(
-        self, job_id: str, steps: Sequence[Step], metadata: Metadata, *, caller: Caller | None = None
-    ) -> Job:
+    async def _by_server(self, job_id: str, step: Step, *led_by: str) -> Job:
+        """Carry out a command of the server's own; the last event of a type in ``led_by`` has led to it."""
+        return await self._carry_out(job_id, [step], Command(SERVER, led_by=led_by))
+
+    async def _carry_out(self, job_id: str, steps: Sequence[Step], command: Command) -> Job:
         """Load, decide, append; again when somebody else was faster. Files that are unwanted then go."""
         for _ in range(_ATTEMPTS):
-            before = await self.load_job(job_id, caller)
+            recorded = await self.backend.store.read_stream(e.job_stream(job_id))
+            job = fold(recorded)
+            if job and command.was_done(recorded):
+                return job
+            before = self._admitted(job, job_id, command.caller)
             events = self._decide(job_id, before, steps)
             if not events:
                 return before
             try:
-                after = await self._append(job_id, before, events, metadata)
-            except VersionConflict:
+                after = await self._append(job_id, before, command.encode(events, recorded))
+            except (VersionConflict, DuplicateEventId):
                 continue
             if after.destroyed or after.phase is Phase.ARCHIVED:
                 await self._delete_files(job_id)
@@ -331,12 +333,12 @@ class UserUWS:
             return after
         raise Unavailable(f"job {job_id} is being changed by too many others")
 
-    async def _append(
-        self, job_id: str, before: Job | None, events: Sequence[e.JobEvent], metadata: Metadata
-    ) -> Job:
-        new = [e.encode(event, metadata) for event in events]
-        version = before.version if before else 0
-        after = fold(await self.backend.store.append(e.job_stream(job_id), new, expected=version), before)
+    async def _append(self, job_id: str, before: Job | None, new: Sequence[NewEvent]) -> Job:
+        stream, version = e.job_stream(job_id), before.version if before else 0
+        recorded = await self.backend.store.append(stream, new, expected=version)
+        if recorded[0].about != new[0].metadata:  # a twin of this command, under the same key, was faster
+            raise DuplicateEventId(new[0].id, stream)
+        after = fold(recorded, before)
         assert after is not None
         return after
 
@@ -358,20 +360,20 @@ class UserUWS:
                 events.append(event)
         return events
 
-    async def load_job(self, job_id: str, caller: Caller | None) -> Job:
+    async def load_job(self, job_id: str, caller: Caller) -> Job:
         """Fold a job of this service from the log itself, whatever the read models do.
 
-        ``caller`` None is the server. Raises `OtherService` for another service's job.
+        Raises `OtherService` for another service's job.
         """
         return self._admitted(
             fold(await self.backend.store.read_stream(e.job_stream(job_id))), job_id, caller
         )
 
-    def _admitted(self, job: Job | None, job_id: str, caller: Caller | None) -> Job:
+    def _admitted(self, job: Job | None, job_id: str, caller: Caller) -> Job:
         if job is None:
             raise JobNotFound(job_id)
-        if caller:
-            admit(job, caller)
+        if caller is not SERVER:
+            _check_owner(job, caller)
         if job.destroyed:
             raise JobGone(job_id)
         if job.service != self.service.name:
@@ -434,7 +436,7 @@ def make_uws_for_service(service: Service, backend: Backend, base_url: str) -> U
     return UserUWS(service, make_user_uws_job_class(service), backend, base_url)
 
 
-def admit(job: Job, caller: Caller) -> None:
+def _check_owner(job: Job, caller: Caller) -> None:
     """Let the owner pass, and everybody to a job that has none (UWS 1.1 section 3)."""
     if job.owner is None or job.owner == caller.user:
         return
@@ -444,11 +446,12 @@ def admit(job: Job, caller: Caller) -> None:
 
 
 def new_job_id() -> str:
-    """Return a job id nobody can guess: 20 hexadecimal digits, 80 random bits.
+    """Return a job id nobody can guess: the time, and 80 random bits, in 32 hexadecimal digits.
 
-    No h, p, s or t: uws-client strips these letters of ``https`` from the beginning of an id.
+    Growing with time, it costs the log half of what a random one does. No h, p, s or t: uws-client strips
+    these letters of ``https`` from the beginning of an id.
     """
-    return secrets.token_hex(10)
+    return new_id()
 
 
 def _uploads(job: Job) -> set[Upload]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import uvloop
 
-from eventstore import RecordedEvent, StoreUnavailable
+from eventstore import NewEvent, RecordedEvent, StoreUnavailable, _failpoints
 from tests.execution.programs import Pipe, directory_of, is_running, shell
 from tests.execution.test_programs import info, results
 from tests.harness import ManualClock, job_id, running, text
@@ -219,6 +221,12 @@ async def test_ending_an_empty_session_is_nothing() -> None:
 # When the log is in trouble
 
 
+def broken_disk(place: str) -> None:
+    """Fail where the log commits."""
+    if place == _failpoints.BEFORE_COMMIT:
+        raise OSError(errno.EIO, "Input/output error")
+
+
 async def test_an_end_that_cannot_be_recorded_is_recorded_later(
     tmp_path: Path, clock: ManualClock, gate: Pipe, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -229,12 +237,7 @@ async def test_an_end_that_cannot_be_recorded_is_recorded_later(
     async with running(tmp_path / "data", service, clock=clock) as site:
         job = await site.run("run")
         await site.executing(job)
-        store = site.node.backend.store
-
-        async def full(*_: object) -> None:
-            raise OSError("disk full")
-
-        monkeypatch.setattr(store._writer, "executemany", full)  # type: ignore[attr-defined]  # not in the Protocol
+        monkeypatch.setattr(_failpoints, "reached", broken_disk)
         gate.send()
         await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
         assert await site.phase(job) == "EXECUTING"
@@ -251,17 +254,15 @@ async def test_a_start_that_cannot_be_recorded_waits_and_starts_no_program(
     caplog.set_level(logging.CRITICAL)
     async with running(tmp_path / "data", shell("true"), clock=clock) as site:
         job = await site.create("run")
-        executemany = site.node.backend.store._writer.executemany  # type: ignore[attr-defined]  # not in the Protocol
-        refused = []
+        append, refused = site.node.backend.store.append, []
 
-        async def no_starts(sql: str, rows: object) -> None:
-            given = list(rows)  # type: ignore[call-overload]  # rows are of any kind
-            if any("JobStarted" in row for row in given):
+        async def no_starts(stream: str, events: Sequence[NewEvent], **expected: int) -> object:
+            if any(event.type == "JobStarted" for event in events):
                 refused.append(1)
-                raise OSError("disk full")
-            await executemany(sql, given)
+                raise StoreUnavailable("disk I/O error")
+            return await append(stream, events, **expected)
 
-        monkeypatch.setattr(site.node.backend.store._writer, "executemany", no_starts)  # type: ignore[attr-defined]  # not in the Protocol
+        monkeypatch.setattr(site.node.backend.store, "append", no_starts)
         await site.post(f"{job}/phase", {"PHASE": "RUN"})
         await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
         assert await site.phase(job) == "QUEUED"
@@ -281,11 +282,7 @@ async def test_a_server_that_cannot_write_its_log_can_still_be_stopped(
     async with running(tmp_path / "data", service, clock=clock, grace=0.2) as site:
         job = await site.run("run")
         (pid,) = await ready.numbers(1)
-
-        async def full(*_: object) -> None:
-            raise OSError("disk full")
-
-        monkeypatch.setattr(site.node.backend.store._writer, "executemany", full)  # type: ignore[attr-defined]  # not in the Protocol
+        monkeypatch.setattr(_failpoints, "reached", broken_disk)
     assert not is_running(pid)
     monkeypatch.undo()
     async with running(tmp_path / "data", service, clock=clock) as site:

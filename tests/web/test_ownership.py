@@ -105,6 +105,7 @@ async def test_events_tell_who_asked_and_by_which_request(tmp_path: Path) -> Non
             actor="ann",
             request_id=answer.headers["X-Request-ID"],
             client="telescope/1",
+            correlation_id=answer.headers["X-Request-ID"],
             schema=recorded.about.schema,
         )
         assert b"secret" not in recorded.data + recorded.metadata

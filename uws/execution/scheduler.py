@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
+from errno import EAGAIN, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +289,6 @@ def environment_of(uws: UserUWS, job_id: str, directory: JobDirectory) -> dict[s
 
 
 def _start_failure(error: OSError, program: object) -> Failure:
-    transient = error.errno in (EAGAIN, EMFILE, ENFILE, ENOMEM)
+    transient = error.errno in (EAGAIN, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC)
     message = f"the program {program} could not be started: {error.strerror or error}"
     return Failure(message=message, type="transient" if transient else "fatal")

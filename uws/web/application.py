@@ -11,16 +11,19 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from uws.jobs import Caller, UserUWS
+from uws.commands import Caller
+from uws.jobs import UserUWS
 from uws.model import NotAuthenticated, OtherService
 from uws.model.text import first_foreign
 
 from . import handlers as on
+from .availability import availability, note_start
 from .errors import Handler, answer_for, fault_response, http_fault, legible
-from .forms import FETCH_SECONDS, Fetcher
+from .forms import FETCH_SECONDS, Fetcher, key_of
 
 log = logging.getLogger(__name__)
 
+_COMMANDS = frozenset({"POST", "PUT", "DELETE"})
 _PACKAGED = Path(__file__).parent.parent / "static"
 STATIC = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "static"
 """The stylesheets: within the installed package, or in the checkout."""
@@ -57,6 +60,7 @@ def make_application(
             yield
 
     app.cleanup_ctx.append(with_fetcher)
+    app.on_startup.append(note_start)
     app.on_shutdown.append(_let_waiting_go)
     _add_routes(app)
     return app
@@ -64,6 +68,7 @@ def make_application(
 
 def _add_routes(app: web.Application) -> None:
     app.router.add_get("/", on.index, name="index")
+    app.router.add_get("/availability", availability, name="availability")
     app.router.add_static("/static", STATIC)
     service = "/{service}"
     app.router.add_get(service, on.service)
@@ -98,11 +103,13 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     authenticator = request.app[on.SITE].authenticator
     response: web.StreamResponse | None
     try:
-        user = await authenticator.identify(request) if authenticator else None
+        anybody = request.match_info.route.name == "availability"
+        user = await authenticator.identify(request) if authenticator and not anybody else None
         if user is not None and first_foreign(user):
             raise NotAuthenticated("the user's name has a character that cannot be part of an XML document")
         client = legible(request.headers.get("User-Agent", ""))[:200]
-        request[on.CALLER] = Caller(user, request_id, client or None)
+        key = key_of(request) if request.method in _COMMANDS else None
+        request[on.CALLER] = Caller(user, request_id, client or None, key)
         response = await _answer(request, handler)
     except web.HTTPException as error:
         if error.status < 400:

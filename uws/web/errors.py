@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from eventstore import EventStoreError, Overloaded, StoreUnavailable
+from eventstore import EventStoreError, Overloaded, StoreFull, StoreUnavailable
+from uws.commands import KeyReused
 from uws.model import (
     IllegalPhase,
     JobGone,
     NotAuthenticated,
     NotAuthorized,
     NotFound,
+    OutOfSpace,
     RepeatedParameter,
     TooLarge,
     Unavailable,
@@ -25,6 +27,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (RepeatedParameter, 400, "MultiValuedParamNotSupported"),
+    (KeyReused, 422, "UsageFault"),
     (TooLarge, 413, "UsageFault"),
     (UsageError, 400, "UsageFault"),
     (NotAuthenticated, 401, "AuthenticationError"),
@@ -33,7 +36,9 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (NotFound, 404, "UsageFault"),
     (JobGone, 410, "UsageFault"),
     (Overloaded, 503, "ServiceUnavailable"),
+    (StoreFull, 507, "ServiceUnavailable"),
     (StoreUnavailable, 503, "ServiceUnavailable"),
+    (OutOfSpace, 507, "ServiceUnavailable"),
     (Unavailable, 503, "ServiceUnavailable"),
     (EventStoreError, 500, "DefaultFault"),
 )
@@ -47,7 +52,7 @@ def answer_for(error: Exception, *, challenge: str = "") -> web.Response | None:
             headers = {}
             if status == 401 and challenge:
                 headers["WWW-Authenticate"] = challenge
-            if status == 503:
+            if status in (503, 507):
                 headers["Retry-After"] = str(getattr(error, "retry_after", 5))
             return fault_response(status, fault, str(error), headers)
     return None

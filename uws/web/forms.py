@@ -15,8 +15,8 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from uws.commands import Changes
 from uws.files import Spool, Spooled
-from uws.jobs import Changes
 from uws.model import FileParameter, ParameterError, Service, TooLarge, UsageError, did_you_mean
 from uws.model.service import CONTROL_PARAMETERS
 from uws.model.units import parse_time
@@ -30,7 +30,9 @@ MAX_FIELDS = 1000
 MAX_FILES = 16
 """Files of one request for a parameter that takes several."""
 FETCH_SECONDS = 60
+KEY = "Idempotency-Key"
 _CHUNK = 1 << 16
+_KEY = re.compile("[ -~]{1,255}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BROKEN_OFF = (web.RequestPayloadError, aiohttp.ClientPayloadError, ConnectionError, EOFError)
@@ -70,6 +72,14 @@ def query_of(request: web.Request) -> list[Pair]:
     """Return the query's parameters. Raises `UsageError` when they are not UTF-8."""
     # The URL object would have mended broken percent-encoding in silence.
     return _pairs(request.raw_path.partition("?")[2].encode(errors="surrogateescape"))
+
+
+def key_of(request: web.Request) -> str | None:
+    """Return the key under which a command may be repeated, None without one. Raises `UsageError`."""
+    sent = request.headers.getall(KEY, [])
+    if len(sent) > 1 or any(not _KEY.fullmatch(key) for key in sent):
+        raise UsageError(f"{KEY}: expected one key of 1 to 255 printable ASCII characters")
+    return sent[0] if sent else None
 
 
 async def read_submission(

@@ -15,8 +15,9 @@ from aiohttp import web
 from lxml import etree
 from lxml.html import builder as h
 
+from uws.commands import Caller, Changes
 from uws.files import Spooled
-from uws.jobs import Caller, Changes, UserUWS
+from uws.jobs import UserUWS
 from uws.model import (
     FileParameter,
     Job,
@@ -108,7 +109,7 @@ class Resource:
 
     async def admit(self) -> None:
         """Find out before a command's body is read whether the job is there and the caller may change it."""
-        await self.uws.load_job(self.job_id, self.caller)
+        await self.uws.admit(self.job_id, self.caller)
 
     def elsewhere(self, error: OtherService) -> web.Response:
         """Send the client to the job's own URL when it asked for it in another service's list."""
