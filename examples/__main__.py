@@ -15,7 +15,8 @@ from rich.table import Column, Table
 
 from examples.sky import sample_files
 from uws.app import serve
-from uws.cli import reported, with_options
+from uws.cli import with_options
+from uws.cli.common import reported
 from uws.config import Settings, load
 from uws.model.units import format_size, parse_time
 

@@ -133,7 +133,15 @@ def at_cutout(*lines: str) -> str:
         ("[uploads]\nallow_hosts = [1]\n" + SERVICE, "uploads.allow_hosts[0]: expected str, got int"),
         ("data = 3\n" + SERVICE, "data: expected str, got int"),
         ("[servre]\n" + SERVICE, "servre: unknown key (did you mean server?)"),
-        ("prot = 1\n" + SERVICE, "prot: unknown key; known are data, server, services, uploads"),
+        ("prot = 1\n" + SERVICE, "prot: unknown key; known are audit, data, server, services, uploads"),
+        (
+            '[audit]\norigin = "two words"\n' + SERVICE,
+            "audit.origin: expected a name such as jobs.example.org/vo, got 'two words'",
+        ),
+        (
+            '[audit]\ncheckpoint_every = "daily"\n' + SERVICE,
+            "audit.checkpoint_every: expected a duration such as 60 (seconds), 20min, 12h or 7d, got 'daily'",
+        ),
     ],
 )
 def test_a_mistake_is_reported_with_its_place_and_nothing_else_is(
@@ -165,7 +173,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         hots = "localhost"
     """
     assert problems(tmp_path, text) == (
-        "prot: unknown key; known are data, server, services, uploads",
+        "prot: unknown key; known are audit, data, server, services, uploads",
         "services.a.tilte: unknown key (did you mean title?)",
         "services.a.command: expected list, got str",
         "services.a.parameters.ra.min: expected float, got str",
@@ -194,3 +202,18 @@ def test_times_may_be_written_as_toml_has_them(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"the m(in|ax)imum"):
             ra.check(outside)
     assert ra.defaults == ("2015-12-01",)
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("", "uwsd"),
+        ('[server]\nbase_url = "https://jobs.example.org/vo/"\n', "jobs.example.org/vo"),
+        ('[server]\nbase_url = "https://a.org"\n[audit]\norigin = "log.example.org"\n', "log.example.org"),
+        ("[audit]\ncheckpoint_every = 0\n", "uwsd"),
+    ],
+)  # fmt: skip
+def test_checkpoints_bear_the_name_of_the_server_unless_told_otherwise(
+    tmp_path: Path, text: str, origin: str
+) -> None:
+    assert read(tmp_path, text + SERVICE).audit.origin == origin

@@ -13,7 +13,8 @@ from uws.model import __all__ as _model
 
 if TYPE_CHECKING:
     from uws.app import Node, make_uws_application, run_node, serve
-    from uws.jobs import Backend, Caller, Changes, UserUWS, make_uws_for_service
+    from uws.commands import Caller, Changes
+    from uws.jobs import Backend, UserUWS, make_uws_for_service
     from uws.web import Authenticator, make_application
 
 __all__ = [
@@ -35,7 +36,8 @@ __all__.extend(_model)
 # import `projections`.
 _ROOMS = {
     "uws.app": ("Node", "make_uws_application", "run_node", "serve"),
-    "uws.jobs": ("Backend", "Caller", "Changes", "UserUWS", "make_uws_for_service"),
+    "uws.commands": ("Caller", "Changes"),
+    "uws.jobs": ("Backend", "UserUWS", "make_uws_for_service"),
     "uws.web": ("Authenticator", "make_application"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

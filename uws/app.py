@@ -17,11 +17,13 @@ from aiohttp import web
 
 from eventstore import EventStore, SQLiteEventStore
 from projections import JobReadModel, JobTables, Projector
+from uws.audit import Checkpointing
 from uws.clock import Clock, SystemClock
-from uws.config import Settings
+from uws.commands import SERVER
+from uws.config import AuditSettings, Settings
 from uws.execution import Destruction, Scheduler
 from uws.files import Files
-from uws.jobs import SERVER, Backend, UserUWS, make_uws_for_service
+from uws.jobs import Backend, UserUWS, make_uws_for_service
 from uws.model import Service, UWSError
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
 from uws.web import LONGEST_WAIT, SITE, Authenticator, make_application
@@ -54,13 +56,15 @@ async def run_node(
     *,
     base_url: str = "http://127.0.0.1:8080",
     grace: float = 10.0,
+    audit: AuditSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Node]:
     """Open the data directory, settle what an earlier server left, and run jobs until the context is left.
 
-    Leaving stops running programs (SIGTERM, SIGKILL after ``grace`` seconds), records their jobs as ERROR
-    and closes the log. Raises `eventstore.StoreLocked` when another server has the directory,
-    `eventstore.StoreUnavailable` and `OSError` when it cannot be used.
+    With ``audit``, checkpoints of the log are written on its schedule. Leaving stops running programs
+    (SIGTERM, SIGKILL after ``grace`` seconds), records their jobs as ERROR and closes the log. Raises
+    `eventstore.StoreLocked` when another server has the directory, `eventstore.StoreUnavailable` and
+    `OSError` when it cannot be used.
     """
     clock = clock or SystemClock()
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,6 +91,17 @@ async def run_node(
         destruction = Destruction(backend, uwses | retired)
         await destruction.start()
         stack.push_async_callback(destruction.close)
+        if audit and audit.seconds:
+            checkpointing = Checkpointing(
+                store,
+                clock,
+                origin=audit.origin,
+                key=data / audit.key,
+                directory=data / audit.checkpoints,
+                every=audit.seconds,
+            )
+            await checkpointing.start()
+            stack.push_async_callback(checkpointing.close)
         yield Node(backend, tuple(uwses.values()))
 
 
@@ -99,6 +114,7 @@ def make_uws_application(
     upload_hosts: Iterable[str] = (),
     longest_wait: float = LONGEST_WAIT,
     grace: float = 10.0,
+    audit: AuditSettings | None = None,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an application that is a whole server: mount it with `aiohttp.web.Application.add_subapp`.
@@ -114,7 +130,9 @@ def make_uws_application(
     )
 
     async def with_node(app: web.Application) -> AsyncIterator[None]:
-        async with run_node(data, services, base_url=base_url or "", grace=grace, clock=clock) as node:
+        async with run_node(
+            data, services, base_url=base_url or "", grace=grace, audit=audit, clock=clock
+        ) as node:
             app[SITE].services.update({uws.service.name: uws for uws in node.services})
             yield
 
@@ -154,6 +172,7 @@ async def serve(
             upload_hosts=settings.uploads.allow_hosts,
             longest_wait=server.longest_wait,
             grace=server.grace,
+            audit=settings.audit,
             clock=clock,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)

@@ -14,11 +14,13 @@ import msgspec
 from uws.model import DeclarationError, Parameter, ResultDeclaration, Service, did_you_mean
 from uws.model.errors import closest
 from uws.model.service import ExecutionDuration, Lifetime
+from uws.model.units import parse_duration
 
 T = TypeVar("T")
 
 
 _BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.ASCII)
+_ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +51,32 @@ class UploadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Hosts from which uploads are fetched that clients name by URL."""
 
 
+class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[audit]`` table. Paths are relative to the data directory."""
+
+    origin: str = "uwsd"
+    """The name under which checkpoints of this log are known; by default from ``base_url``."""
+    checkpoint_every: int | float | str = "1d"
+    """A duration; 0 writes none."""
+    checkpoints: str = "checkpoints"
+    """The directory that gets them."""
+    key: str = "audit.key"
+    """The private key that signs them; made when there is none."""
+
+    def __post_init__(self) -> None:
+        if not _ORIGIN.fullmatch(self.origin):
+            raise ValueError(f"origin: expected a name such as jobs.example.org/vo, got {self.origin!r}")
+        try:
+            parse_duration(self.checkpoint_every)
+        except ValueError as error:
+            raise ValueError(f"checkpoint_every: {error}") from None
+
+    @property
+    def seconds(self) -> int:
+        """The seconds between checkpoints."""
+        return parse_duration(self.checkpoint_every)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All that an operator decides."""
 
@@ -56,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[Service, ...]
     server: ServerSettings = ServerSettings()
     uploads: UploadSettings = UploadSettings()
+    audit: AuditSettings = AuditSettings()
 
 
 class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +93,7 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     data: str = "var"
     server: dict[str, Any] = {}
     uploads: dict[str, Any] = {}
+    audit: dict[str, Any] = {}
     services: dict[str, Any]
 
 
@@ -84,14 +114,22 @@ def load(path: Path) -> Settings:
     services = [_service(name, table, problems) for name, table in file.services.items()]
     server = _convert(file.server, ServerSettings, "server", problems)
     uploads = _convert(file.uploads, UploadSettings, "uploads", problems)
-    if problems or server is None or uploads is None:
+    audit = _convert(file.audit, AuditSettings, "audit", problems)
+    if problems or server is None or uploads is None or audit is None:
         raise DeclarationError(problems)
     return Settings(
         data=(path.parent / file.data).resolve(),
         services=tuple(service for service in services if service),
         server=server,
         uploads=uploads,
+        audit=audit if "origin" in file.audit else _named_after(server.base_url, audit),
     )
+
+
+def _named_after(base_url: str | None, audit: AuditSettings) -> AuditSettings:
+    if base_url is None:
+        return audit
+    return msgspec.structs.replace(audit, origin=base_url.partition("://")[2].rstrip("/"))
 
 
 _READ_APART: dict[str, Any] = {

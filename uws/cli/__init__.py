@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 import uvloop
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Column, Table
 from rich.text import Text
 
-from eventstore import EventStoreError
 from uws.app import serve as run_server
 from uws.config import Settings, load
-from uws.model import DeclarationError, FileParameter, Service, UWSError
+from uws.model import DeclarationError, FileParameter, Service
 from uws.model.units import format_duration, format_size
 
-USAGE = 2
-"""The exit status for a wrong declaration or option."""
+from .audit import audit
+from .common import err, out, reported
 
 app = typer.Typer(
     help="An IVOA Universal Worker Service for programs that you declare.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-# What operators write is printed as it is: no markup, no emoji.
-out = Console(markup=False, emoji=False, highlight=False)
-err = Console(markup=False, emoji=False, highlight=False, stderr=True)
+app.add_typer(audit, name="audit")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in TOML.")]
 
@@ -82,24 +76,6 @@ def with_options(
     except ValueError as error:
         raise DeclarationError([f"--{error}"]) from None
     return msgspec.structs.replace(settings, server=server, data=data or settings.data)
-
-
-@contextmanager
-def reported() -> Iterator[None]:
-    """Print what is wrong with a declaration or its surroundings, one a line, and end with status 2."""
-    try:
-        yield
-    except DeclarationError as error:
-        problems = list(error.problems)
-    except (UWSError, EventStoreError) as error:
-        problems = [str(error)]
-    except OSError as error:
-        problems = [f"{error.filename or 'the system'}: {error.strerror or error}"]
-    else:
-        return
-    for problem in problems:
-        err.print(problem, style="red", soft_wrap=True)
-    raise typer.Exit(USAGE)
 
 
 def _print_service(service: Service) -> None:

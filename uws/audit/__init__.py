@@ -1,0 +1,7 @@
+"""For auditors: checkpoints, erasure, archives of the log."""
+
+from .archiving import archive, prune
+from .checkpoints import Checkpointing, sign_head
+from .erasure import erase_job
+
+__all__ = ["Checkpointing", "archive", "erase_job", "prune", "sign_head"]
