@@ -1,7 +1,10 @@
 # make run    start the example services (ARGS="--once" ends after one job of each)
 # make test   run the tests
+# make crash  kill stores and servers under load, 300 times, and look at what is left
 # make check  everything a change must pass
 # make lint   the part of it that reads the code without running it
+# make bench-eventstore   what the log does in a second, beside plain SQLite (ARGS="--json FILE")
+# make bench-growth       what a job costs on disk, from a real trace (ARGS="--trace FILE")
 
 PYTHON ?= python3
 ARGS ?=
@@ -12,7 +15,7 @@ UWS_CLIENT := .venv-uws-client
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check lint clean
+.PHONY: run test crash check lint bench-eventstore bench-growth clean
 .DEFAULT_GOAL := test
 
 # Debian's venv module comes without ensurepip: the system's pip fills the environment from outside.
@@ -38,6 +41,9 @@ $(UWS_CLIENT)/ready: tests/clients/uws_client/convert.py constraints.txt
 test: $(VENV)/test $(UWS_CLIENT)/ready
 	$(BIN)/python -m pytest $(ARGS)
 
+crash: $(VENV)/test
+	$(BIN)/python -m pytest tests/crash --kills 300 $(ARGS)
+
 lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -46,6 +52,12 @@ lint: $(VENV)/test
 
 check: lint $(UWS_CLIENT)/ready
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+bench-eventstore: $(VENV)/run
+	$(BIN)/python -m benchmarks.eventstore $(ARGS)
+
+bench-growth: $(VENV)/run
+	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-* dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -37,7 +37,8 @@ _READ_STREAM = "SELECT * FROM event WHERE stream = ? AND version > ? ORDER BY ve
 class SQLiteEventLog(Following):
     """A log that is only read, beside the process that writes it or without one. Make one with `read`.
 
-    It has the part of the `EventStore` contract that reads.
+    It has the part of the `EventStore` contract that reads. Nobody tells it of new events, though: a
+    subscription gives what there is, and then waits until the log is closed.
     """
 
     def __init__(self, path: Path, reader: Connection) -> None:

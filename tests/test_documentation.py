@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,11 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
 
 def test_every_key_of_a_declaration_is_documented() -> None:
     from uws import Service
-    from uws.config import ServerSettings, UploadSettings
+    from uws.config import AuditSettings, ServerSettings, UploadSettings
     from uws.model.parameters import Parameter
 
     text = (ROOT / "docs/declaration.md").read_text()
-    classes = (Service, ServerSettings, UploadSettings, *Parameter.__args__)
+    classes = (Service, AuditSettings, ServerSettings, UploadSettings, *Parameter.__args__)
     fields = {field for cls in classes for field in cls.__struct_fields__} - {"name"}
     assert not [field for field in sorted(fields) if not re.search(rf"\b{field}\b", text)]
 
@@ -80,3 +81,15 @@ async def test_the_embedding_example_serves(tmp_path: Path, monkeypatch: pytest.
         await client.get(f"{job}?WAIT=30&PHASE=QUEUED")
         await client.get(f"{job}?WAIT=30&PHASE=EXECUTING")
         assert await (await client.get(f"{job}/results/square")).text() == "9.0\n"
+
+
+async def test_the_log_alone_does_what_the_readme_prints(tmp_path: Path) -> None:
+    (program,) = snippets("README.md", "python")
+    (tmp_path / "orders.py").write_text(program)
+    (session,) = [text for text in snippets("README.md", "console") if "orders.py" in text]
+    python = await asyncio.create_subprocess_exec(
+        sys.executable, "orders.py", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await python.communicate()
+    assert output.decode() == session.partition("\n")[2]
+    assert python.returncode == 0

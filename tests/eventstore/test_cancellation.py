@@ -54,7 +54,11 @@ async def store(path: Path) -> AsyncIterator[SQLiteEventStore]:
     await store.close()
 
 
-@pytest.mark.parametrize("place", failpoint.NAMES)
+AFTER_ACKNOWLEDGE = "after acknowledge"
+"""When the answer is given, but its caller has not come to take it."""
+
+
+@pytest.mark.parametrize("place", [*failpoint.NAMES, AFTER_ACKNOWLEDGE])
 async def test_a_cancelled_append_can_be_repeated_and_harms_no_neighbour(
     store: SQLiteEventStore, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -64,6 +68,8 @@ async def test_a_cancelled_append_can_be_repeated_and_harms_no_neighbour(
         neighbours.append(asyncio.create_task(store.append("d", events("waits meanwhile"))))
 
     hold = Hold(place, cancel)
+    if place == AFTER_ACKNOWLEDGE:
+        hold = Hold(failpoint.BEFORE_ACKNOWLEDGE, lambda: asyncio.get_running_loop().call_soon(cancel))
     monkeypatch.setattr(failpoint, "reached", hold)
     batch = events("one", "two", "three")
     neighbours = [asyncio.create_task(store.append("b", events("before"), expected=0))]

@@ -338,9 +338,10 @@ async def test_verify_shows_that_every_earlier_head_is_still_there(store: EventS
 
 async def test_verify_finds_that_the_end_was_cut_off(store: EventStore) -> None:
     await store.append("a", events("1", "2", "3"))
-    with pytest.raises(ChainBroken, match="once had 5 events") as found:
-        await store.verify(contains=[Head(5, b"\1" * 32)])
-    assert found.value.position == 4
+    for length in (4, 5, 500):
+        with pytest.raises(ChainBroken, match=f"once had {length} events") as found:
+            await store.verify(contains=[Head(length, b"\1" * 32)])
+        assert found.value.position == 4
 
 
 async def test_verify_finds_that_the_log_was_rewritten(store: EventStore) -> None:

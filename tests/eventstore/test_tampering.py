@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import random
 import shutil
@@ -389,6 +390,27 @@ async def test_a_process_that_is_killed_is_told_of_and_the_others_end(
     assert await verifying == "StoreUnavailable a process that was to verify ended with status -9"
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
+
+
+async def test_what_is_pruned_while_several_processes_walk_is_no_fault(
+    long_log: Path, tmp_path: Path, starting: Callable[[str], Callable[[], Awaitable[list[str]]]]
+) -> None:
+    """Even where one was to begin nothing is left when it comes there."""
+    gate = tmp_path / "gate"
+    heard = starting(f"import fcntl; fcntl.flock(open({str(gate)!r}), fcntl.LOCK_SH)")
+    store = await SQLiteEventStore.open(long_log)
+    with gate.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        verifying = asyncio.create_task(verdict(long_log, walkers=WALKERS))
+        for _ in range(WALKERS):
+            await heard()
+        await store.prune(117, ended_by={"Said", "Ended"}, reason="")
+    verified = await verifying
+    assert isinstance(verified, Verified), verified
+    there = await store.read_all()
+    assert not {event.position for event in there} & set(BOUNDARIES)
+    assert verified == (await store.head(), len(there), 4, LENGTH + 1 - len(there))
+    await store.close()
 
 
 @pytest.mark.parametrize("walkers", [1, WALKERS])
