@@ -1,9 +1,9 @@
 """`make bench-eventstore`: what the log does in a second, beside what SQLite alone can do.
 
 A machine that is shared is faster in one minute than in the next. So everything is measured in several
-rounds, each with floors of its own, and what counts is the median of the rounds' ratios; where the target is
-a rate, the best round counts. The floors are plain `sqlite3`, without a loop or a thread: the same table, rows
-of the same sizes, the same promise of the disk.
+rounds, each with floors of its own, and what counts is the median of the rounds' ratios; where the target
+is a rate, the best round counts. The floors are plain `sqlite3`, without a loop or a thread: the same table,
+rows of the same sizes, the same promise of the disk.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 
 import msgspec
@@ -14,11 +14,14 @@ from ._types import Erased, Head, Metadata, NewEvent, Pruned, RecordedEvent, Ver
 
 EMPTY = Head(0, bytes(32))
 RESERVED = "$"
+_LARGEST = 1 << 26
+"""Bytes of a payload: one append must not hold up the others, nor fail them."""
 _SALT = 16
 _metadata_encoder = msgspec.json.Encoder(order="deterministic")
 
 # What is hashed: each field after its length in bytes, lengths and numbers in 8 bytes, big-endian.
 _length = struct.Struct(">q").pack
+_gap = struct.Struct(">qq").pack
 _salt_and_length = struct.Struct(f">q{_SALT}sq").pack
 _fixed_fields = struct.Struct(">q32sqqqqqqq32s").pack
 
@@ -95,6 +98,8 @@ def prepare(
             )
         if event.id in prepared:
             raise DuplicateEventId(event.id, stream)
+        if not isinstance(event.data, bytes) or len(event.data) > _LARGEST:
+            raise ValueError(f"the payload of a {event.type} is not bytes, {_LARGEST} at most")
         metadata = _metadata_encoder.encode(event.metadata)
         prepared[event.id] = Prepared(event.id, event.type, metadata, event.data)
     return Append(stream, tuple(prepared.values()), expected)
@@ -122,6 +127,23 @@ def prunable(through: int, there: bytes | None, before: tuple[bytes] | None) -> 
     if before and (last := msgspec.json.decode(before[0], type=Pruned)).through > through:
         raise ValueError(f"the log was pruned up to position {last.through} already")
     return there.hex()
+
+
+def gaps_between(kept: Iterable[int], through: int) -> Iterator[tuple[int, int]]:
+    """Return the first and last positions of what is missing up to ``through``, when ``kept`` is there."""
+    before = 0
+    for position in (*kept, through + 1):
+        if position > before + 1:
+            yield before + 1, position - 1
+        before = position
+
+
+def gaps_digest(gaps: Iterable[tuple[int, int]]) -> str:
+    """Return what a ``$pruned`` event says of all gaps up to its position."""
+    digest = sha256()
+    for first, last in gaps:
+        digest.update(_gap(first, last))
+    return digest.hexdigest()
 
 
 def pruning(pruned: Pruned, metadata: Metadata) -> Append:
@@ -252,7 +274,7 @@ class Walk:
             if previous != hash_:
                 raise ChainBroken(position, "the event or one before it was changed")
             if type_.startswith(b"$"):  # the store's own, see RESERVED
-                self.notes.append((stream.decode(), type_.decode(), data))
+                self.notes.append(_note(position, stream, type_, data))
         self.events += count
         self.head = Head(position, previous)
 
@@ -291,21 +313,30 @@ class Walk:
         """Hold what is missing against what is on record as erased and pruned. Raises `ChainBroken`."""
         for position in self.unrecorded():
             raise ChainBroken(position, "payload and metadata are gone, and no erasure is on record")
-        pruned = Pruned(through=0, hash="", kept=0, reason="")
+        pruned = Pruned(through=0, hash="", gaps=gaps_digest([]), reason="")
         for _, type_, data in self.notes:
             if type_ == Pruned.type:
                 pruned = msgspec.json.decode(data, type=Pruned)
-        gone = 0
         for first, last in self.gaps:
             if last > pruned.through:
                 raise ChainBroken(first, "missing, and no pruning is on record that took it away")
-            gone += last - first + 1
-        if gone > pruned.through - pruned.kept:
+        if gaps_digest(self.gaps) != pruned.gaps:
             raise ChainBroken(
-                self.gaps[0][0], f"{pruned.kept} events up to position {pruned.through} were kept when the "
-                f"log was pruned, {pruned.through - gone} are there",
-            )  # fmt: skip
+                self.gaps[0][0] if self.gaps else 1,
+                f"what is missing up to position {pruned.through} is not what was pruned",
+            )
+        gone = sum(last - first + 1 for first, last in self.gaps)
         return Verified(self.head, self.events, len(self.erased), gone)
+
+
+def _note(position: int, stream: bytes, type_: bytes, data: bytes) -> tuple[str, str, bytes]:
+    """Return one of the store's own events, which can be read."""
+    kinds = {kind.type: kind for kind in (Erased, Pruned)}
+    try:
+        msgspec.json.decode(data, type=kinds[type_.decode()])
+        return stream.decode(), type_.decode(), data
+    except (KeyError, UnicodeDecodeError, msgspec.MsgspecError):
+        raise ChainBroken(position, "one of the store's own events, which it has not written") from None
 
 
 def check_contained(seen: Head, head: Head, there: bytes | None) -> None:

@@ -54,18 +54,25 @@ class Following(ABC):
             elif batch := await self.read_all(after=after):
                 yield batch
                 after = batch[-1].position
+            else:
+                raise ChainBroken(after + 1, "missing; the log ends before its head")
 
     async def verify(
         self, *, contains: Iterable[Head] = (), progress: Callable[[int], None] | None = None
     ) -> Verified:
         progress = progress or (lambda count: None)
-        known = await self.head()
+        known, anchored = await self.head(), {*await self._anchored()}
         walk = await self._walk(progress)
         # What was appended, erased or pruned meanwhile is on record after the walk's end.
         while (page := await self._page(walk.head.position, _PAGE))[0]:
             walk.feed(*page)
             progress(len(page[0]))
-        verified = walk.verdict()
+        try:
+            verified = walk.verdict()
+        except ChainBroken:
+            if {*await self._anchored()} == anchored:
+                raise
+            return await self.verify(contains=contains, progress=progress)  # it was pruned meanwhile
         await self._check_anchors(walk)
         check_contained(known, verified.head, await self._hash_at(known.position) or known.hash)
         for seen in contains:

@@ -15,12 +15,25 @@ from typing import Any
 import msgspec
 
 from . import _failpoints as failpoint
-from ._chain import EMPTY, Append, Outcome, Row, Tip, erasure, prunable, pruning, seal
+from ._chain import (
+    EMPTY,
+    Append,
+    Outcome,
+    Row,
+    Tip,
+    erasure,
+    gaps_between,
+    gaps_digest,
+    prunable,
+    pruning,
+    seal,
+)
 from ._connection import translated
 from ._errors import EventStoreError, StoreUnavailable, StreamNotFound
 from ._types import Head, Metadata, Pruned, RecordedEvent
 
 _INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ONE_BY_ID = "SELECT * FROM event WHERE id = ?"
 _BY_ID = "SELECT * FROM event WHERE id IN (SELECT value FROM json_each(?)) ORDER BY position"
 _TIPS = """
 SELECT value, version, time FROM json_each(?) JOIN event ON stream = value
@@ -64,10 +77,13 @@ _PRUNE = (
 _LAST_PRUNING = """
 SELECT data FROM event WHERE stream = '$log' AND type = '$pruned' ORDER BY version DESC LIMIT 1
 """
-_KEPT = "SELECT count(*) FROM event WHERE position <= ? AND position NOT IN (SELECT position FROM doomed)"
+_KEPT = """
+SELECT position FROM event WHERE position <= ? AND position NOT IN (SELECT position FROM doomed)
+ORDER BY position
+"""
 
 
-FORMAT = 2
+FORMAT = 1
 """The number of the file's form, kept as its ``user_version``."""
 
 
@@ -79,7 +95,6 @@ def make_ready(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")
-    connection.execute("PRAGMA wal_autocheckpoint = 2000")  # pages
     if not tables:
         schema = resources.files(__package__).joinpath("schema.sql").read_text()
         # All in one transaction: a process that is killed leaves a log, or an empty file.
@@ -130,8 +145,9 @@ def prune(
         (found,) = connection.execute(_HASH_AT, {"p": through}).fetchone() or (None,)
         hash_ = prunable(through, found, connection.execute(_LAST_PRUNING).fetchone())
         connection.execute(_FIND_ENDED, (through, _json(ended_by)))
-        ((kept,),) = connection.execute(_KEPT, (through,)).fetchall()
-        note = Pruned(through=through, hash=hash_, kept=kept, reason=reason, checkpoint=checkpoint)
+        kept = (position for (position,) in connection.execute(_KEPT, (through,)))
+        gaps = gaps_digest(gaps_between(kept, through))
+        note = Pruned(through=through, hash=hash_, gaps=gaps, reason=reason, checkpoint=checkpoint)
         # First, so that there is always an event after what goes.
         head, event = _append_one(connection, pruning(note, metadata), now)
         for statement in _PRUNE:

@@ -126,14 +126,15 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
     """The payload of ``$pruned``, in the stream ``$log``.
 
     Streams that had ended were taken away up to position ``through``, where the hash (hexadecimal) was
-    ``hash``; ``kept`` events stayed. ``checkpoint`` is the caller's proof of what was there.
+    ``hash``. ``gaps`` is the SHA-256 (hexadecimal) over the first and last positions of all that is missing
+    up to there, 8 bytes each. ``checkpoint`` is the caller's proof of what was there.
     """
 
     type: ClassVar[str] = "$pruned"
     stream: ClassVar[str] = "$log"
     through: int
     hash: str
-    kept: int
+    gaps: str
     reason: str
     checkpoint: str = ""
 
@@ -163,13 +164,18 @@ class EventStore(Protocol):
         ``expected`` is the stream's version that the caller has seen (0: it must not exist yet; None:
         whatever it is). Ids that are in the stream already give back what was recorded then.
 
-        Raises `VersionConflict`, `DuplicateEventId`, `Overloaded`, `StoreFull`, `StoreClosed`;
-        `ValueError` for text that is not UTF-8 or has a NUL in it, and for names that are the store's own.
+        Raises `VersionConflict`, `DuplicateEventId`, `Overloaded`, `StoreFull`, `StoreClosed`; `ValueError`
+        for a payload that is not bytes or larger than 64 MiB, for text that is not UTF-8 or has a NUL in it,
+        and for names that are the store's own.
         """
         ...
 
     async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
         """Return the events of ``stream`` with a version above ``after``, in order."""
+        ...
+
+    async def read_event(self, id: str) -> RecordedEvent | None:
+        """Return the event with this id, None when there is none."""
         ...
 
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
@@ -179,7 +185,7 @@ class EventStore(Protocol):
     def subscribe(self, *, after: int) -> AsyncIterator[tuple[RecordedEvent, ...]]:
         """Yield the events above position ``after`` in batches, then those to come, each once, in order.
 
-        Ends when the store is closed.
+        Ends when the store is closed. Raises `ChainBroken` when the log has lost its end.
         """
         ...
 

@@ -87,9 +87,9 @@ def _bounds(connection: sqlite3.Connection, head: Head) -> list[Head]:
 
 async def _walk_elsewhere(path: Path, first: Head, last: int, progress: Callable[[int], None]) -> _Report:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _PROGRAM, path, str(first.position), first.hash.hex(), str(last),
+        sys.executable, "-P", "-c", _PROGRAM, path, str(first.position), first.hash.hex(), str(last),
         stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, limit=1 << 30,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
     )  # fmt: skip
     try:
         return await _last_report(process, progress)

@@ -170,7 +170,7 @@ def verify_archive(path: Path, progress: Callable[[int], None] = lambda count: N
     before. Raises `ChainBroken`, `ArchiveError`, `OSError`.
     """
     walk: Walk | None = None
-    after, page = EMPTY, []
+    after, end, page = EMPTY, EMPTY, []
     trailer: _Trailer | None = None
     for number, line in enumerate(_lines(path), start=1):
         if trailer:
@@ -181,6 +181,7 @@ def verify_archive(path: Path, progress: Callable[[int], None] = lambda count: N
                 walk = Walk(after)
             elif line.startswith(b'{"head"'):
                 trailer = msgspec.json.decode(line, type=_Trailer)
+                end = trailer.head.head
             else:
                 page.append(_event(line))
         except (msgspec.MsgspecError, ValueError) as error:
@@ -191,10 +192,10 @@ def verify_archive(path: Path, progress: Callable[[int], None] = lambda count: N
             page.clear()
     if walk is None or trailer is None:
         raise ArchiveError(path, "it was cut off: there is no trailer")
-    if trailer.head.head != walk.head or trailer.events != walk.events:
+    if end != walk.head or trailer.events != walk.events:
         raise ChainBroken(
             walk.head.position + 1,
-            f"the trailer tells of {trailer.events} events up to position {trailer.head.position}",
+            f"the trailer tells of {trailer.events} events up to position {end.position}",
         )
     return Contents(
         after, walk.head, walk.events, len(walk.erased), len(walk.unrecorded()), trailer.checkpoint

@@ -9,7 +9,21 @@ from operator import attrgetter
 
 from msgspec.structs import replace
 
-from ._chain import EMPTY, RESERVED, Append, Row, Tip, erasure, prepare, prunable, pruning, row, seal
+from ._chain import (
+    EMPTY,
+    RESERVED,
+    Append,
+    Row,
+    Tip,
+    erasure,
+    gaps_between,
+    gaps_digest,
+    prepare,
+    prunable,
+    pruning,
+    row,
+    seal,
+)
 from ._errors import EventStoreError, StoreClosed, StreamNotFound
 from ._following import Following
 from ._types import NO_METADATA, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
@@ -36,6 +50,9 @@ class MemoryEventStore(Following):
 
     async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
         return tuple(event for event in self._streams.get(stream, ()) if event.version > after)
+
+    async def read_event(self, id: str) -> RecordedEvent | None:
+        return self._by_id.get(id)
 
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
         begin = bisect_right(self._events, after, key=_position)
@@ -73,8 +90,8 @@ class MemoryEventStore(Following):
         last = {stream: events[-1] for stream, events in self._streams.items() if stream != Pruned.stream}
         ended = {s for s, event in last.items() if event.position <= through and event.type in ended_by}
         rest = [event for event in self._events if event.stream not in ended]
-        kept = bisect_right(rest, through, key=_position)
-        note = Pruned(through=through, hash=hash_, kept=kept, reason=reason, checkpoint=checkpoint)
+        gaps = gaps_digest(gaps_between((e.position for e in rest if e.position <= through), through))
+        note = Pruned(through=through, hash=hash_, gaps=gaps, reason=reason, checkpoint=checkpoint)
         request = pruning(note, metadata)
         self._keep(rest)
         (event,) = self._append(request)

@@ -61,6 +61,10 @@ class SQLiteEventLog(Following):
         """See `EventStore.read_stream`."""
         return await self._read(_READ_STREAM, (stream, after))
 
+    async def read_event(self, id: str) -> RecordedEvent | None:
+        """See `EventStore.read_event`."""
+        return next(iter(await self._read(ledger.ONE_BY_ID, (id,))), None)
+
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
         """See `EventStore.read_all`."""
         return await self._read(_READ_ALL, (after, limit))
@@ -129,6 +133,7 @@ class SQLiteEventStore(SQLiteEventLog):
         cannot be opened or is no log.
         """
         with translated(str(path)):
+            path = path.resolve()  # the lock is the file's, whatever it is called
             async with AsyncExitStack() as undoing:
                 lock = FileLock(path.with_name(path.name + ".lock"))
                 undoing.callback(lock.release)
@@ -180,6 +185,8 @@ class SQLiteEventStore(SQLiteEventLog):
         """See `EventStore.check_writable`."""
         if self._closed:
             raise StoreClosed
+        if self._failure and self._waiting:  # what waits will tell soon enough
+            raise _again(self._failure)
         if self._failure:
             await self._have_done(ledger.probe)
 
@@ -243,7 +250,7 @@ class SQLiteEventStore(SQLiteEventLog):
             failpoint.reached(failpoint.BEFORE_ACKNOWLEDGE)
         finally:
             for index, answer in enumerate(answers):
-                _give(answer, type(done)(*done.args) if isinstance(done, Exception) else done[index])
+                _give(answer, _again(done) if isinstance(done, Exception) else done[index])
 
     async def _attempt(self, work: Callable[[sqlite3.Connection], tuple[Head, Any]]) -> Any:
         """Return what came of ``work``, or the exception: the committer outlives whatever it meets."""
@@ -260,6 +267,11 @@ class SQLiteEventStore(SQLiteEventLog):
             self._head = head
             self._wake()
         return done
+
+
+def _again(error: Exception) -> Exception:
+    """Return what tells another caller the same: an exception is raised once."""
+    return type(error)(*error.args) if isinstance(error, StoreUnavailable) else StoreUnavailable(repr(error))
 
 
 def _give(answer: asyncio.Future[Any], outcome: Any) -> None:

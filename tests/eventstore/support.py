@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
 
 from eventstore import EventStore, NewEvent, RecordedEvent
+from eventstore import _failpoints as failpoint
 
 
 def events(*texts: str, type: str = "Said") -> list[NewEvent]:
@@ -30,3 +33,29 @@ async def collected(store: EventStore, *, after: int, until: int) -> list[Record
         if seen[-1].position >= until:
             return seen
     return seen
+
+
+class Hold:
+    """Stops whoever comes to a place first, has ``then`` called in the loop, and waits for the `release`."""
+
+    def __init__(self, place: str, then: Callable[[], object]) -> None:
+        self._place, self._then = place, then
+        self._loop = asyncio.get_running_loop()
+        self._released = threading.Event()
+        self.reached = asyncio.Event()
+
+    def __call__(self, place: str) -> None:
+        if not place.startswith(self._place) or self.reached.is_set():
+            return
+        if place == failpoint.BEFORE_ACKNOWLEDGE:  # which is passed in the loop
+            self._act()
+        else:
+            self._loop.call_soon_threadsafe(self._act)
+            assert self._released.wait(60)
+
+    def _act(self) -> None:
+        self.reached.set()
+        self._then()
+
+    def release(self, *_: object) -> None:
+        self._released.set()

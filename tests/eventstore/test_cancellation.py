@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,33 +12,7 @@ import pytest
 
 from eventstore import RecordedEvent, SQLiteEventStore, StoreClosed
 from eventstore import _failpoints as failpoint
-from tests.eventstore.support import events, payloads
-
-
-class Hold:
-    """Stops whoever comes to a place first, has ``then`` called in the loop, and waits for the `release`."""
-
-    def __init__(self, place: str, then: Callable[[], object]) -> None:
-        self._place, self._then = place, then
-        self._loop = asyncio.get_running_loop()
-        self._released = threading.Event()
-        self.reached = asyncio.Event()
-
-    def __call__(self, place: str) -> None:
-        if not place.startswith(self._place) or self.reached.is_set():
-            return
-        if place == failpoint.BEFORE_ACKNOWLEDGE:  # which is passed in the loop
-            self._act()
-        else:
-            self._loop.call_soon_threadsafe(self._act)
-            assert self._released.wait(60)
-
-    def _act(self) -> None:
-        self.reached.set()
-        self._then()
-
-    def release(self, *_: object) -> None:
-        self._released.set()
+from tests.eventstore.support import Hold, events, payloads
 
 
 @pytest.fixture
@@ -204,7 +178,7 @@ async def test_a_clock_that_fails_closes_the_store_and_leaves_no_caller_waiting(
         return datetime(2026, 1, 1, tzinfo=UTC)
 
     broken = False
-    store = await SQLiteEventStore.open(path, now=now)
+    store = await SQLiteEventStore.open(path, now=now, max_batch=2)
     (before,) = await store.append("a", events("before"))
     broken = True
     appending = (store.append("a", events(f"{number}")) for number in range(3))

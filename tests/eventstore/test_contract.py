@@ -448,3 +448,24 @@ def test_microseconds_are_exact(naive: datetime) -> None:
     micros = to_microseconds(time)
     assert from_microseconds(micros) == time
     assert from_microseconds(micros + 1) == time + timedelta(microseconds=1)
+
+
+async def test_an_event_is_found_by_its_id(store: EventStore) -> None:
+    _, second = await store.append("a", events("1", "2"))
+    assert await store.read_event(second.id) == second
+    assert await store.read_event("another") is None
+
+
+@pytest.mark.parametrize("data", ["text", None, bytes((1 << 26) + 1)], ids=["text", "nothing", "too large"])
+async def test_what_can_be_no_payload_is_refused_and_its_neighbours_are_not(
+    store: EventStore, data: object
+) -> None:
+    outcomes = await asyncio.gather(
+        store.append("a", [NewEvent(type="Said", data=data)]),  # type: ignore[arg-type]
+        store.append("b", events("1")),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[0], ValueError)
+    assert str(outcomes[0]) == "the payload of a Said is not bytes, 67108864 at most"
+    assert isinstance(outcomes[1], tuple)
+    await store.check_writable()

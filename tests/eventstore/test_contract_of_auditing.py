@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 
 import msgspec
 import pytest
@@ -180,6 +182,11 @@ async def test_streams_that_had_ended_go_and_all_others_stay_whole(store: EventS
     assert payloads(await store.read_stream("later")) == ["l1", "l2"]
 
 
+def missing(*gaps: tuple[int, int]) -> str:
+    """What `$pruned` says of gaps, from the words of the documentation."""
+    return sha256(b"".join(struct.pack(">qq", *gap) for gap in gaps)).hexdigest()
+
+
 async def test_the_log_says_what_was_pruned_who_did_it_and_why(store: EventStore) -> None:
     await store.append("running", events("r1"))
     await store.append("over", ended("o1", "o2"))
@@ -191,7 +198,7 @@ async def test_the_log_says_what_was_pruned_who_did_it_and_why(store: EventStore
     assert event == (await everything(store))[-1]
     assert (event.type, event.stream, event.version, event.position) == ("$pruned", "$log", 1, 5)
     assert msgspec.json.decode(event.data, type=Pruned) == Pruned(
-        through=3, hash=through.hash.hex(), kept=1, reason="archived", checkpoint="signed"
+        through=3, hash=through.hash.hex(), gaps=missing((2, 3)), reason="archived", checkpoint="signed"
     )
     assert event.about == ADA
     assert await store.head() == Head(event.position, event.hash)
@@ -238,10 +245,11 @@ async def test_pruning_again_takes_what_has_ended_since(store: EventStore) -> No
     await store.append("over", ended("1"))
     await store.append("running", events("1"))
     await store.append("running too", events("1"))
-    assert (await prune(store, 3)).kept == 2
-    assert (await prune(store, 3)).kept == 2
+    assert (await prune(store, 3)).gaps == missing((1, 1))
+    assert (await prune(store, 3)).gaps == missing((1, 1))
     await store.append("running", ended("2"))
-    assert (await prune(store, 6)).kept == 3  # what runs still, and what is said of prunings
+    # What runs still stays, and what is said of prunings.
+    assert (await prune(store, 6)).gaps == missing((1, 2), (6, 6))
     assert positions(await everything(store)) == [3, 4, 5, 7]
     assert (await store.verify()).pruned == 3
 
@@ -250,7 +258,7 @@ async def test_a_log_can_be_pruned_to_its_head(store: EventStore) -> None:
     await store.append("over", ended("1", "2", "3"))
     head = await store.head()
     note = await prune(store, 3)
-    assert (note.through, note.hash, note.kept) == (3, head.hash.hex(), 0)
+    assert (note.through, note.hash, note.gaps) == (3, head.hash.hex(), missing((1, 3)))
     assert positions(await everything(store)) == [4]
     verified = await store.verify(contains=[head, Head(0, bytes(32))])
     assert (verified.head.position, verified.events, verified.pruned) == (4, 1, 3)

@@ -50,7 +50,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     try:
         yield Disk(root)
     finally:
-        subprocess.run(["umount", root], check=True)
+        subprocess.run(["umount", "--lazy", root], check=True)  # whatever is still open
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ async def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path: P
     before = path.read_bytes()
     for opening in (SQLiteEventStore.open(path), SQLiteEventLog.read(path)):
         with pytest.raises(
-            StoreUnavailable, match=r"events\.db: the log has format 0, this program knows format 2"
+            StoreUnavailable, match=r"events\.db: the log has format 0, this program knows format 1"
         ):
             await opening
     assert path.read_bytes() == before
@@ -168,7 +168,7 @@ async def test_a_log_of_a_later_format_is_refused_and_left_alone(tmp_path: Path)
     before = path.read_bytes()
     for opening in (SQLiteEventStore.open(path), SQLiteEventLog.read(path)):
         with pytest.raises(
-            StoreUnavailable, match=r"events\.db: the log has format 99, this program knows format 2"
+            StoreUnavailable, match=r"events\.db: the log has format 99, this program knows format 1"
         ):
             await opening
     assert path.read_bytes() == before
@@ -336,3 +336,9 @@ async def test_a_closed_store_is_not_read(
     await sqlite_store.close()
     with pytest.raises((StoreClosed, StopAsyncIteration)):
         await read(sqlite_store)
+
+
+async def test_a_log_is_locked_under_all_its_names(sqlite_store: SQLiteEventStore, tmp_path: Path) -> None:
+    (tmp_path / "alias.db").symlink_to(tmp_path / "events.db")
+    with pytest.raises(StoreLocked):
+        await SQLiteEventStore.open(tmp_path / "alias.db")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,9 +27,11 @@ from eventstore import (
     StoreUnavailable,
     Verified,
     _walking,
+    chain_hash,
+    payload_digest,
 )
 from tests.daemon import announcements
-from tests.eventstore.support import events
+from tests.eventstore.support import Hold, events
 
 
 @contextmanager
@@ -80,6 +83,24 @@ async def store(path: Path) -> AsyncIterator[SQLiteEventStore]:
     assert await store.verify() == Verified(await store.head(), events=11, erased=1, pruned=5)
     yield store
     await store.close()
+
+
+async def test_what_is_pruned_while_a_page_is_read_is_no_fault(store: SQLiteEventStore) -> None:
+    """Rows and anchors of a page are those of one moment, though they are read one after the other."""
+
+    async def prune() -> None:
+        with pytest.raises(StoreUnavailable, match="a reader keeps older pages"):
+            await store.prune(HEAD, ended_by={"Said"}, reason="")
+        hold.release()
+
+    pruning: list[asyncio.Task[None]] = []
+    hold = Hold("SELECT position, hash FROM anchor", lambda: pruning.append(asyncio.create_task(prune())))
+    await store._writer.execute_fetchall("PRAGMA busy_timeout = 0")
+    await store._reader.set_trace_callback(hold)
+    assert (await store.verify()).head.position == HEAD + 1
+    await asyncio.gather(*pruning)
+    assert pruning
+    assert len(await store.read_all()) < len(THERE)
 
 
 # Fields
@@ -207,6 +228,18 @@ async def test_an_end_that_was_cut_off_while_the_store_was_closed_is_found_by_wh
     await log.close()
 
 
+async def test_a_subscriber_learns_that_the_end_was_cut_off_under_an_open_store(
+    store: SQLiteEventStore, path: Path
+) -> None:
+    with editing(path) as edit:
+        edit.execute("DELETE FROM event WHERE position > 14")
+    following = aiter(store.subscribe(after=12))
+    assert [event.position for event in await anext(following)] == [13, 14]
+    with pytest.raises(ChainBroken, match="ends before its head") as found:
+        await anext(following)
+    assert found.value.position == 15
+
+
 async def test_an_erasure_whose_record_was_cut_off_is_found_where_it_began(path: Path) -> None:
     store = await SQLiteEventStore.open(path)
     await store.append("a", events("1"))
@@ -217,6 +250,50 @@ async def test_an_erasure_whose_record_was_cut_off_is_found_where_it_began(path:
         edit.execute("DELETE FROM event WHERE type = '$erased'")
     log = await SQLiteEventLog.read(path)
     assert await faulty_position(log) == 2
+    await log.close()
+
+
+async def test_what_was_kept_cannot_be_put_in_place_of_what_was_pruned(path: Path) -> None:
+    store = await SQLiteEventStore.open(path)
+    await store.append("over", [NewEvent(type=kind, data=b"") for kind in ("Said", "Ended")])
+    await store.append("running", events("1", "2"))
+    await store.close()
+    whole = path.with_name("whole.db")
+    shutil.copy(path, whole)
+    store = await SQLiteEventStore.open(path)
+    await store.prune(4, ended_by=["Ended"], reason="")
+    heads = [await store.head()]
+    await store.close()
+    with editing(path) as edit:
+        edit.execute("ATTACH ? AS whole", (str(whole),))
+        edit.execute("INSERT INTO event SELECT * FROM whole.event WHERE stream = 'over'")
+        edit.execute("UPDATE anchor SET position = 4, hash = (SELECT hash FROM event WHERE position = 4)")
+        edit.execute("DELETE FROM event WHERE stream = 'running'")
+    log = await SQLiteEventLog.read(path)
+    with pytest.raises(ChainBroken, match="what is missing up to position 4 is not what was pruned") as found:
+        await log.verify(contains=heads)
+    assert found.value.position == 3
+    await log.close()
+
+
+@pytest.mark.parametrize("data", [b"no JSON", b"{}", b"\xff"])
+async def test_what_only_looks_like_the_stores_own_events_is_named(path: Path, data: bytes) -> None:
+    store = await SQLiteEventStore.open(path)
+    await store.append("a", events("1"))
+    await store.erase("a", reason="asked for")
+    (said, erased) = await store.read_all()
+    await store.close()
+    digest = payload_digest(erased.salt, erased.metadata, data)
+    forged = msgspec.structs.replace(erased, data=data, digest=digest)
+    with editing(path) as edit:
+        edit.execute(
+            "UPDATE event SET data = ?, digest = ?, hash = ? WHERE position = 2",
+            (data, digest, chain_hash(said.hash, forged)),
+        )
+    log = await SQLiteEventLog.read(path)
+    with pytest.raises(ChainBroken, match="one of the store's own events, which it has not written") as found:
+        await log.verify()
+    assert found.value.position == 2
     await log.close()
 
 
@@ -235,7 +312,7 @@ ANCHORS = {
     "an anchor put at the head": (16, f"{_ANCHOR} = 16"),
     "an anchor put after the head": (20, "INSERT INTO anchor VALUES (20, randomblob(32))"),
     "an anchor put before the beginning": (0, "INSERT INTO anchor VALUES (0, zeroblob(32))"),
-    # Which of the events that were kept are missing cannot be told: on record is how many there were.
+    # Which of the gaps is the wrong one cannot be told: on record is a digest of them all.
     "a kept event removed before a gap": (2, "DELETE FROM event WHERE position = 6"),
     "a kept event removed after a gap":
         (2, f"DELETE FROM anchor WHERE position = 3; {_ANCHOR} = 4; DELETE FROM event WHERE position = 4"),
@@ -277,12 +354,19 @@ async def long_log(path: Path) -> Path:
     return path
 
 
-async def verdict(path: Path, *, walkers: int) -> Verified | str:
-    """Return what `verify` says of a log when so many processes walk along it."""
+@contextmanager
+def walking(walkers: int) -> Iterator[None]:
+    """Let so many processes walk along a log of `LENGTH` events, as they do along long ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_walking, "_WORTH_A_PROCESS", LENGTH // walkers if walkers > 1 else 2 * LENGTH)
         patch.setattr(os, "sched_getaffinity", lambda _: range(walkers))
-        log = await SQLiteEventLog.read(path)
+        yield
+
+
+async def verdict(path: Path, *, walkers: int) -> Verified | str:
+    """Return what `verify` says of a log when so many processes walk along it."""
+    log = await SQLiteEventLog.read(path)
+    with walking(walkers):
         try:
             return await log.verify()
         except (ChainBroken, StoreUnavailable) as error:
@@ -329,14 +413,22 @@ async def test_several_processes_name_where_a_fault_is(long_log: Path, position:
     assert str(found).startswith(f"ChainBroken position {position}: ")
 
 
-async def test_several_processes_tell_of_their_progress_until_all_is_checked(
-    long_log: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_walking, "_WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(WALKERS))
+async def test_several_processes_find_that_the_end_was_cut_off_under_an_open_store(path: Path) -> None:
+    store = await SQLiteEventStore.open(path)
+    await store.append("a", events(*map(str, range(LENGTH))))
+    with editing(path) as edit:
+        edit.execute("DELETE FROM event WHERE position > 50")
+    for walkers in (1, WALKERS):
+        with walking(walkers):
+            assert await faulty_position(store) == 51
+    await store.close()
+
+
+async def test_several_processes_tell_of_their_progress_until_all_is_checked(long_log: Path) -> None:
     checked: list[int] = []
     log = await SQLiteEventLog.read(long_log)
-    verified = await log.verify(progress=checked.append)
+    with walking(WALKERS):
+        verified = await log.verify(progress=checked.append)
     assert sum(checked) == verified.events == 114
     assert len([count for count in checked if count]) == WALKERS, "each process had a part"
     await log.close()
@@ -425,3 +517,11 @@ async def test_a_file_that_cannot_be_read_is_told_apart_from_a_broken_chain(
     found = await verdict(long_log, walkers=walkers)
     assert str(found).startswith("StoreUnavailable ")
     assert "malformed" in str(found)
+
+
+async def test_verifying_runs_nothing_that_lies_in_the_working_directory(
+    long_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('trapped')")
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(await verdict(long_log, walkers=WALKERS), Verified)
