@@ -151,7 +151,7 @@ async def going_through(data: Path, clock: TraceClock) -> dict[str, Time]:
         with timed("verify the archive", packed):
             verify_archive(packed)
         with timed("verify both and prune", log):
-            await prune(backend.store, packed, metadata=Metadata(actor="operator"))
+            await prune(backend.store, packed, key.verifier, metadata=Metadata(actor="operator"))
     return times
 
 

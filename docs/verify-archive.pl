@@ -13,7 +13,9 @@ sub number { return field(pack("q>", $_[0])) }
 sub text   { return field(encode_utf8($_[0])) }
 
 my $file = IO::Uncompress::Gunzip->new($ARGV[0], MultiStream => 1) or die "$ARGV[0]: $GunzipError\n";
-my $header = decode_json($file->getline);
+my $lines = Digest::SHA->new(256);
+$lines->add(my $first = $file->getline);
+my $header = decode_json($first);
 $header->{format} eq "eventstore-archive/1" or die "unknown format $header->{format}\n";
 my ($position, $hash) = ($header->{after}{position}, pack("H*", $header->{after}{hash}));
 my ($events, $erased, $trailer) = (0, 0);
@@ -21,6 +23,7 @@ my ($events, $erased, $trailer) = (0, 0);
 while (defined(my $line = $file->getline)) {
     my $event = decode_json($line);
     if ($event->{head}) { $trailer = $event; last }
+    $lines->add($line);
     $position++, $events++;
     $event->{position} == $position or die "position $position: missing\n";
     my $digest = pack("H*", $event->{digest});
@@ -46,4 +49,6 @@ while (defined(my $line = $file->getline)) {
 $trailer or die "the archive was cut off\n";
 $trailer->{events} == $events && $trailer->{head}{position} == $position && $trailer->{head}{hash} eq unpack("H*", $hash)
     or die "the trailer tells of another end\n";
+$trailer->{sha256} eq $lines->hexdigest or die "the archive was changed: its digest is not the one in its trailer\n";
+defined $file->getline and die "there is something after the trailer\n";
 print "$events events, $erased erased, head $position ", unpack("H*", $hash), "\n";

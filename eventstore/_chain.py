@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
+from io import BytesIO
 
 import msgspec
 
@@ -14,6 +17,7 @@ from ._types import Erased, Head, Metadata, NewEvent, Pruned, RecordedEvent, Ver
 
 EMPTY = Head(0, bytes(32))
 RESERVED = "$"
+_HASH = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 1 << 26
 """Bytes of a payload: one append must not hold up the others, nor fail them."""
 _SALT = 16
@@ -100,6 +104,8 @@ def prepare(
             raise DuplicateEventId(event.id, stream)
         if not isinstance(event.data, bytes) or len(event.data) > _LARGEST:
             raise ValueError(f"the payload of a {event.type} is not bytes, {_LARGEST} at most")
+        if not isinstance(event.metadata, Metadata):
+            raise ValueError(f"the metadata of a {event.type} are no Metadata")
         metadata = _metadata_encoder.encode(event.metadata)
         prepared[event.id] = Prepared(event.id, event.type, metadata, event.data)
     return Append(stream, tuple(prepared.values()), expected)
@@ -179,6 +185,7 @@ def seal(
     """
     tips, known = dict(tips), dict(known)
     position, previous = head
+    salts = BytesIO(secrets.token_bytes(_SALT * sum(len(append.events) for append in appends)))
     written: list[RecordedEvent] = []
     outcomes: list[Outcome] = []
     for append in appends:
@@ -189,7 +196,7 @@ def seal(
         time = max(now, tip.time)
         sealed = []
         for version, event in enumerate(append.events, start=tip.version + 1):
-            salt = secrets.token_bytes(_SALT)
+            salt = salts.read(_SALT)
             digest = payload_digest(salt, event.metadata, event.data)
             position += 1
             previous = link(
@@ -254,27 +261,30 @@ class Walk:
         """
         position, previous = self.head
         count = 0
-        for place, stream, version, id_, type_, time, metadata, salt, data, digest, hash_ in rows:
-            count += 1
-            position += 1
-            if place != position:
-                previous = self._leap(position, place, anchors)
-                position = place
-            if len(salt) != _SALT or payload_digest(salt, metadata, data) != digest:
-                if (
-                    any(salt)
-                    or any(metadata)
-                    or any(data)
-                    or len(digest) != len(previous)
-                    or type_.startswith(b"$")
-                ):
-                    raise ChainBroken(position, "payload or metadata are not those that were recorded")
-                self.erased.append((position, stream.decode(errors="replace"), version))
-            previous = link(previous, position, stream, version, id_, type_, time, digest)
-            if previous != hash_:
-                raise ChainBroken(position, "the event or one before it was changed")
-            if type_.startswith(b"$"):  # the store's own, see RESERVED
-                self.notes.append(_note(position, stream, type_, data))
+        try:
+            for place, stream, version, id_, type_, time, metadata, salt, data, digest, hash_ in rows:
+                count += 1
+                position += 1
+                if place != position:
+                    previous = self._leap(position, place, anchors)
+                    position = place
+                if len(salt) != _SALT or payload_digest(salt, metadata, data) != digest:
+                    if (
+                        any(salt)
+                        or any(metadata)
+                        or any(data)
+                        or len(digest) != len(previous)
+                        or type_.startswith(b"$")
+                    ):
+                        raise ChainBroken(position, "payload or metadata are not those that were recorded")
+                    self.erased.append((position, stream.decode(errors="replace"), version))
+                previous = link(previous, position, stream, version, id_, type_, time, digest)
+                if previous != hash_:
+                    raise ChainBroken(position, "the event or one before it was changed")
+                if type_.startswith(b"$"):  # the store's own, see RESERVED
+                    self.notes.append(_note(position, version, stream, type_, data))
+        except (struct.error, TypeError) as error:
+            raise ChainBroken(position, "no event: its values are not of the right kind or size") from error
         self.events += count
         self.head = Head(position, previous)
 
@@ -313,7 +323,7 @@ class Walk:
         """Hold what is missing against what is on record as erased and pruned. Raises `ChainBroken`."""
         for position in self.unrecorded():
             raise ChainBroken(position, "payload and metadata are gone, and no erasure is on record")
-        pruned = Pruned(through=0, hash="", gaps=gaps_digest([]), reason="")
+        pruned = Pruned(through=0, hash=EMPTY.hash.hex(), gaps=gaps_digest([]), reason="")
         for _, type_, data in self.notes:
             if type_ == Pruned.type:
                 pruned = msgspec.json.decode(data, type=Pruned)
@@ -326,17 +336,22 @@ class Walk:
                 f"what is missing up to position {pruned.through} is not what was pruned",
             )
         gone = sum(last - first + 1 for first, last in self.gaps)
-        return Verified(self.head, self.events, len(self.erased), gone)
+        return Verified(self.head, self.events, len(self.erased), gone, pruned if pruned.through else None)
 
 
-def _note(position: int, stream: bytes, type_: bytes, data: bytes) -> tuple[str, str, bytes]:
-    """Return one of the store's own events, which can be read."""
-    kinds = {kind.type: kind for kind in (Erased, Pruned)}
-    try:
-        msgspec.json.decode(data, type=kinds[type_.decode()])
-        return stream.decode(), type_.decode(), data
-    except (KeyError, UnicodeDecodeError, msgspec.MsgspecError):
-        raise ChainBroken(position, "one of the store's own events, which it has not written") from None
+def _note(position: int, version: int, stream: bytes, type_: bytes, data: bytes) -> tuple[str, str, bytes]:
+    """Return one of the store's own events, if it is one that the store can have written."""
+    right = False
+    with suppress(UnicodeDecodeError, msgspec.MsgspecError):
+        if type_.decode() == Erased.type:
+            right = msgspec.json.decode(data, type=Erased).through < version
+        elif type_.decode() == Pruned.type and stream.decode() == Pruned.stream:
+            pruned = msgspec.json.decode(data, type=Pruned)
+            right = pruned.through < position and bool(_HASH.fullmatch(pruned.hash))
+        stream.decode()
+    if not right:
+        raise ChainBroken(position, "one of the store's own events, which it has not written")
+    return stream.decode(), type_.decode(), data
 
 
 def check_contained(seen: Head, head: Head, there: bytes | None) -> None:

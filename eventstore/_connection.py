@@ -18,7 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 _ROWS_AT_ONCE = 64
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+_NOT_WRITABLE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 
 
 class Connection(aiosqlite.Connection):
@@ -74,9 +74,9 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1")
     except sqlite3.Error as error:
         connection.close()
-        if _code(error) not in _NOT_WRITABLE or path.with_name(f"{path.name}-wal").exists():
+        if _code(error) not in _NOT_WRITABLE or _has_content(path.with_name(f"{path.name}-wal")):
             raise
-        # Where no shared memory can be made, on a read-only medium, nobody writes either.
+        # Where no shared memory can be made, on a medium that is full or read-only, nobody writes either.
         connection = sqlite3.connect(f"{location}?immutable=1", uri=True, isolation_level=None)
     return connection
 
@@ -104,3 +104,7 @@ def _code(error: sqlite3.Error) -> int | None:
 def fetch(connection: sqlite3.Connection, sql: str, arguments: Any) -> list[Any]:
     """Return all rows of a query."""
     return connection.execute(sql, arguments).fetchall()
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0

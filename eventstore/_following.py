@@ -75,6 +75,8 @@ class Following(ABC):
             return await self.verify(contains=contains, progress=progress)  # it was pruned meanwhile
         await self._check_anchors(walk)
         check_contained(known, verified.head, await self._hash_at(known.position) or known.hash)
+        if pruning := verified.pruning:
+            contains = (Head(pruning.through, bytes.fromhex(pruning.hash)), *contains)
         for seen in contains:
             check_contained(seen, verified.head, await self._hash_at(seen.position))
         return verified

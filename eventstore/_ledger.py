@@ -36,8 +36,8 @@ _INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ONE_BY_ID = "SELECT * FROM event WHERE id = ?"
 _BY_ID = "SELECT * FROM event WHERE id IN (SELECT value FROM json_each(?)) ORDER BY position"
 _TIPS = """
-SELECT value, version, time FROM json_each(?) JOIN event ON stream = value
-WHERE version = (SELECT max(version) FROM event WHERE stream = value)
+SELECT stream, version, time FROM json_each(?) JOIN event
+ON position = (SELECT position FROM event WHERE stream = value ORDER BY version DESC LIMIT 1)
 """
 _HEAD = "SELECT position, hash FROM event ORDER BY position DESC LIMIT 1"
 _PAGE = """

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import msgspec
 
 
-class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Metadata(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Who caused an event, and through what; never a secret.
 
     ``actor`` is a user or a part of the server, ``request_id`` and ``client`` name the request that
@@ -41,7 +41,7 @@ def new_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A fact to be appended. Appending again under the same ``id`` is safe.
 
     Types that begin with ``$`` are the store's own: `Erased` and `Pruned`.
@@ -53,7 +53,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     id: str = msgspec.field(default_factory=new_id)
 
 
-class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A fact in the log.
 
     ``position`` counts all events from 1, ``version`` those of the stream. ``time`` is UTC in microseconds
@@ -140,12 +140,16 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verified(NamedTuple):
-    """What a verification has seen: the head it reached, and how many events stand, are erased, are gone."""
+    """What a verification has seen: the head it reached, and how many events stand, are erased, are gone.
+
+    ``pruning`` is the last ``$pruned``. That its checkpoint is signed is for the caller to check.
+    """
 
     head: Head
     events: int
     erased: int
     pruned: int
+    pruning: Pruned | None = None
 
 
 class EventStore(Protocol):

@@ -1,20 +1,19 @@
 """Archives: a stretch of the log in one compressed file that can be verified without a store.
 
 An archive is gzip over lines of JSON: a header that says after which position and hash the stretch begins,
-one line for each event in order, and a trailer with the head of the stretch, the number of events, and a
-signed checkpoint where there is one. A file without trailer was cut off.
+one line for each event in order, and a trailer with the head of the stretch, the number of events, the
+SHA-256 of all lines before, and a checkpoint where there is one, which signs that digest, too. A file without
+trailer was cut off.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gzip
-import os
-import secrets
+import hashlib
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
@@ -24,6 +23,7 @@ import msgspec
 
 from ._chain import EMPTY, Walk, row
 from ._errors import ChainBroken, EventStoreError
+from ._publishing import published
 from ._types import Head, Pruned, RecordedEvent, to_microseconds
 
 FORMAT = "eventstore-archive/1"
@@ -50,7 +50,8 @@ class Contents(NamedTuple):
     """What an archive holds: ``events`` events after ``after`` up to ``head``.
 
     ``erased`` of them have no payload; of ``unrecorded`` ones of these the archive does not tell why, because
-    they were erased after its end. ``checkpoint`` is the signed note of its end, or empty.
+    they were erased after its end. ``sha256`` is the digest (hexadecimal) of all of it, ``checkpoint`` the
+    signed note of its end, or empty.
     """
 
     after: Head
@@ -58,7 +59,18 @@ class Contents(NamedTuple):
     events: int
     erased: int
     unrecorded: int
+    sha256: str
     checkpoint: str
+
+    @property
+    def extension(self) -> str:
+        """The line of the checkpoint that signs the archive as a whole."""
+        return extension(self.sha256)
+
+
+def extension(sha256: str) -> str:
+    """Return the line with which a checkpoint signs an archive."""
+    return f"archive {sha256}"
 
 
 class _Place(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,7 +83,10 @@ class _Place(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def head(self) -> Head:
-        return Head(self.position, bytes.fromhex(self.hash))
+        hash_ = bytes.fromhex(self.hash)
+        if len(hash_) != len(EMPTY.hash):
+            raise ValueError(f"{self.hash!r} is no hash")
+        return Head(self.position, hash_)
 
 
 class _Header(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -102,6 +117,7 @@ class _Event(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fi
 class _Trailer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     head: _Place
     events: int
+    sha256: str
     checkpoint: str
 
 
@@ -124,52 +140,59 @@ async def write_archive(
     path: Path,
     *,
     until: datetime | None = None,
-    checkpoint: Callable[[Head], str] = lambda head: "",
+    sign: Callable[[Head, str], str] = lambda head, extension: "",
     progress: Callable[[int], None] = lambda count: None,
 ) -> Contents:
     """Write what stands in ``log`` before the first event later than ``until`` into a new file at ``path``.
 
-    The chain is checked on the way. ``checkpoint`` is given the end of the stretch and returns its note;
-    ``progress`` is called now and then with the number of events since the last call. When this returns, the
-    file is complete and on disk; cancelled or failed, there is none. Raises `ChainBroken`, `ArchiveError`
-    when there is nothing to write or ``path`` exists, `OSError`.
+    The chain is checked on the way. ``sign`` is given the end of the stretch and a line that stands for the
+    whole file, and returns a note of both; ``progress`` is called now and then with the number of events
+    since the last call. When this returns, the file is complete and on disk, for its owner alone to read;
+    cancelled or failed, there is none. Raises `ChainBroken`, `ArchiveError` when there is nothing to write or
+    ``path`` exists, `OSError`.
     """
-    if path.exists():
-        raise ArchiveError(path, "there is such a file already; archives are never overwritten")
     after = await beginning(log)
-    walk = Walk(after)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    walk, digest = Walk(after), hashlib.sha256()
+    if path.exists():
+        raise _exists(path)
     try:
-        with partial.open("xb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as file:
-            file.write(_line(_Header(format=FORMAT, after=_Place.of(after))))
+        with published(path) as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as file:
+
+            def put(lines: bytes) -> None:
+                digest.update(lines)
+                file.write(lines)
+
+            put(_line(_Header(format=FORMAT, after=_Place.of(after))))
             async for page in _pages(log, after, until):
                 walk.feed(map(row, page))
-                await asyncio.to_thread(file.write, b"".join(map(_event_line, page)))
+                await asyncio.to_thread(lambda page: put(b"".join(map(_event_line, page))), page)
                 progress(len(page))
             if not walk.events:
                 raise ArchiveError(path, "there is nothing to archive: no event is that old")
-            note = checkpoint(walk.head)
-            file.write(_line(_Trailer(head=_Place.of(walk.head), events=walk.events, checkpoint=note)))
-            file.close()
-            raw.flush()
-            await asyncio.to_thread(os.fsync, raw.fileno())
-        os.link(partial, path)
-        _sync_directory(path.parent)
+            note = sign(walk.head, extension(digest.hexdigest()))
+            contents = _contents(after, walk, digest.hexdigest(), note)
+            end = _Place.of(walk.head)
+            file.write(_line(_Trailer(head=end, events=walk.events, sha256=contents.sha256, checkpoint=note)))
     except FileExistsError:
-        raise ArchiveError(path, "there is such a file already; archives are never overwritten") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return Contents(after, walk.head, walk.events, len(walk.erased), len(walk.unrecorded()), note)
+        raise _exists(path) from None
+    return contents
 
 
-def verify_archive(path: Path, progress: Callable[[int], None] = lambda count: None) -> Contents:
-    """Read an archive to its end and recompute its chain.
+def verify_archive(
+    path: Path,
+    *,
+    contains: Iterable[Head] = (),
+    progress: Callable[[int], None] = lambda count: None,
+) -> Contents:
+    """Read an archive to its end, recompute its chain, and show that it holds what ``contains`` saw.
 
-    That it begins and ends where it should is for the caller to hold against a checkpoint or the archive
-    before. Raises `ChainBroken`, `ArchiveError`, `OSError`.
+    That all of it is what the server wrote, only the signature of its checkpoint shows: `Contents.extension`
+    must be in there. Raises `ChainBroken`; `ArchiveError`, also when a head lies outside of the archive;
+    `OSError`.
     """
     walk: Walk | None = None
+    digest = hashlib.sha256()
+    wanted = {head.position: head for head in contains}
     after, end, page = EMPTY, EMPTY, []
     trailer: _Trailer | None = None
     for number, line in enumerate(_lines(path), start=1):
@@ -179,6 +202,7 @@ def verify_archive(path: Path, progress: Callable[[int], None] = lambda count: N
             if walk is None:
                 after = _header(line).after.head
                 walk = Walk(after)
+                _compare(after, wanted)
             elif line.startswith(b'{"head"'):
                 trailer = msgspec.json.decode(line, type=_Trailer)
                 end = trailer.head.head
@@ -186,8 +210,12 @@ def verify_archive(path: Path, progress: Callable[[int], None] = lambda count: N
                 page.append(_event(line))
         except (msgspec.MsgspecError, ValueError) as error:
             raise ArchiveError(path, f"line {number}: {error}") from None
-        if walk and (trailer or len(page) == _PAGE):
+        if not trailer:
+            digest.update(line)
+        if trailer or len(page) == _PAGE:
             walk.feed(map(row, page))
+            for event in page:
+                _compare(Head(event.position, event.hash), wanted)
             progress(len(page))
             page.clear()
     if walk is None or trailer is None:
@@ -197,9 +225,26 @@ def verify_archive(path: Path, progress: Callable[[int], None] = lambda count: N
             walk.head.position + 1,
             f"the trailer tells of {trailer.events} events up to position {end.position}",
         )
-    return Contents(
-        after, walk.head, walk.events, len(walk.erased), len(walk.unrecorded()), trailer.checkpoint
-    )
+    if trailer.sha256 != digest.hexdigest():
+        raise ArchiveError(path, "it was changed: its digest is not the one in its trailer")
+    if wanted:
+        raise ArchiveError(
+            path, f"position {min(wanted)} is not in it: it has {after.position + 1} to {walk.head.position}"
+        )
+    return _contents(after, walk, trailer.sha256, trailer.checkpoint)
+
+
+def _compare(there: Head, wanted: dict[int, Head]) -> None:
+    if wanted.pop(there.position, there) != there:
+        raise ChainBroken(there.position, "not the event that once stood here: the log was rewritten")
+
+
+def _contents(after: Head, walk: Walk, sha256: str, note: str) -> Contents:
+    return Contents(after, walk.head, walk.events, len(walk.erased), len(walk.unrecorded()), sha256, note)
+
+
+def _exists(path: Path) -> ArchiveError:
+    return ArchiveError(path, "there is such a file already; archives are never overwritten")
 
 
 async def _pages(
@@ -257,11 +302,3 @@ def _event(line: bytes) -> RecordedEvent:
         data=b64decode(event.data_base64) if event.data_base64 else event.data.encode(),
         digest=bytes.fromhex(event.digest), hash=bytes.fromhex(event.hash),
     )  # fmt: skip
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -29,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ._errors import EventStoreError
+from ._publishing import published
 from ._types import Head
 
 _ED25519 = b"\x01"
@@ -139,18 +138,23 @@ class SigningKey:
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The log ``origin`` ended at ``head`` at ``time`` (UTC), by the clock of whoever signed that."""
+    """The log ``origin`` ended at ``head`` at ``time`` (UTC), by the clock of whoever signed that.
+
+    ``extensions`` are further lines that were signed with it.
+    """
 
     origin: str
     head: Head
     time: datetime
+    extensions: tuple[str, ...] = ()
 
     def sign(self, key: SigningKey) -> str:
         """Return the signed note: the text, an empty line and a line with the signature.
 
         Raises `CheckpointError` when ``key`` is another log's, or when nobody could read back what this says.
         """
-        text = f"{self.origin}\n{self.head.position}\n{_encode(self.head.hash)}\n{_format_time(self.time)}\n"
+        lines = (self.origin, str(self.head.position), _encode(self.head.hash), _format_time(self.time))
+        text = "".join(f"{line}\n" for line in (*lines, *self.extensions))
         if _read(text) != self:
             raise CheckpointError(f"not a checkpoint that can be written: {self}")
         by = key.verifier
@@ -162,9 +166,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
 def open_checkpoint(note: str | bytes, key: VerifierKey) -> Checkpoint:
     """Return what ``note`` says once ``key`` has shown that its log said it.
 
-    Signatures by other keys and extension lines after that of the time are passed over. Raises
-    `CheckpointError` when the note is not in the form, has no signature by ``key`` or a wrong one, or is of
-    another log than the key.
+    Signatures by other keys are passed over. Raises `CheckpointError` when the note is not in the form, has
+    no signature by ``key`` or a wrong one, or is of another log than the key.
     """
     text, signatures = _split(note)
     own = [signature for signature in signatures if (signature.name, signature.id) == (key.name, key.id)]
@@ -259,7 +262,7 @@ def _read(text: str) -> Checkpoint:
     head = Head(int(position), _decode(hash_))
     if len(head.hash) != 32:
         raise _fault(3, "not the base64 of 32 bytes")
-    return Checkpoint(origin, head, _read_time(time))
+    return Checkpoint(origin, head, _read_time(time), tuple(lines[4:]))
 
 
 def _read_time(line: str) -> datetime:
@@ -323,30 +326,13 @@ def _no_key(path: Path) -> CheckpointError:
 
 def _publish(path: Path, data: bytes, mode: int) -> bool:
     """Make a file, durable, as a whole or not at all. Return False when there is one already."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with _blaming(path):
         try:
-            with open(draft, "xb", opener=partial(os.open, mode=0o600)) as file:
-                os.fchmod(file.fileno(), mode)
+            with published(path, mode) as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(draft, path)
-            created = True
         except FileExistsError:
-            created = False
-        finally:
-            draft.unlink(missing_ok=True)
-        _sync(path.parent)  # whoever comes second relies on the file of the first
-    return created
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            return False
+    return True
 
 
 @contextmanager

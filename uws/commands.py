@@ -106,11 +106,15 @@ class Command:
         """
         if self.caller.key is None:
             return False
-        first = self._event_id(0)
-        found = next((event for event in recorded if event.id == first), None)
+        found = next((event for event in recorded if event.id == self.first_id), None)
         if found and self.changes and not found.erased and found.about.command != self._digest:
             raise KeyReused(self.caller.key)
         return found is not None
+
+    @cached_property
+    def first_id(self) -> str | None:
+        """The id of the first event that comes of the command; None where no key decides it."""
+        return None if self.caller.key is None else self._event_id(0)
 
     @cached_property
     def _digest(self) -> str | None:

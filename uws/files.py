@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -22,6 +23,8 @@ from pathlib import Path
 
 from uws.model import OutOfSpace, TooLarge, Unavailable, Upload
 from uws.model.units import format_size
+
+log = logging.getLogger(__name__)
 
 RESERVE = 16_000_000
 """Bytes kept free on the disk for what must still be recorded and shown when nothing new is taken."""
@@ -50,10 +53,13 @@ class Spooled:
 
 
 class Spool:
-    """The uploads of one request; what no job has taken when it is left is deleted."""
+    """The uploads of one request; what no job has taken when it is left is deleted.
 
-    def __init__(self, directory: Path, check_room: Callable[[], None]) -> None:
-        self._directory, self._check_room = directory, check_room
+    Without ``keep`` they are only looked at and need no room: size and digest tell whether they came before.
+    """
+
+    def __init__(self, directory: Path, check_room: Callable[[], None], *, keep: bool) -> None:
+        self._directory, self._check_room, self._keep = directory, check_room, keep
         self._files: list[Spooled] = []
 
     async def receive(
@@ -66,11 +72,7 @@ class Spool:
         """
         spooled = Spooled(self._directory / secrets.token_hex(16), filename, media_type)
         digest = hashlib.sha256()
-        self._check_room()
-        with _storing():
-            opened = spooled.path.open("xb", buffering=0)
-        self._files.append(spooled)
-        with opened as file:
+        with self._opened(spooled) as file:
             buffer = bytearray()
             async for chunk in chunks:
                 buffer += chunk
@@ -78,13 +80,24 @@ class Spool:
                 if spooled.size > max_size:
                     raise TooLarge(f"{name}: the file is larger than the maximum {format_size(max_size)}")
                 if len(buffer) >= _CHUNK:
-                    self._check_room()
+                    if self._keep:
+                        self._check_room()
                     await asyncio.to_thread(_write, file, digest, bytes(buffer))
                     buffer.clear()
             await asyncio.to_thread(_write, file, digest, bytes(buffer))
-            await asyncio.to_thread(_keep, file)
+            if self._keep:
+                await asyncio.to_thread(_sync, file)
         spooled.sha256 = digest.hexdigest()
         return spooled
+
+    def _opened(self, spooled: Spooled) -> FileIO:
+        with _storing():
+            if not self._keep:
+                return Path(os.devnull).open("wb", buffering=0)
+            self._check_room()
+            file = spooled.path.open("xb", buffering=0)
+        self._files.append(spooled)
+        return file
 
     def clear(self) -> None:
         for spooled in self._files:
@@ -115,9 +128,15 @@ class JobDirectory:
             spooled.path.rename(self.uploads / upload.file)
 
     def drop(self, uploads: Iterable[Upload]) -> None:
-        """Delete received files, and the directory when it held nothing else."""
+        """Delete received files, and the directory when it held nothing else.
+
+        What cannot be deleted now stays until the whole directory goes.
+        """
         for upload in uploads:
-            (self.uploads / upload.file).unlink(missing_ok=True)
+            try:
+                (self.uploads / upload.file).unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("upload %s cannot be deleted now: %s", upload.file, error)
         with suppress(OSError):
             self.uploads.rmdir()
             self.root.rmdir()
@@ -155,8 +174,14 @@ class Files:
         return JobDirectory(self._jobs / job_id)
 
     def check_room(self) -> None:
-        """Raise `OutOfSpace` when less than the reserve is free: nothing new should be begun then."""
-        disk = os.statvfs(self._jobs)
+        """Raise `OutOfSpace` when less than the reserve is free: nothing new should be begun then.
+
+        Raises `Unavailable` when that cannot be found out.
+        """
+        try:
+            disk = os.statvfs(self._jobs)
+        except OSError as error:
+            raise Unavailable(f"the files of jobs cannot be reached now: {error.strerror}") from error
         if disk.f_bavail * disk.f_frsize < self._reserve:
             raise OutOfSpace(f"the disk is nearly full: less than {format_size(self._reserve)} are free")
 
@@ -165,9 +190,9 @@ class Files:
         return [entry.name for entry in os.scandir(self._jobs)]
 
     @asynccontextmanager
-    async def spool(self) -> AsyncIterator[Spool]:
-        """Give room for the uploads of one request."""
-        spool = Spool(self._spool, self.check_room)
+    async def spool(self, *, keep: bool = True) -> AsyncIterator[Spool]:
+        """Give room for the uploads of one request; see `Spool` for ``keep``."""
+        spool = Spool(self._spool, self.check_room, keep=keep)
         try:
             yield spool
         finally:
@@ -183,7 +208,7 @@ def _write(file: FileIO, digest: hashlib._Hash, data: bytes) -> None:
             view = view[file.write(view) :]
 
 
-def _keep(file: FileIO) -> None:
+def _sync(file: FileIO) -> None:
     # The log will say that it is there, and the log survives a power cut.
     with _storing():
         os.fsync(file)

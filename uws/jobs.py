@@ -182,6 +182,9 @@ class UserUWS:
         Raises `ParameterError`, `RepeatedParameter`, `UsageError`, `MissingParameters`. A caller that is
         cancelled does not learn whether the job was created, unless it asks again under the same key.
         """
+        command = self._command(caller, None, changes, ("RUN",) * run)
+        if done := await self._done(command):
+            return done
         self.backend.files.check_room()
         values, taken = self._accept(changes)
         quote = await self.estimate()
@@ -196,18 +199,15 @@ class UserUWS:
             )
 
         steps = [create, *self._control(changes), *(await self._queueing() if run else [])]
-        command = Command(caller, (self.service.name,), changes, ("RUN",) if run else ())
         job_id = new_job_id()
         new = command.encode(self._decide(job_id, None, steps))
         try:
             with self._taking(job_id, taken):
                 return await self._append(job_id, None, new)
-        except DuplicateEventId as error:
-            recorded = await self.backend.store.read_stream(error.stream)
-            first = fold(recorded)
-            if first is None or not command.was_done(recorded):
-                raise
-            return first
+        except DuplicateEventId:
+            if done := await self._done(command):
+                return done
+            raise
 
     async def change_job(
         self, job_id: str, changes: Changes, caller: Caller, *, run: bool = False, abort: bool = False
@@ -216,6 +216,9 @@ class UserUWS:
 
         Raises what `create_job` does, and `IllegalPhase`.
         """
+        command = self._command(caller, job_id, changes, ("RUN",) * run + ("ABORT",) * abort)
+        if done := await self._done(command):
+            return done
         if not abort:
             self.backend.files.check_room()
         values, taken = self._accept(changes)
@@ -229,9 +232,8 @@ class UserUWS:
             steps += await self._queueing()
         if abort:
             steps.append(self.transitions.abort_job)
-        wishes = ("RUN",) * run + ("ABORT",) * abort
         with self._taking(job_id, taken):
-            job = await self._carry_out(job_id, steps, self._command(caller, job_id, changes, wishes))
+            job = await self._carry_out(job_id, steps, command)
         if unused := {upload for _, upload in taken} - _uploads(job):
             self.backend.files.of(job_id).drop(unused)
         return job
@@ -265,14 +267,17 @@ class UserUWS:
                     # Whoever recorded the end may not be through with this yet.
                     await self._delete_files(job_id)
 
-    async def admit(self, job_id: str, caller: Caller) -> None:
+    async def admit(self, job_id: str | None, caller: Caller) -> bool:
         """Find out before a command is read whether the job is there and the caller may change it.
 
-        One that may have been done before, under the same key, passes whatever has become of the job.
+        None is a job to be created. Returns whether the caller's key was used for the same before: such a
+        command passes whatever has become of the job, and files that come with it need not be kept.
         """
-        recorded = await self.backend.store.read_stream(e.job_stream(job_id))
-        if not self._command(caller, job_id).was_done(recorded):
-            self._admitted(fold(recorded), job_id, caller)
+        if await self._done(self._command(caller, job_id)):
+            return True
+        if job_id is not None:
+            await self.load_job(job_id, caller)
+        return False
 
     # Commands of the server
 
@@ -303,9 +308,20 @@ class UserUWS:
     # How commands are carried out
 
     def _command(
-        self, caller: Caller, job_id: str, changes: Changes | None = None, wishes: tuple[str, ...] = ()
+        self, caller: Caller, job_id: str | None, changes: Changes | None = None, wishes: tuple[str, ...] = ()
     ) -> Command:
-        return Command(caller, (self.service.name, job_id), changes, wishes)
+        scope = (self.service.name, job_id) if job_id else (self.service.name,)
+        return Command(caller, scope, changes, wishes)
+
+    async def _done(self, command: Command) -> Job | None:
+        """Return the job of a command that was done before, None when it was not. Raises `KeyReused`.
+
+        This comes before all that can refuse it: declaration and disk may not be what they were.
+        """
+        first = command.first_id and await self.backend.store.read_event(command.first_id)
+        if not first or not command.was_done([first]):
+            return None
+        return fold(await self.backend.store.read_stream(first.stream))
 
     async def _by_server(self, job_id: str, step: Step, *led_by: str) -> Job:
         """Carry out a command of the server's own; the last event of a type in ``led_by`` has led to it."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import hashlib
 import json
 import os
 import re
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from eventstore import SQLiteEventLog
-from eventstore.archive import verify_archive
+from eventstore import SQLiteEventLog, SQLiteEventStore
+from eventstore.archive import verify_archive, write_archive
 from eventstore.checkpoint import VerifierKey, open_checkpoint
 from tests.daemon import UWSD, Daemon, serving, uwsd
 
@@ -292,7 +295,7 @@ async def test_export_writes_an_archive_that_verifies_without_the_server(
     assert f"{path}: what jobs.example.org/vo had at position 5 on " in elsewhere.out
     without = await uwsd("audit", "verify", path, cwd=tmp_path / "gone")
     assert without.status == 0
-    assert "its checkpoint was not checked" in without.out
+    assert "that it was the server that wrote it was not checked" in without.out
 
 
 async def test_prune_takes_destroyed_jobs_and_keeps_the_chain(declaration: Path, tmp_path: Path) -> None:
@@ -326,6 +329,105 @@ async def test_prune_takes_destroyed_jobs_and_keeps_the_chain(declaration: Path,
     status, _, _ = await audit(declaration, "export", "-o", second)
     assert status == 0
     assert verify_archive(second).after == verify_archive(first).head
+
+
+async def test_an_archive_without_the_servers_signature_is_refused(declaration: Path, tmp_path: Path) -> None:
+    path, forged = tmp_path / "log.gz", tmp_path / "forged.gz"
+    async with serving(declaration) as server:
+        await ran(server, "hello")
+    await audit(declaration, "export", "-o", path)
+    _, vkey, _ = await audit(declaration, "key")
+    log = await SQLiteEventLog.read(tmp_path / "var" / "events.db")
+    await write_archive(log, forged)
+    await log.close()
+    assert await audit(declaration, "verify", forged, "--key", vkey.strip()) == (
+        1, "", "position 5: the archive ends here without a signed checkpoint\n",
+    )  # fmt: skip
+    # The checkpoint of one archive does not sign another that ends there, too.
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    less = lines[2].replace(b'"type":"JobCreated"', b'"type":"JobCreated" ')
+    content = b"".join([*lines[:2], less, *lines[3:-1]])
+    trailer = json.loads(lines[-1]) | {"sha256": hashlib.sha256(content).hexdigest()}
+    forged.write_bytes(gzip.compress(content + json.dumps(trailer).encode() + b"\n"))
+    assert (await audit(declaration, "verify", forged))[0] == 0
+    assert await audit(declaration, "verify", forged, "--key", vkey.strip()) == (
+        1, "", "position 5: the archive ends here, but is not the one that was signed\n",
+    )  # fmt: skip
+
+
+async def test_a_pruning_that_the_server_has_not_signed_is_a_fault(declaration: Path, tmp_path: Path) -> None:
+    async with serving(declaration) as server:
+        job = await ran(server, "hello")
+        await server.request("DELETE", job)
+    store = await SQLiteEventStore.open(tmp_path / "var" / "events.db")
+    await store.prune(6, ended_by=["JobDestroyed"], reason="archived in nothing", checkpoint="")
+    await store.close()
+    assert await audit(declaration, "verify") == (
+        1, "", "position 6: pruned up to here without a signed checkpoint that says so\n",
+    )  # fmt: skip
+
+
+async def test_checkpoints_from_before_a_pruning_are_proved_by_the_archive(
+    declaration: Path, tmp_path: Path
+) -> None:
+    path, kept = tmp_path / "log.gz", tmp_path / "kept.checkpoint"
+    async with serving(declaration) as server:
+        first = await ran(server, "first")
+        _, note, _ = await audit(declaration, "checkpoint")
+        kept.write_text(note)
+        for job in (first, await ran(server, "second")):
+            await server.request("DELETE", job)
+    await audit(declaration, "export", "-o", path, "--prune")
+    assert await audit(declaration, "verify", "--checkpoint", kept) == (
+        2, "", "position 5 was pruned; verify the archive that has it\n",
+    )  # fmt: skip
+    status, out, _ = await audit(declaration, "verify", path, "--checkpoint", kept)
+    assert status == 0
+    assert f"{kept}: what jobs.example.org/vo had at position 5 on " in out
+
+
+async def test_pruning_can_be_repeated_and_never_goes_beyond_what_is_archived(
+    declaration: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.gz", tmp_path / "second.gz"
+    async with serving(declaration) as server:
+        await server.request("DELETE", await ran(server, SECRET))
+        await ran(server, "kept")
+    whole = tmp_path / "whole.db"
+    await audit(declaration, "export", "-o", first)
+    shutil.copy(tmp_path / "var" / "events.db", whole)
+    for _ in range(2):
+        status, out, err = await audit(declaration, "prune", first)
+        assert (status, err) == (0, "")
+        assert out.startswith("pruned: the log had ")
+    assert files_with(tmp_path / "var", SECRET) == [], "in the read models, too"
+    async with serving(declaration) as server:
+        await ran(server, "later")
+    await audit(declaration, "export", "-o", second, "--prune")
+    assert await audit(declaration, "prune", first) == (
+        2, "", f"{first}: the log was pruned up to position {verify_archive(second).head.position} already\n",
+    )  # fmt: skip
+    shutil.copy(whole, tmp_path / "var" / "events.db")
+    (tmp_path / "var" / "projections.db").unlink()
+    status, _, err = await audit(declaration, "prune", second)
+    assert status == 2
+    assert "the log has events since position 0 that are not in it" in err
+
+
+@pytest.mark.parametrize("reason", ["", " ", "two\nlines", "\udcff"])
+async def test_the_reason_of_an_erasure_is_a_line_of_text(declaration: Path, reason: str) -> None:
+    assert await audit(declaration, "erase", "x", "--reason", reason) == (
+        2, "", f"--reason: expected a line of text, got {reason!r}\n",
+    )  # fmt: skip
+
+
+async def test_without_declaration_and_data_directory_it_is_told_how_to_name_them(tmp_path: Path) -> None:
+    ended = await uwsd("audit", "verify", cwd=tmp_path)
+    assert (ended.status, ended.err) == (
+        2,
+        "uwsd.toml: there is no such file; name the declaration with --config, "
+        "or the data directory with --data\n",
+    )
 
 
 async def test_until_is_a_time(declaration: Path, tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ def _shape(outcome: object) -> object:
     if isinstance(outcome, Head):
         return outcome.position
     if isinstance(outcome, Verified):
-        return outcome._replace(head=Head(outcome.head.position, b""))
+        pruning = outcome.pruning and msgspec.structs.replace(outcome.pruning, hash="")
+        return outcome._replace(head=Head(outcome.head.position, b""), pruning=pruning)
     if isinstance(outcome, list | tuple):
         return [_shape(item) for item in outcome]
     if isinstance(outcome, RecordedEvent):

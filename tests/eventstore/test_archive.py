@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
+def digest_of(path: Path) -> str:
+    """The digest of all lines but the last, from the words of the documentation."""
+    with gzip.open(path) as file:
+        return sha256(b"".join(file.readlines()[:-1])).hexdigest()
+
+
 def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
     content = lines(path)
     change(content)
@@ -47,9 +55,12 @@ async def test_an_archive_holds_the_log_and_verifies_alone(store: EventStore, tm
     await fill(store)
     path = tmp_path / "log.gz"
     seen: list[int] = []
-    contents = await write_archive(store, path, checkpoint=lambda head: f"note of {head.position}")
-    assert verify_archive(path, seen.append) == contents
-    assert contents == (Head(0, bytes(32)), await store.head(), 20, 0, 0, "note of 20")
+    contents = await write_archive(store, path, sign=lambda head, extension: f"{head.position} {extension}")
+    assert verify_archive(path, progress=seen.append) == contents
+    digest = digest_of(path)
+    note = f"20 archive {digest}"
+    assert contents == (Head(0, bytes(32)), await store.head(), 20, 0, 0, digest, note)
+    assert path.stat().st_mode & 0o777 == 0o600
     assert sum(seen) == 20
     recorded = await store.read_all()
     for line, event in zip(lines(path)[1:-1], recorded, strict=True):
@@ -150,11 +161,11 @@ async def test_an_archive_is_never_overwritten(store: EventStore, tmp_path: Path
 async def test_what_fails_leaves_no_file(store: EventStore, tmp_path: Path) -> None:
     await fill(store)
 
-    def fail(_: Head) -> str:
+    def fail(head: Head, extension: str) -> str:
         raise OSError("no key")
 
     with pytest.raises(OSError, match="no key"):
-        await write_archive(store, tmp_path / "log.gz", checkpoint=fail)
+        await write_archive(store, tmp_path / "log.gz", sign=fail)
     assert list(tmp_path.glob("*log.gz*")) == []
 
 
@@ -187,6 +198,56 @@ async def test_every_change_is_found_with_its_position(
     with pytest.raises(ChainBroken) as found:
         verify_archive(path)
     assert found.value.position == position
+
+
+async def test_an_archive_shows_what_checkpoints_saw_within_it(store: EventStore, tmp_path: Path) -> None:
+    heads = [await store.head()]
+    for _ in range(4):
+        await fill(store, 5)
+        heads.append(await store.head())
+    path = tmp_path / "log.gz"
+    await write_archive(store, path)
+    assert verify_archive(path, contains=heads).events == 20
+    with pytest.raises(ChainBroken, match="not the event that once stood here") as found:
+        verify_archive(path, contains=[Head(7, bytes(32))])
+    assert found.value.position == 7
+    with pytest.raises(ArchiveError, match="position 21 is not in it: it has 1 to 20"):
+        verify_archive(path, contains=[Head(21, bytes(32))])
+
+
+async def test_payloads_cannot_be_taken_out_of_an_archive_unnoticed(tmp_path: Path) -> None:
+    store, path = MemoryEventStore(), tmp_path / "log.gz"
+    await fill(store)
+    contents = await write_archive(store, path)
+
+    def strip(content: list[dict[str, Any]]) -> None:
+        for field in ("salt", "metadata", "data"):
+            del content[7][field]
+
+    rewrite(path, strip)
+    with pytest.raises(ArchiveError, match="its digest is not the one in its trailer"):
+        verify_archive(path)
+    # Whoever changes that one, too, changes what a checkpoint of the archive would have to sign.
+    rewrite(path, lambda content: content[-1].update(sha256=digest_of(path)))
+    assert verify_archive(path).extension != contents.extension
+
+
+async def test_an_archive_is_on_disk_before_it_stands_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path = MemoryEventStore(), tmp_path / "log.gz"
+    await fill(store)
+    synced: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def noting_fsync(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append(("directory" if name == tmp_path else "draft", path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    await write_archive(store, path)
+    assert synced == [("draft", False), ("directory", True)]
 
 
 async def test_what_is_no_archive_is_refused_with_the_place(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -321,7 +322,9 @@ def test_a_signed_text_that_ends_too_soon_is_reported_with_the_line(kept: int, k
 def test_extension_lines_that_are_not_understood_do_no_harm_but_are_signed(key: SigningKey) -> None:
     text = f"{TEXT}rows 12\ntime after time\n"
     note = f"{text}\n{line(key, text)}"
-    assert open_checkpoint(note, key.verifier) == CHECKPOINT
+    extended = msgspec.structs.replace(CHECKPOINT, extensions=("rows 12", "time after time"))
+    assert open_checkpoint(note, key.verifier) == extended
+    assert extended.sign(key) == note
     assert "is wrong" in reason(note.replace("rows 12", "rows 13"), key)
     text = f"{TEXT}\nrows 12\n"
     assert reason(f"{text}\n{line(key, text)}", key) == "line 5: empty"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -18,44 +17,19 @@ from eventstore import (
     StoreFull,
     StoreUnavailable,
 )
+from tests.disks import Disk, mounted
 from tests.eventstore.support import events
-
-
-class Disk:
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._ballast = root / "ballast"
-
-    def fill(self, *, but: int = 0) -> None:
-        """Leave room for so many bytes only."""
-        with self._ballast.open("ab", buffering=0) as file:
-            try:
-                while file.write(bytes(4096)):
-                    pass
-            except OSError:
-                file.truncate(file.tell() - but)
-
-    def free(self) -> None:
-        self._ballast.unlink()
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    root = tmp_path / "disk"
-    root.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", root]
-    mounting = subprocess.run(command, capture_output=True, check=False)
-    if mounting.returncode:
-        pytest.skip(f"no disk can be mounted: {mounting.stderr.decode().strip()}")
-    try:
-        yield Disk(root)
-    finally:
-        subprocess.run(["umount", "--lazy", root], check=True)  # whatever is still open
+    with mounted(tmp_path / "disk", 2 << 20) as disk:
+        yield disk
 
 
 @pytest.fixture
 async def store(disk: Disk) -> AsyncIterator[SQLiteEventStore]:
-    store = await SQLiteEventStore.open(disk.root / "events.db")
+    store = await SQLiteEventStore.open(disk.path / "events.db")
     await store.append("before", events("before"))
     yield store
     await store.close()
@@ -73,7 +47,7 @@ async def test_a_full_disk_is_told_nothing_acknowledged_is_lost_and_reading_goes
     store: SQLiteEventStore, disk: Disk
 ) -> None:
     (before,) = await log_of(store)
-    disk.fill(but=300_000)
+    disk.fill(leave=300_000)
     outcomes = await asyncio.gather(
         *(store.append(f"s{n}", large()) for n in range(100)), return_exceptions=True
     )
@@ -86,13 +60,13 @@ async def test_a_full_disk_is_told_nothing_acknowledged_is_lost_and_reading_goes
     assert await log_of(store) == (before, *acknowledged)
     assert await store.read_stream("before") == (before,)
     assert (await store.verify()).events == 1 + len(acknowledged)
-    beside = await SQLiteEventLog.read(disk.root / "events.db")
+    beside = await SQLiteEventLog.read(disk.path / "events.db")
     assert await log_of(beside) == (before, *acknowledged)
     await beside.close()
-    disk.free()
+    disk.empty()
     acknowledged += await store.append("after", large())
     await store.close()
-    again = await SQLiteEventStore.open(disk.root / "events.db")
+    again = await SQLiteEventStore.open(disk.path / "events.db")
     assert await log_of(again) == (before, *acknowledged)
     await again.verify()
     await again.close()
@@ -113,7 +87,7 @@ async def test_a_log_that_has_filled_the_disk_is_writable_again_as_soon_as_there
             await store.append("a", large())
         with pytest.raises(StoreFull):
             await store.check_writable()
-    disk.free()
+    disk.empty()
     await store.check_writable()
     assert (await store.head()).position == 1, "to check is of no effect"
     await store.append("a", large())
@@ -135,7 +109,7 @@ async def test_what_there_is_no_room_for_is_not_erased_or_pruned(
     with pytest.raises(StoreFull):
         await change(store)
     assert await log_of(store) == before
-    disk.free()
+    disk.empty()
     assert (await change(store)).position == 2
     await store.verify()
 
@@ -145,15 +119,15 @@ async def test_a_pruning_with_no_room_to_give_room_back_is_done_and_can_be_repea
 ) -> None:
     await store.append("kept", [NewEvent(type="Kept", data=bytes(400_000))])
     await store.append("before", large())
-    disk.fill(but=200_000)
+    disk.fill(leave=200_000)
     with pytest.raises(StoreFull, match="it is done, but older pages are left on disk: repeat it"):
         await store.prune(3, ended_by={"Said"}, reason="")
     assert (await store.head()).position == 4
     assert [event.position for event in await log_of(store)] == [2, 4]
     await store.verify()
-    disk.free()
+    disk.empty()
     await store.prune(4, ended_by={"Said"}, reason="")
-    assert sum(file.stat().st_size for file in disk.root.iterdir()) < 500_000
+    assert sum(file.stat().st_size for file in disk.path.iterdir()) < 500_000
     await store.verify()
 
 
@@ -161,7 +135,7 @@ async def test_a_pruning_with_no_room_to_give_room_back_is_done_and_can_be_repea
 async def test_a_store_that_cannot_be_opened_for_want_of_room_can_be_when_there_is(
     disk: Disk, there: str
 ) -> None:
-    path = disk.root / "events.db"
+    path = disk.path / "events.db"
     if there == "a lock":
         path.with_name("events.db.lock").touch()
     if there == "a log":
@@ -173,7 +147,7 @@ async def test_a_store_that_cannot_be_opened_for_want_of_room_can_be_when_there_
     for _ in range(2):
         with pytest.raises(StoreUnavailable if there == "a log" else StoreFull):
             await SQLiteEventStore.open(path)
-    disk.free()
+    disk.empty()
     store = await SQLiteEventStore.open(path)
     assert len(await log_of(store)) == (there == "a log")
     await store.append("after", events("after"))

@@ -7,6 +7,7 @@ import hashlib
 import os
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,36 @@ async def test_an_upload_is_kept_byte_for_byte_with_size_and_digest(files: Files
         directory = files.of("j")
         directory.take(spooled, upload)
         assert (directory.uploads / upload.file).read_bytes() == b"".join(parts)
+
+
+async def test_an_upload_is_on_disk_before_anybody_can_name_it(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves, from the system calls."""
+    on_disk: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def noting(file: int | FileIO) -> None:
+        fsync(file)
+        found = os.fstat(file if isinstance(file, int) else file.fileno())
+        on_disk.append((found.st_ino, found.st_size))
+
+    monkeypatch.setattr(os, "fsync", noting)
+    async with files.spool() as spool:
+        spooled = await spool.receive(chunks(bytes(1_500_000), b"end"), max_size=10**9, **ABOUT)
+        assert on_disk == [(spooled.path.stat().st_ino, 1_500_003)]
+
+
+async def test_an_upload_that_is_not_kept_is_known_by_its_digest_and_takes_no_room(
+    tmp_path: Path,
+) -> None:
+    files = Files(tmp_path, reserve=1 << 62)
+    files.prepare()
+    parts = [os.urandom(700_000) for _ in range(4)]
+    async with files.spool(keep=False) as spool:
+        spooled = await spool.receive(chunks(*parts), max_size=2_800_000, **ABOUT)
+        assert (spooled.size, spooled.sha256) == (2_800_000, hashlib.sha256(b"".join(parts)).hexdigest())
+        assert list((tmp_path / "spool").iterdir()) == []
 
 
 async def test_a_large_upload_takes_little_memory(files: Files) -> None:

@@ -117,6 +117,28 @@ ACTIONS = [
 
 
 @contextmanager
+def no_room(site: Site) -> Iterator[None]:
+    """Let the disk be nearly full, as far as the server can tell."""
+    files = site.node.backend.files
+    reserve, files._reserve = files._reserve, 1 << 62
+    try:
+        yield
+    finally:
+        files._reserve = reserve
+
+
+@contextmanager
+def no_directory(site: Site) -> Iterator[None]:
+    """Let the directory of all jobs be gone, as when its disk is not mounted."""
+    away = site.data.with_name("away")
+    site.data.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(site.data)
+
+
+@contextmanager
 def gate(path: Path) -> Iterator[Gate]:
     """Make a FIFO that programs of the service `GATE` read their exit status from."""
     os.mkfifo(path)

@@ -1,66 +1,46 @@
 """A disk that is full, or fails: commands are refused, reading goes on, and what was acknowledged stays.
 
-The disk is a real one: a small file system in memory, where mounting is permitted.
+The disk is a real one.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
 import resource
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.disks import BLOCK, Disk, mounted
 from tests.harness import Answer, ManualClock, Site, job_id, running, text
-from tests.web.support import ECHO, FIELD, FILES, GATE, MULTIPART, gate, multipart, raw
+from tests.web.support import (
+    ECHO,
+    FIELD,
+    FILES,
+    GATE,
+    MULTIPART,
+    PATIENCE,
+    gate,
+    multipart,
+    no_directory,
+    no_room,
+    raw,
+)
 from tests.web.test_availability import checked
 from uws.files import RESERVE
 
 ROOM = RESERVE + 8_000_000
-BLOCK = 4096
 NEARLY_FULL = "the disk is nearly full: less than 16.0 MB are free"
 FULL = "the log cannot be written: database or disk is full"
 
 
-class Disk:
-    """A file system of its own, which tests fill and empty."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._ballast = path, path / "ballast"
-
-    @property
-    def free(self) -> int:
-        disk = os.statvfs(self.path)
-        return disk.f_bavail * disk.f_frsize
-
-    def fill(self, *, leave: int = 0) -> None:
-        """Have ``leave`` bytes left on the disk, or less than a block more."""
-        with self._ballast.open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, file.tell() + (self.free - leave) // BLOCK * BLOCK)
-        assert leave <= self.free < leave + BLOCK
-
-    def empty(self) -> None:
-        """Take away what `fill` has put there."""
-        self._ballast.unlink()
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", path], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("mounting a file system is not permitted here")
-    try:
-        yield Disk(path)
-    finally:
-        subprocess.run(["umount", path], check=True)
+    with mounted(tmp_path / "disk", ROOM) as disk:
+        yield disk
 
 
 def refused(answer: Answer, status: int, why: str) -> None:
@@ -198,6 +178,46 @@ async def test_an_upload_that_meets_a_full_disk_is_507_and_goes_through_later(di
 
 
 # Where nothing can be mounted
+
+
+@pytest.mark.parametrize("lacking", [no_room, no_directory])
+async def test_a_queued_job_waits_while_no_job_may_begin_and_then_starts_by_itself(
+    tmp_path: Path,
+    clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+    lacking: Callable[[Site], AbstractContextManager[None]],
+) -> None:
+    with gate(tmp_path / "gate") as door:
+        async with running(tmp_path / "data", GATE, clock=clock) as site:
+            first, second = [await site.run("gate", gate=door.path) for _ in range(2)]
+            await site.executing(first)
+            async with asyncio.timeout(PATIENCE):
+                with lacking(site):
+                    door.let_through()
+                    assert text(await site.ended(first), "phase") == "COMPLETED"
+                    for _ in range(2):
+                        await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
+                        assert await site.phase(second) == "QUEUED"
+                        clock.advance(seconds=1)
+                    await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
+            assert "trying again" in caplog.text
+            clock.advance(seconds=1)
+            door.let_through()
+            assert text(await site.ended(second), "phase") == "COMPLETED"
+
+
+async def test_a_directory_of_jobs_that_is_gone_is_told_in_words_until_it_is_back(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        before = await site.create("echo", x="before")
+        with no_directory(site):
+            why, hint = checked(await site.get("/availability"), available=False)
+            assert why == "the files of jobs cannot be reached now: No such file or directory"
+            assert hint.startswith("no job is created")
+            refused(await site.post(site.list_url("echo")), 503, why)
+            refused(await site.post(f"{before}/parameters", {"x": "new"}), 503, why)
+            await shown(site, before)
+        checked(await site.get("/availability"), available=True)
+        assert (await site.post(site.list_url("echo"))).status == 303
 
 
 async def test_a_log_that_may_not_grow_is_507_and_goes_on_when_it_may(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from eventstore import RecordedEvent
 from tests.execution.programs import directory_of, until_gone
 from tests.execution.test_properties import one_server_for_all_examples
 from tests.harness import NAMESPACES, Answer, BasicUsers, ManualClock, Site, job_id, running
-from tests.web.support import ACTIONS, ECHO, FAIL, FILES, NEEDY, SLEEP, exchange, raw
-from uws.model import Service
+from tests.web.support import ACTIONS, ECHO, FAIL, FILES, NEEDY, SLEEP, exchange, no_room, raw
+from uws.model import Service, StrParameter
 
 KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
 KEPT = Service(name="kept", title="Kept", command=["true"], archive=True)
@@ -192,6 +194,55 @@ async def test_a_repetition_does_not_undo_what_came_after_the_first_time(tmp_pat
         await site.request("PUT", f"{job}/parameters/x", data="2")
         await keyed(site, "PUT", f"{job}/parameters/x", "1")
         assert (await site.get(f"{job}/parameters/x")).text == "2"
+
+
+@pytest.mark.parametrize("declared", [{"x": StrParameter(values=["other"])}, {}], ids=["values", "names"])
+async def test_a_repetition_is_known_where_the_declaration_would_refuse_it_by_now(
+    tmp_path: Path, declared: dict[str, StrParameter]
+) -> None:
+    async with running(tmp_path, ECHO, base_url="http://uws.example") as site:
+        made = await keyed(site, "POST", f"{site.url}/echo/async", {"x": "1"})
+        job = f"/echo/async/{job_id(made.location)}"
+        changed = await keyed(site, "POST", f"{site.url}{job}", {"x": "2"})
+        put = await keyed(site, "PUT", f"{site.url}{job}/parameters/x", "3", key="put")
+    tighter = Service(name="echo", title="Echo", command=["true"], parameters=declared)
+    async with running(tmp_path, tighter, base_url="http://uws.example") as site:
+        assert (await site.post(f"{site.url}/echo/async", {"x": "1"})).status == 400
+        assert (await site.request("PUT", f"{site.url}{job}/parameters/x", data="3")).status == 400
+        before = await position(site)
+        assert told(await keyed(site, "POST", f"{site.url}/echo/async", {"x": "1"})) == told(made)
+        assert told(await keyed(site, "POST", f"{site.url}{job}", {"x": "2"})) == told(changed)
+        again = await keyed(site, "PUT", f"{site.url}{job}/parameters/x", "3", key="put")
+        assert told(again) == told(put) == (204, None)
+        assert (await keyed(site, "POST", f"{site.url}/echo/async", {"x": "2"})).status == 422
+        assert await position(site) == before
+
+
+async def test_a_repetition_is_known_though_there_is_no_room_for_anything_new_and_takes_none(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, FILES) as site:
+        made = await keyed(site, "POST", "/files/async", upload(bytes(900_000)))
+        job = made.location
+        changed = await keyed(site, "POST", job, {"n": "1", "PHASE": "ABORT"})
+        other = await site.create("files")
+        put = await keyed(site, "PUT", f"{other}/parameters/image", b"an image")
+        with no_room(site), nothing_spooled(tmp_path / "spool"):
+            assert (await site.post("/files/async", upload())).status == 507
+            assert (await site.post(other, {"n": "1"})).status == 507
+            assert told(await keyed(site, "POST", "/files/async", upload(bytes(900_000)))) == told(made)
+            assert told(await keyed(site, "POST", job, {"n": "1", "PHASE": "ABORT"})) == told(changed)
+            assert told(await keyed(site, "PUT", f"{other}/parameters/image", b"an image")) == told(put)
+            assert (await keyed(site, "POST", "/files/async", upload())).status == 422
+        assert len(files_of(site, job)) == len(files_of(site, other)) == 1
+
+
+@contextmanager
+def nothing_spooled(spool: Path) -> Iterator[None]:
+    """See to it that no file comes into the directory, not even for a moment."""
+    before = spool.stat().st_mtime_ns
+    yield
+    assert spool.stat().st_mtime_ns == before
 
 
 async def test_an_erased_job_still_answers_the_commands_that_it_was_given(tmp_path: Path) -> None:

@@ -426,6 +426,21 @@ async def test_a_replaced_uploads_old_file_is_gone(tmp_path: Path) -> None:
         assert sorted(path.read_bytes() for path in uploads_of(site, job)) == [b"3", b"new"]
 
 
+async def test_an_old_file_that_cannot_be_deleted_now_keeps_no_command_from_being_answered_as_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, FILES) as site:
+        job = await site.create("files", image=b"old")
+        (old,) = uploads_of(site, job)
+        old.unlink()
+        old.mkdir()  # which is not deleted like a file
+        assert (await site.request("PUT", f"{job}/parameters/image", data=b"new")).status == 204
+        assert (await site.get(f"{job}/parameters/image")).body == b"new"
+        assert f"upload {old.name} cannot be deleted now" in caplog.text
+        assert (await site.request("DELETE", job)).status == 303
+        assert not old.exists()
+
+
 @pytest.mark.parametrize("way", ["put", "post"])
 async def test_a_file_for_a_job_that_takes_none_any_more_is_thrown_away(tmp_path: Path, way: str) -> None:
     async with running(tmp_path, FILES) as site:

@@ -14,9 +14,9 @@ from uws.clock import Clock
 log = logging.getLogger(__name__)
 
 
-def sign_head(key: SigningKey, head: Head, now: datetime) -> str:
-    """Return the signed note that says where the log ended at ``now``."""
-    return Checkpoint(origin=key.verifier.name, head=head, time=now).sign(key)
+def sign_head(key: SigningKey, head: Head, now: datetime, *extensions: str) -> str:
+    """Return the signed note that says where the log ended at ``now``, and ``extensions``."""
+    return Checkpoint(key.verifier.name, head, now, extensions).sign(key)
 
 
 class Checkpointing:

@@ -6,24 +6,31 @@ import asyncio
 import getpass
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eventstore import ChainBroken, Head, Metadata, SQLiteEventLog, SQLiteEventStore
-from eventstore.archive import Contents, verify_archive
-from eventstore.checkpoint import Checkpoint, SigningKey, VerifierKey, open_checkpoint
+from eventstore import (
+    ChainBroken,
+    Head,
+    Metadata,
+    SQLiteEventLog,
+    SQLiteEventStore,
+    StoreUnavailable,
+)
+from eventstore.archive import ArchiveError, Contents, verify_archive
+from eventstore.checkpoint import Checkpoint, CheckpointError, SigningKey, VerifierKey, open_checkpoint
 from projections import JobTables, Projector
-from uws.audit import archive, erase_job, prune, sign_head
+from uws.audit import archive, check_pruning, check_signature, erase_job, prune, sign_head
 from uws.config import AuditSettings, load
 from uws.files import Files
-from uws.model import DeclarationError
+from uws.model import UsageError
 from uws.model.units import format_size, format_time, parse_time
 
 from .common import FAILED, err, out, reported
@@ -44,10 +51,11 @@ _CONFIG = Path("uwsd.toml")
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where the log is, and how it is signed."""
+    """Where the log is, and how it is signed. ``origin`` is None when no declaration tells it."""
 
     data: Path
     settings: AuditSettings
+    origin: str | None
 
     @property
     def log(self) -> Path:
@@ -58,10 +66,10 @@ class Place(msgspec.Struct, frozen=True):
         return self.data / self.settings.key
 
     def signing_key(self) -> SigningKey:
-        return SigningKey.load_or_create(self.key, self.settings.origin)
+        return SigningKey.load_or_create(self.key, self.origin) if self.origin else SigningKey.load(self.key)
 
     def verifier_key(self) -> VerifierKey:
-        return SigningKey.load(self.key, self.settings.origin).verifier
+        return SigningKey.load(self.key, self.origin).verifier
 
 
 @audit.command()
@@ -78,51 +86,47 @@ def verify(
 ) -> None:
     """Recompute the hash chain of the log or of an archive; exit 1 at the first fault."""
     with reported():
+        known = VerifierKey.parse(key) if key else None
+        place = None
+        if archived is None or (checkpoint and known is None):  # an archive may be all there is
+            place = _place(config, data)
+            if known is None and (checkpoint or place.key.exists()):
+                known = place.verifier_key()
+        seen = [(path, open_checkpoint(path.read_bytes(), known)) for path in checkpoint or [] if known]
         if archived:
-            # It can be on a machine that has nothing but the archive.
-            verifier = _verifier(key, config, data) if checkpoint or key else None
-            _verify_archive(archived, verifier, _opened(checkpoint, verifier))
-        else:
-            verifier = _verifier(key, config, data) if checkpoint else None
-            _run(_verify_log(_place(config, data), _opened(checkpoint, verifier)))
+            _verify_archive(archived, known, seen)
+        elif place:
+            asyncio.run(_verify_log(place, known, seen))
 
 
-def _opened(paths: list[Path] | None, key: VerifierKey | None) -> list[tuple[Path, Checkpoint]]:
-    return [(path, open_checkpoint(path.read_bytes(), key)) for path in paths or [] if key]
-
-
-async def _verify_log(place: Place, seen: list[tuple[Path, Checkpoint]]) -> None:
-    log = await SQLiteEventLog.read(place.log)
-    try:
+async def _verify_log(
+    place: Place, key: VerifierKey | None, seen: list[tuple[Path, Checkpoint]]
+) -> None:  # fmt: skip
+    async with _reading(place) as log:
         head = await log.head()
-        with _progress("verifying", head.position) as progress, _broken():
+        with _progress("verifying", head.position) as progress, _faults(CheckpointError):
             began = time.perf_counter()
             verified = await log.verify(contains=[c.head for _, c in seen], progress=progress)
-        seconds = time.perf_counter() - began
-    finally:
-        await log.close()
+            seconds = time.perf_counter() - began
+            if key:
+                check_pruning(verified, key)
     out.print(f"{verified.events} events verified, {verified.events / seconds:,.0f} a second", soft_wrap=True)
     if verified.erased or verified.pruned:
         out.print(f"{verified.erased} erased and {verified.pruned} pruned, as is on record")
+    if verified.pruning and key is None:
+        out.print("that it was the server that pruned was not checked: give --key", soft_wrap=True)
     _print_head(verified.head)
     _print_seen(seen)
 
 
 def _verify_archive(path: Path, key: VerifierKey | None, seen: list[tuple[Path, Checkpoint]]) -> None:
-    with _progress("verifying", None) as progress, _broken():
-        contents = verify_archive(path, progress)
-        if key and contents.checkpoint:
-            seen = [(path, open_checkpoint(contents.checkpoint, key)), *seen]
-        for _, checkpoint in seen:
-            if checkpoint.head != contents.head:
-                raise ChainBroken(
-                    contents.head.position,
-                    f"the archive ends here, but not with what the checkpoint saw at position "
-                    f"{checkpoint.head.position}",
-                )
+    with _progress("verifying", None) as progress, _faults(ArchiveError, CheckpointError):
+        contents = verify_archive(path, contains=[c.head for _, c in seen], progress=progress)
+        if key:
+            seen = [(path, check_signature(contents, key)), *seen]
     _print_contents(contents)
-    if key is None and contents.checkpoint:
-        out.print("its checkpoint was not checked: give the verifier key with --key", soft_wrap=True)
+    if key is None:
+        out.print("that it was the server that wrote it was not checked: give --key", soft_wrap=True)
     _print_seen(seen)
 
 
@@ -130,16 +134,12 @@ def _verify_archive(path: Path, key: VerifierKey | None, seen: list[tuple[Path, 
 def checkpoint_(config: Config = _CONFIG, data: Data = None) -> None:
     """Print a signed checkpoint of the log: its head, hash and time. Keep it elsewhere."""
     with reported():
-        place = _place(config, data)
-        sys.stdout.write(_run(_checkpoint(place)))
+        sys.stdout.write(asyncio.run(_checkpoint(_place(config, data))))
 
 
 async def _checkpoint(place: Place) -> str:
-    log = await SQLiteEventLog.read(place.log)
-    try:
+    async with _reading(place) as log:
         return sign_head(place.signing_key(), await log.head(), datetime.now(UTC))
-    finally:
-        await log.close()
 
 
 @audit.command()
@@ -161,19 +161,16 @@ def erase(
     The server must be stopped.
     """
     with reported():
-        _run(_erase(_place(config, data), job, reason))
+        if not reason.strip() or not reason.isprintable():
+            raise UsageError(f"--reason: expected a line of text, got {reason!r}")
+        asyncio.run(_erase(_place(config, data), job, reason))
     out.print(f"job {job} is erased: its owner and parameters are in no file of the server", soft_wrap=True)
 
 
 async def _erase(place: Place, job_id: str, reason: str) -> None:
-    async with _writing(place) as store:
-        projector = await Projector.open(place.data / "projections.db", store, [JobTables()])
-        try:
-            await erase_job(
-                store, projector, Files(place.data), job_id, reason=reason, metadata=_who("uwsd audit erase")
-            )
-        finally:
-            await projector.close()
+    async with _writing(place) as store, _read_models(place, store) as projector:
+        files, who = Files(place.data), _who("uwsd audit erase")
+        await erase_job(store, projector, files, job_id, reason=reason, metadata=who)
 
 
 @audit.command()
@@ -181,8 +178,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The archive, a new file.")],
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to this UTC time.")] = None,
     pruning: Annotated[
-        bool,
-        typer.Option("--prune", help="Then take destroyed jobs out of the log. The server must be stopped."),
+        bool, typer.Option("--prune", help="Then do what `uwsd audit prune FILE` does.")
     ] = False,
     config: Config = _CONFIG,
     data: Data = None,
@@ -193,38 +189,70 @@ def export(
         try:
             latest = parse_time(until) if until is not None else None
         except ValueError as error:
-            raise DeclarationError([f"--until: {error}"]) from None
-        _run(_export(place, output, latest, pruning))
+            raise UsageError(f"--until: {error}") from None
+        asyncio.run(_export(place, output, latest, pruning))
 
 
 async def _export(place: Place, path: Path, until: datetime | None, pruning: bool) -> None:
+    # Whether it can be pruned is found out before anything is written.
     async with _writing(place) if pruning else _reading(place) as log:
         head = await log.head()
-        with _progress("archiving", head.position) as progress, _broken():
+        with _progress("archiving", head.position) as progress, _faults():
             contents = await archive(
                 log, path, place.signing_key(), datetime.now(UTC), until=until, progress=progress
             )
         _print_contents(contents)
         out.print(f"{path}: {format_size(path.stat().st_size)}", soft_wrap=True)
         if isinstance(log, SQLiteEventStore):
-            before = place.log.stat().st_size
-            with _progress("verifying", contents.events) as progress, _broken():
-                await prune(log, path, metadata=_who("uwsd audit export --prune"), progress=progress)
-            out.print(
-                f"pruned: the log had {format_size(before)} and has {format_size(place.log.stat().st_size)}"
-            )
+            await _prune(place, log, path)
 
 
-def _verifier(key: str | None, config: Path, data: Path | None) -> VerifierKey:
-    return VerifierKey.parse(key) if key else _place(config, data).verifier_key()
+@audit.command("prune")
+def prune_(
+    archived: Annotated[
+        Path, typer.Argument(metavar="ARCHIVE", help="What `uwsd audit export` has written.")
+    ],
+    config: Config = _CONFIG,
+    data: Data = None,
+) -> None:
+    """Take out of the log what is in an archive of destroyed jobs; the chain stays whole.
+
+    The server must be stopped.
+    """
+    with reported():
+        asyncio.run(_prune_alone(_place(config, data), archived))
+
+
+async def _prune_alone(place: Place, path: Path) -> None:
+    async with _writing(place) as store:
+        await _prune(place, store, path)
+
+
+async def _prune(place: Place, store: SQLiteEventStore, path: Path) -> None:
+    before = place.log.stat().st_size
+    try:
+        with _progress("verifying", None) as progress, _faults(ArchiveError, CheckpointError):
+            who = _who("uwsd audit prune")
+            await prune(store, path, place.verifier_key(), metadata=who, progress=progress)
+        async with _read_models(place, store) as projector:  # which forget what the log forgot
+            await projector.caught_up(timeout=3600)
+            await projector.scrub()
+    except StoreUnavailable as error:
+        raise UsageError(f"{error}; repeat it with: uwsd audit prune {path}") from error
+    out.print(f"pruned: the log had {format_size(before)} and has {format_size(place.log.stat().st_size)}")
 
 
 def _place(config: Path, data: Path | None) -> Place:
     """Find out where the log is. A data directory alone will do."""
-    if data is not None and config == _CONFIG and not config.exists():
-        return Place(data, AuditSettings())
+    if config == _CONFIG and not config.exists():
+        if data is not None:
+            return Place(data, AuditSettings(), None)
+        raise UsageError(
+            f"{config}: there is no such file; name the declaration with --config, "
+            "or the data directory with --data"
+        )
     settings = load(config)
-    return Place(data or settings.data, settings.audit)
+    return Place(data or settings.data, settings.audit, settings.audit.origin)
 
 
 @asynccontextmanager
@@ -238,8 +266,7 @@ async def _reading(place: Place) -> AsyncIterator[SQLiteEventLog]:
 
 @asynccontextmanager
 async def _writing(place: Place) -> AsyncIterator[SQLiteEventStore]:
-    if not place.log.is_file():
-        raise DeclarationError([f"{place.log}: there is no log"])
+    await (await SQLiteEventLog.read(place.log)).close()  # a log that is there, and is one
     store = await SQLiteEventStore.open(place.log)
     try:
         yield store
@@ -247,8 +274,13 @@ async def _writing(place: Place) -> AsyncIterator[SQLiteEventStore]:
         await store.close()
 
 
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)
+@asynccontextmanager
+async def _read_models(place: Place, store: SQLiteEventStore) -> AsyncIterator[Projector]:
+    projector = await Projector.open(place.data / "projections.db", store, [JobTables()])
+    try:
+        yield projector
+    finally:
+        await projector.close()
 
 
 def _who(command: str) -> Metadata:
@@ -265,11 +297,12 @@ def _progress(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _broken() -> Iterator[None]:
-    """Print where the chain is broken, and end with status 1."""
+def _faults(*kinds: type[Exception]) -> Iterator[None]:
+    """Print what does not hold, and end with status 1."""
+    faults: tuple[type[Exception], ...] = (ChainBroken, *kinds)
     try:
         yield
-    except ChainBroken as error:
+    except faults as error:
         err.print(str(error), style="red", soft_wrap=True)
         raise typer.Exit(FAILED) from None
 

@@ -11,7 +11,7 @@ from lxml import etree
 from eventstore import StoreUnavailable
 from projections import Behind
 from uws.jobs import Backend
-from uws.model import OutOfSpace
+from uws.model import Unavailable
 from uws.model.text import made_fit
 from uws.model.units import format_time
 
@@ -52,7 +52,7 @@ async def _troubles(backend: Backend) -> AsyncIterator[str]:
         yield "jobs can be looked at; what becomes of those that run is recorded when the log can be written"
     try:
         backend.files.check_room()
-    except OutOfSpace as error:
+    except Unavailable as error:
         yield str(error)
         yield "no job is created, changed or started; those that run end, all can be aborted and deleted"
     try:

@@ -107,9 +107,9 @@ class Resource:
         """Return the job that the URL names, for those who only look."""
         return await self.uws.get_job(self.job_id, self.caller)
 
-    async def admit(self) -> None:
-        """Find out before a command's body is read whether the job is there and the caller may change it."""
-        await self.uws.admit(self.job_id, self.caller)
+    async def admit(self) -> bool:
+        """See `UserUWS.admit`: for the job that the URL names, or for a new one."""
+        return await self.uws.admit(self.request.match_info.get("job_id"), self.caller)
 
     def elsewhere(self, error: OtherService) -> web.Response:
         """Send the client to the job's own URL when it asked for it in another service's list."""
@@ -204,7 +204,8 @@ async def create(request: web.Request) -> web.Response:
     """POST to the job list: a new job, and RUN with it when ``PHASE=RUN`` is there."""
     resource = Resource(request)
     uws = resource.uws
-    async with uws.backend.files.spool() as spool:
+    comes_again = await resource.admit()
+    async with uws.backend.files.spool(keep=not comes_again) as spool:
         sent = await read_submission(request, uws.service, spool, request.app[FETCHER])
         if sent.phase == "ABORT" or sent.delete:
             raise UsageError("a job that is only being created can neither be aborted nor deleted")
@@ -238,8 +239,8 @@ def changing(*expected: str) -> Handler:
     async def change(request: web.Request) -> web.Response:
         resource = Resource(request)
         uws = resource.uws
-        await resource.admit()
-        async with uws.backend.files.spool() as spool:
+        comes_again = await resource.admit()
+        async with uws.backend.files.spool(keep=not comes_again) as spool:
             sent = await read_submission(request, uws.service, spool, request.app[FETCHER])
             if expected and not sent.given.intersection(expected):
                 raise UsageError(f"{' or '.join(expected)} is missing")
@@ -327,12 +328,12 @@ async def put_parameter(request: web.Request) -> web.Response:
     """PUT of one parameter: its new value, or its new file, is the body."""
     resource = Resource(request)
     uws = resource.uws
-    await resource.admit()
+    comes_again = await resource.admit()
     name = request.match_info["name"]
     declared = uws.service.parameters.get(uws.service.find(name) or "")
-    if uws.service.find(name) is None:
+    if uws.service.find(name) is None and not comes_again:
         raise ParameterError(name, uws.service.unknown(name))
-    async with uws.backend.files.spool() as spool:
+    async with uws.backend.files.spool(keep=not comes_again) as spool:
         if isinstance(declared, FileParameter):
             files: dict[str, list[Spooled]] = {name: [await read_file(request, name, declared, spool)]}
             changes = Changes(files=files)
