@@ -80,7 +80,7 @@ async def store(path: Path) -> AsyncIterator[SQLiteEventStore]:
     await store.prune(12, ended_by={"Ended"}, reason="old")  # at 13
     await store.append("erased", events("at 14"))
     await store.append("last", events("at 15", "at 16"))
-    assert await store.verify() == Verified(await store.head(), events=11, erased=1, pruned=5)
+    assert (await store.verify())[:4] == (await store.head(), 11, 1, 5)
     yield store
     await store.close()
 
@@ -501,7 +501,7 @@ async def test_what_is_pruned_while_several_processes_walk_is_no_fault(
     assert isinstance(verified, Verified), verified
     there = await store.read_all()
     assert not {event.position for event in there} & set(BOUNDARIES)
-    assert verified == (await store.head(), len(there), 4, LENGTH + 1 - len(there))
+    assert verified[:4] == (await store.head(), len(there), 4, LENGTH + 1 - len(there))
     await store.close()
 
 
