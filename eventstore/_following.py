@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from ._chain import EMPTY, Row, Walk, check_contained
-from ._errors import ChainBroken
+from ._errors import ChainBroken, PositionPruned
 from ._types import Head, RecordedEvent, Verified
 
 _PAGE = 5000
@@ -60,7 +60,7 @@ class Following(ABC):
     async def verify(
         self, *, contains: Iterable[Head] = (), progress: Callable[[int], None] | None = None
     ) -> Verified:
-        progress = progress or (lambda count: None)
+        progress, contains = progress or (lambda count: None), tuple(contains)
         known, anchored = await self.head(), {*await self._anchored()}
         walk = await self._walk(progress)
         # What was appended, erased or pruned meanwhile is on record after the walk's end.
@@ -68,11 +68,14 @@ class Following(ABC):
             walk.feed(*page)
             progress(len(page[0]))
         try:
-            verified = walk.verdict()
-        except ChainBroken:
+            return await self._judged(walk, known, contains)
+        except (ChainBroken, PositionPruned):
             if {*await self._anchored()} == anchored:
                 raise
-            return await self.verify(contains=contains, progress=progress)  # it was pruned meanwhile
+        return await self.verify(contains=contains, progress=progress)  # it was pruned meanwhile
+
+    async def _judged(self, walk: Walk, known: Head, contains: Iterable[Head]) -> Verified:
+        verified = walk.verdict()
         await self._check_anchors(walk)
         check_contained(known, verified.head, await self._hash_at(known.position) or known.hash)
         if pruning := verified.pruning:

@@ -273,10 +273,14 @@ class UserUWS:
         None is a job to be created. Returns whether the caller's key was used for the same before: such a
         command passes whatever has become of the job, and files that come with it need not be kept.
         """
-        if await self._done(self._command(caller, job_id)):
+        command = self._command(caller, job_id)
+        if job_id is None:
+            return await self._done(command) is not None
+        # Read once, so that a twin of the command cannot come between two looks.
+        recorded = await self.backend.store.read_stream(e.job_stream(job_id))
+        if command.was_done(recorded):
             return True
-        if job_id is not None:
-            await self.load_job(job_id, caller)
+        self._admitted(fold(recorded), job_id, caller)
         return False
 
     # Commands of the server
