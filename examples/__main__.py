@@ -24,7 +24,7 @@ UWS = {"uws": "http://www.ivoa.net/xml/UWS/v1.0"}
 DECLARATION = Path(__file__).with_name("uwsd.toml")
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 out = Console()
-out.width = max(out.width, 120)  # job URLs are for copying: they stay on one line
+out.width = max(out.width, 140)  # job URLs are for copying: they stay on one line
 
 
 @dataclass
