@@ -61,6 +61,12 @@ class Following(ABC):
         self, *, contains: Iterable[Head] = (), progress: Callable[[int], None] | None = None
     ) -> Verified:
         progress, contains = progress or (lambda count: None), tuple(contains)
+        while (verified := await self._verify(contains, progress)) is None:
+            pass  # it was pruned meanwhile
+        return verified
+
+    async def _verify(self, contains: Iterable[Head], progress: Callable[[int], None]) -> Verified | None:
+        """Verify once; None when a pruning came between walk and verdict."""
         known, anchored = await self.head(), {*await self._anchored()}
         walk = await self._walk(progress)
         # What was appended, erased or pruned meanwhile is on record after the walk's end.
@@ -72,7 +78,7 @@ class Following(ABC):
         except (ChainBroken, PositionPruned):
             if {*await self._anchored()} == anchored:
                 raise
-        return await self.verify(contains=contains, progress=progress)  # it was pruned meanwhile
+            return None
 
     async def _judged(self, walk: Walk, known: Head, contains: Iterable[Head]) -> Verified:
         verified = walk.verdict()

@@ -168,9 +168,10 @@ class Directory:
         answer = await life.client.post(url, command.fields, headers={"Idempotency-Key": command.key})
         assert answer.status in (ACKNOWLEDGED, *REFUSED), answer.text
         if command.batch:
-            # A refusal records nothing: what another command did meanwhile may change its reason, no more.
-            refused = min(command.status, answer.status) >= 400
-            assert refused or command.status in (0, answer.status), "two answers to one command"
+            # A refusal records nothing and is found anew: 403 becomes 410 when somebody has deleted the job.
+            deleted = any(other.wish == "delete" and other.job == command.job for other in self._commands)
+            gone = deleted and {command.status, answer.status} == {403, 410}
+            assert gone or command.status in (0, answer.status), "two answers to one command"
         if command.status != ACKNOWLEDGED:
             command.status = answer.status
         if answer.status == ACKNOWLEDGED:
