@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
@@ -17,8 +17,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     ``actor`` is a user or a part of the server, ``request_id`` and ``client`` name the request that
     carried the command, ``correlation_id`` is shared by all events of one undertaking and
     ``causation_id`` is the id of the event that led to this one. ``command`` is a digest of the command,
-    where its event ids were chosen so that it is recognised when it comes again. ``schema`` numbers the
-    payload's form.
+    where its event ids were chosen so that it is recognised when it comes again. ``occurred`` (microseconds
+    since 1970, UTC) and ``source`` tell when an event happened that was recorded only later, and what it was
+    taken from. ``schema`` numbers the payload's form.
     """
 
     actor: str | None = None
@@ -27,6 +28,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     correlation_id: str | None = None
     causation_id: str | None = None
     command: str | None = None
+    occurred: int | None = None
+    source: str | None = None
     schema: int = 1
 
 
@@ -91,12 +94,13 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 _metadata = msgspec.json.Decoder(Metadata)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def from_microseconds(time: int) -> datetime:
     """Convert microseconds since 1970 to an aware UTC datetime, exactly."""
     seconds, micros = divmod(time, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
+    return _EPOCH + timedelta(0, seconds, micros)
 
 
 def to_microseconds(time: datetime) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import sqlite3
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
@@ -19,15 +19,15 @@ from pathlib import Path
 import msgspec
 
 from ._chain import EMPTY, Walk
-from ._connection import connect_for_reading
 from ._errors import ChainBroken, StoreUnavailable
 from ._ledger import read_page
 from ._types import Head
+from .connection import connect_for_reading
+from .processes import running
 
 _WORTH_A_PROCESS = 50_000
 """Events: fewer are walked along sooner than a process is started."""
 _REPORT = 1_000
-_PROGRAM = f"import sys; from {__name__} import main; main(*sys.argv[1:])"
 _BOUNDARY = "SELECT position, hash FROM event WHERE position >= ? ORDER BY position LIMIT 1"
 
 
@@ -86,17 +86,8 @@ def _bounds(connection: sqlite3.Connection, head: Head) -> list[Head]:
 
 
 async def _walk_elsewhere(path: Path, first: Head, last: int, progress: Callable[[int], None]) -> _Report:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-c", _PROGRAM, path, str(first.position), first.hash.hex(), str(last),
-        stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, limit=1 << 30,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
-    )  # fmt: skip
-    try:
+    async with running(__name__, str(path), str(first.position), first.hash.hex(), str(last)) as process:
         return await _last_report(process, progress)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await asyncio.shield(process.wait())
 
 
 async def _last_report(process: Process, progress: Callable[[int], None]) -> _Report:

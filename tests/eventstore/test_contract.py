@@ -250,7 +250,7 @@ async def test_time_never_runs_backwards_within_a_stream(store: EventStore, cloc
 async def test_metadata_comes_back_as_it_went_in(store: EventStore) -> None:
     full = Metadata(
         actor="ada ü \U0001f52d\0", request_id="r", client="c/1", correlation_id="x", causation_id="y",
-        command="c", schema=3,
+        command="c", occurred=-1, source="s", schema=3,
     )  # fmt: skip
     assert None not in msgspec.structs.astuple(full), "a field is missing here"
     recorded = await store.append(

@@ -1,0 +1,48 @@
+"""Parts of this program in processes of their own: where there is more to compute than one core can."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+_PROGRAM = """
+import sys
+from eventstore.processes import end_with
+end_with(int(sys.argv[1]))
+from {} import main
+main(*sys.argv[2:])
+"""
+_PR_SET_PDEATHSIG = 1
+
+
+@asynccontextmanager
+async def running(module: str, *arguments: str, stdin: int = DEVNULL) -> AsyncIterator[Process]:
+    """Run ``main`` of a module with ``arguments``, and give the process, whose standard output is a pipe.
+
+    When the context is left, the process has ended, and is killed if it has not; so it is when this process
+    ends, however it ends.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-c", _PROGRAM.format(module), str(os.getpid()), *arguments,
+        stdin=stdin, stdout=PIPE, limit=1 << 30,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await asyncio.shield(process.wait())
+
+
+def end_with(parent: int) -> None:
+    """Let this process be killed when its parent ends (prctl(2)), as it may have by now."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
