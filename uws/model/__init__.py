@@ -21,7 +21,7 @@ from .errors import (
     did_you_mean,
 )
 from .events import Failure, Result, Upload, Values
-from .job import Job, apply, fold
+from .job import PHASE_AFTER, Job, apply, apply_fact, fold
 from .jobclass import UserUWSJobBase, make_user_uws_job_class, parameters_schema
 from .parameters import (
     BoolParameter,
@@ -43,6 +43,7 @@ from .transitions import Ending, UserUWSTransitions
 __all__ = [
     "ACTIVE",
     "ENDED",
+    "PHASE_AFTER",
     "STARTED",
     "TRANSITIONS",
     "BoolParameter",
@@ -87,6 +88,7 @@ __all__ = [
     "UserUWSTransitions",
     "Values",
     "apply",
+    "apply_fact",
     "did_you_mean",
     "fold",
     "make_user_uws_job_class",

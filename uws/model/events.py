@@ -50,7 +50,7 @@ Value = str | Upload
 Values = tuple[Value, ...]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Base of all payloads."""
 
 
@@ -196,24 +196,45 @@ def schema_of(event_type: str, upcasters: Upcasters = UPCASTERS) -> int:
     return 1 + len(upcasters.get(event_type, ()))
 
 
+class Fact(msgspec.Struct, frozen=True, gc=False):
+    """An event as it was read: what happened, and when, in microseconds since 1970 UTC."""
+
+    payload: JobEvent
+    time: int
+
+
+def read(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> Fact:
+    """Read an event of a job's stream; its time is that at which it happened, whenever it was recorded.
+
+    Raises what `decode` does.
+    """
+    form, name = _form.decode(recorded.metadata), recorded.type
+    if form.schema == 1 and name in _JOB_DECODERS and name not in upcasters:  # nearly always
+        payload = _JOB_DECODERS[name].decode(recorded.data)
+    else:
+        payload = _decode(recorded, form.schema, _JOB_DECODERS, upcasters)
+    return Fact(payload, recorded.time if form.occurred is None else form.occurred)
+
+
 def decode(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> JobEvent:
     """Read a payload of a job's stream. Old forms become today's here, and nowhere else.
 
     Raises `UnknownForm` for what a newer version has written, `msgspec.MsgspecError` for what no version
     has; of erased events nothing can be read.
     """
-    return _decode(recorded, _JOB_DECODERS, upcasters)
+    return read(recorded, upcasters).payload
 
 
 def decode_declaration(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> ServiceDeclared:
     """Read a payload of a service's stream, as `decode` does."""
-    return _decode(recorded, _SERVICE_DECODERS, upcasters)
+    return _decode(recorded, _form.decode(recorded.metadata).schema, _SERVICE_DECODERS, upcasters)
 
 
-class _Form(msgspec.Struct):
-    """What of an event's metadata tells how to read its payload."""
+class _Form(msgspec.Struct, gc=False):
+    """What of an event's metadata tells how to read it."""
 
     schema: int = 1
+    occurred: int | None = None
 
 
 E = TypeVar("E", bound=Event)
@@ -223,13 +244,14 @@ _SERVICE_DECODERS = {ServiceDeclared.__name__: msgspec.json.Decoder(ServiceDecla
 
 
 def _decode(
-    recorded: RecordedEvent, decoders: Mapping[str, msgspec.json.Decoder[E]], upcasters: Upcasters
-) -> E:
-    decoder = decoders.get(recorded.type)
-    steps = upcasters.get(recorded.type, ())
-    schema = _form.decode(recorded.metadata).schema
+    recorded: RecordedEvent, schema: int, decoders: Mapping[str, msgspec.json.Decoder[E]],
+    upcasters: Upcasters,
+) -> E:  # fmt: skip
+    name = recorded.type
+    decoder = decoders.get(name)
+    steps = upcasters.get(name, ())
     if decoder is None or not 1 <= schema <= len(steps) + 1:
-        raise UnknownForm(recorded.position, recorded.type, schema)
+        raise UnknownForm(recorded.position, name, schema)
     if schema > len(steps):
         return decoder.decode(recorded.data)
     payload = msgspec.json.decode(recorded.data)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from eventstore import Erased, RecordedEvent
+from eventstore import Erased, RecordedEvent, from_microseconds
 
 from . import events as e
 from .phases import ENDED, Phase
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The state of one job; equal to the fold of its events, always.
 
     ``version`` counts the events of its stream, ``position`` is where its first one stands in the log.
@@ -50,26 +51,53 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.phase in ENDED
 
 
+PHASE_AFTER: Mapping[type[e.JobEvent], Phase] = {
+    e.JobCreated: Phase.PENDING,
+    e.JobQueued: Phase.QUEUED,
+    e.JobHeld: Phase.HELD,
+    e.JobStarted: Phase.EXECUTING,
+    e.JobSuspended: Phase.SUSPENDED,
+    e.JobResumed: Phase.EXECUTING,
+    e.JobCompleted: Phase.COMPLETED,
+    e.JobFailed: Phase.ERROR,
+    e.JobAborted: Phase.ABORTED,
+    e.JobLost: Phase.UNKNOWN,
+    e.JobArchived: Phase.ARCHIVED,
+}
+"""The phase after each event that changes it."""
+
+
 def apply(job: Job | None, recorded: RecordedEvent) -> Job | None:
     """Return the job after one more event of its stream.
 
     Erased events leave what is known as it is: nothing, or what the event that says so will take away.
-    Raises `ValueError` for a stream that has no beginning, and what `uws.model.events.decode` does.
+    Raises `ValueError` for a stream that has no beginning, and what `uws.model.events.read` does.
     """
     if recorded.erased:
         return job
-    job_id = e.job_id_of(recorded.stream) or recorded.stream
     if recorded.type == Erased.type:
-        return _stub(job_id, recorded)
-    return evolve(
-        job, e.decode(recorded), job_id=job_id, now=recorded.recorded_at, position=recorded.position
-    )
+        return _stub(recorded)
+    return apply_fact(job, recorded, e.read(recorded))
 
 
-def _stub(job_id: str, recorded: RecordedEvent) -> Job:
+def apply_fact(job: Job | None, recorded: RecordedEvent, fact: e.Fact) -> Job:
+    """Return the job after an event that was read already, for those who have more to do with it than this.
+
+    Raises `ValueError` for a stream that has no beginning.
+    """
+    job_id = job.id if job else _job_id(recorded)
+    now = from_microseconds(fact.time)
+    return evolve(job, fact.payload, job_id=job_id, now=now, position=recorded.position)
+
+
+def _job_id(recorded: RecordedEvent) -> str:
+    return e.job_id_of(recorded.stream) or recorded.stream
+
+
+def _stub(recorded: RecordedEvent) -> Job:
     """Return what is left of an erased job: it depends on the one event that is left of it alone."""
     return Job(
-        id=job_id,
+        id=_job_id(recorded),
         service="",
         declaration="",
         phase=Phase.ARCHIVED,
@@ -83,83 +111,81 @@ def _stub(job_id: str, recorded: RecordedEvent) -> Job:
 
 
 def evolve(job: Job | None, event: e.JobEvent, *, job_id: str, now: datetime, position: int = 0) -> Job:
-    """Return the job after ``event``. ``position`` matters for the first event only."""
+    """Return the job after ``event``, which happened ``now``. ``position`` matters for the first event only.
+
+    Raises `ValueError` for a stream that has no beginning, or two.
+    """
     if isinstance(event, e.JobCreated):
         if job is not None:
             raise ValueError(f"job {job_id} was created twice")
-        return Job(
-            id=job_id,
-            service=event.service,
-            declaration=event.declaration,
-            phase=Phase.PENDING,
-            version=1,
-            position=position,
-            created=_told(now),
-            execution_duration=event.execution_duration,
-            destruction=event.destruction,
-            owner=event.owner,
-            run_id=event.run_id,
-            parameters=event.parameters,
-            quote=event.quote,
-        )
+        return _begin(event, job_id, now, position)
     if job is None:
         raise ValueError(f"job {job_id} begins with {type(event).__name__}")
-    return _change(replace(job, version=job.version + 1), event, now)
+    kind = type(event)
+    changed = _CHANGES[kind](job, event, now)
+    return replace(changed, version=job.version + 1, phase=PHASE_AFTER.get(kind, job.phase))
 
 
-def _change(job: Job, event: e.JobEvent, now: datetime) -> Job:
-    match event:
-        case e.ParametersSet():
-            merged = {**job.parameters, **event.parameters}
-            return replace(job, parameters={name: values for name, values in merged.items() if values})
-        case e.RunIdSet():
-            return replace(job, run_id=event.run_id)
-        case e.ExecutionDurationSet():
-            return replace(job, execution_duration=event.seconds)
-        case e.DestructionSet():
-            return replace(job, destruction=event.destruction)
-        case e.JobQueued():
-            return replace(job, phase=Phase.QUEUED, queued=now, quote=event.quote, note="")
-        case e.JobHeld():
-            return replace(job, phase=Phase.HELD, note=event.reason)
-        case e.JobStarted():
-            return replace(
-                job, phase=Phase.EXECUTING, started=now, declaration=event.declaration, quote=event.quote
-            )
-        case e.JobSuspended():
-            return replace(job, phase=Phase.SUSPENDED, note=event.reason)
-        case e.JobResumed():
-            return replace(job, phase=Phase.EXECUTING, note="")
-        case e.StopRequested():
-            return replace(job, stop=event.reason)
-        case e.JobCompleted():
-            return replace(
-                job, phase=Phase.COMPLETED, ended=now, results=event.results, exit_code=event.exit_code
-            )
-        case e.JobFailed():
-            return replace(
-                job,
-                phase=Phase.ERROR,
-                ended=now,
-                results=event.results,
-                failure=event.failure,
-                exit_code=event.exit_code,
-                signal=event.signal,
-            )
-        case e.JobAborted():
-            return replace(job, phase=Phase.ABORTED, ended=now, results=event.results, note=event.reason)
-        case e.JobLost():
-            return replace(job, phase=Phase.UNKNOWN, note=event.reason)
-        case e.JobArchived():
-            return replace(job, phase=Phase.ARCHIVED, results=(), note=event.reason)
-        case e.JobDestroyed():
-            return replace(job, destroyed=now, note=event.reason)
-    raise AssertionError(f"no case for {type(event).__name__}")
+def _begin(event: e.JobCreated, job_id: str, now: datetime, position: int) -> Job:
+    return Job(
+        id=job_id,
+        service=event.service,
+        declaration=event.declaration,
+        phase=PHASE_AFTER[e.JobCreated],
+        version=1,
+        position=position,
+        created=_told(now),
+        execution_duration=event.execution_duration,
+        destruction=event.destruction,
+        owner=event.owner,
+        run_id=event.run_id,
+        parameters=event.parameters,
+        quote=event.quote,
+    )
+
+
+_Change = Callable[[Job, Any, datetime], Job]
+_CHANGES: Mapping[type[e.JobEvent], _Change] = {
+    e.ParametersSet: lambda job, event, now: replace(
+        job, parameters=_given(job.parameters | event.parameters)
+    ),
+    e.RunIdSet: lambda job, event, now: replace(job, run_id=event.run_id),
+    e.ExecutionDurationSet: lambda job, event, now: replace(job, execution_duration=event.seconds),
+    e.DestructionSet: lambda job, event, now: replace(job, destruction=event.destruction),
+    e.JobQueued: lambda job, event, now: replace(job, queued=now, quote=event.quote, note=""),
+    e.JobHeld: lambda job, event, now: replace(job, note=event.reason),
+    e.JobStarted: lambda job, event, now: replace(
+        job, started=now, declaration=event.declaration, quote=event.quote
+    ),
+    e.JobSuspended: lambda job, event, now: replace(job, note=event.reason),
+    e.JobResumed: lambda job, event, now: replace(job, note=""),
+    e.StopRequested: lambda job, event, now: replace(job, stop=event.reason),
+    e.JobCompleted: lambda job, event, now: replace(
+        job, ended=now, results=event.results, exit_code=event.exit_code
+    ),
+    e.JobFailed: lambda job, event, now: replace(
+        job,
+        ended=now,
+        results=event.results,
+        failure=event.failure,
+        exit_code=event.exit_code,
+        signal=event.signal,
+    ),
+    e.JobAborted: lambda job, event, now: replace(job, ended=now, results=event.results, note=event.reason),
+    e.JobLost: lambda job, event, now: replace(job, note=event.reason),
+    e.JobArchived: lambda job, event, now: replace(job, results=(), note=event.reason),
+    e.JobDestroyed: lambda job, event, now: replace(job, destroyed=now, note=event.reason),
+}
+"""What each event but the first changes, besides version and phase."""
+
+
+def _given(parameters: dict[str, e.Values]) -> dict[str, e.Values]:
+    return {name: values for name, values in parameters.items() if values}
 
 
 def _told(time: datetime) -> datetime:
     # Documents tell milliseconds, and AFTER is compared with what they tell.
-    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+    return time - timedelta(0, 0, time.microsecond % 1000)
 
 
 def fold(recorded: Iterable[RecordedEvent], job: Job | None = None) -> Job | None:

@@ -85,11 +85,15 @@ class UserUWSTransitions:
         return [e.ExecutionDurationSet(seconds=allowed)] if allowed != job.execution_duration else []
 
     def set_destruction(self, job: Job, destruction: datetime, now: datetime) -> list[e.JobEvent]:
-        """Set when the job is destroyed: not before now, not beyond the service's longest lifetime."""
+        """Set when the job is destroyed: not before now, not beyond the service's longest lifetime.
+
+        That counts from the job's creation, or from now for one that was to be kept.
+        """
         require_room(job)
         require(job, frozenset(Phase) - {Phase.ARCHIVED}, "setting the destruction time")
         longest = self.service.lifetime.max_seconds or MAX_DURATION
-        allowed = max(now, min(destruction, job.created + timedelta(seconds=longest)))
+        begin = job.created if job.destruction else now
+        allowed = max(now, min(destruction, begin + timedelta(seconds=longest)))
         return [e.DestructionSet(destruction=allowed)] if allowed != job.destruction else []
 
     def queue_job(self, job: Job, quote: datetime | None) -> list[e.JobEvent]:
