@@ -1,6 +1,6 @@
-"""The projector: follows the log and keeps the read models in ``projections.db``.
+"""The projector: follows the log and keeps the read models.
 
-The file holds nothing that is not in the log; it may be deleted whenever the server is stopped.
+Nothing that it keeps is not in the log; all of it may be deleted whenever the server is stopped.
 """
 
 from __future__ import annotations
@@ -8,228 +8,338 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Protocol
+from time import perf_counter
+from typing import Any
 
-import aiosqlite
+import msgspec
+from msgspec.structs import replace
 
-from eventstore import EventStore, Pruned, RecordedEvent, StoreUnavailable
+from eventstore import EventStore, StoreUnavailable
+from eventstore.connection import Connection, translated
+from uws.model import UsageError, did_you_mean
+
+from ._comparing import Compared, Comparison, maker_of
+from ._following import LONGEST_PAUSE, Following, HalfKnown, Progress, attach
+from ._shelf import Shelf, Status, open_registry, read_status
+from ._tables import Tables, mark_of
+from .documents import Documents
+from .job_list import JobList
+from .queue import Queue
+from .readmodel import ReadModel
+from .services import Services
+from .usage import Usage
 
 log = logging.getLogger(__name__)
-
-_CHECKPOINTS = """
-CREATE TABLE IF NOT EXISTS checkpoint (
-    name TEXT PRIMARY KEY, version INTEGER NOT NULL, position INTEGER NOT NULL
-) STRICT
-"""
-_READ_CHECKPOINT = "SELECT version, position FROM checkpoint WHERE name = ?"
-_SET_CHECKPOINT = """
-INSERT INTO checkpoint (name, version, position) VALUES (?, ?, ?)
-ON CONFLICT (name) DO UPDATE SET version = excluded.version, position = excluded.position
-"""
+READ_MODELS: tuple[ReadModel[Any], ...] = (Documents(), JobList(), Queue(), Services(), Usage())
 
 
-class ReadModel(Protocol):
-    """Tables folded from events. A changed ``version`` makes them anew from the whole log."""
+class Rebuilt(msgspec.Struct, frozen=True):
+    """A read model was made anew: how many events were folded for it now, and in how many seconds."""
 
     name: str
-    version: int
-    schema: str
-    """SQL that drops what there is and creates the tables, empty."""
-
-    async def apply(self, events: Sequence[RecordedEvent], connection: aiosqlite.Connection) -> None:
-        """Fold ``events`` into the tables, within the caller's transaction."""
-        ...
+    events: int
+    seconds: float
 
 
-class Behind(StoreUnavailable):
-    """The read models have not reached the asked-for position in time."""
+class Difference(msgspec.Struct, frozen=True):
+    """The first place where a read model is not what the log makes of it.
 
-
-class Projector:
-    """Folds events into read models, rows and checkpoint in one transaction. Make one with `open`.
-
-    When a read model fails, it is tried again every ``retry_seconds``.
+    ``text`` says what is there and what should be; ``position`` is that of the event which should have made
+    it, None where no single one has.
     """
 
-    retry_seconds = 1.0
+    name: str
+    table: str
+    key: str
+    text: str
+    position: int | None
+
+
+class Projector(Following):
+    """Folds events into read models, each in tables of its own. Make one with `open`.
+
+    A read model that fails stops at the event that it cannot fold, and is tried again after
+    ``retry_seconds``, then less and less often; the others go on.
+    """
 
     def __init__(
-        self, store: EventStore, writer: aiosqlite.Connection, reader: aiosqlite.Connection,
-        models: Sequence[ReadModel], position: int, began: int,
+        self, path: Path, store: EventStore, models: Iterable[ReadModel[Any]], writer: Connection,
+        reader: Connection, shelf: Shelf,
     ) -> None:  # fmt: skip
-        self._store, self._writer, self._models = store, writer, models
-        self.reader = reader
-        """A connection for queries; it sees whole batches only."""
-        self.position = position
-        """All events up to this one are in the read models."""
-        self._began = began
-        """Where the log ended when folding began. Prunings up to there have left nothing half known."""
-        self._failure: BaseException | None = None
-        self._advanced = asyncio.Event()
-        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._folding: asyncio.Future[None] | None = None
-        self._alone = asyncio.Lock()
-        self._task = asyncio.create_task(self._follow(), name="projector")
+        super().__init__(store, models, writer, reader, shelf)
+        self._path = path
+        self._outdated: list[str] = []
+        """Those that are of another version than their model."""
+        self._rebuilding: set[str] = set()
+        self.follows = False
+        """Whether anything is folded at all."""
 
     @classmethod
-    async def open(cls, path: Path, store: EventStore, models: Sequence[ReadModel]) -> Projector:
-        """Open or create the read models' file and begin to follow the log.
+    async def open(
+        cls,
+        path: Path,
+        store: EventStore,
+        models: Sequence[ReadModel[Any]] = READ_MODELS,
+        *,
+        follow: bool = True,
+    ) -> Projector:
+        """Open or create the read models registered at ``path`` and begin to follow the log.
 
-        Raises `StoreUnavailable` when the file cannot be used; deleting it is then safe.
+        What is missing, cannot be read or is of another version is made anew meanwhile. One that is not to
+        ``follow`` folds nothing: it leaves what comes now to the next that does, who is faster when there is
+        much of it. Raises `StoreUnavailable` when the disk does not take them.
         """
-        try:
-            path.touch(mode=0o600)
+        with translated(str(path)):
             async with AsyncExitStack() as undoing:
-                writer = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
-                await writer.execute("PRAGMA journal_mode = WAL")
-                # Lost rows come back from the log, so a commit need not wait for the disk.
-                await writer.execute("PRAGMA synchronous = NORMAL")
-                await writer.execute("PRAGMA secure_delete = ON")
-                head = (await store.head()).position
-                position = await _prepare(writer, models, head)
-                reader = await undoing.enter_async_context(aiosqlite.connect(path, isolation_level=None))
-                await reader.execute("PRAGMA wal_autocheckpoint = 0")
-                await reader.execute("PRAGMA query_only = ON")
+                writer = Connection(lambda: open_registry(path), 64)
+                await undoing.enter_async_context(writer)
+                reader = Connection(_open_reader, 64)
+                await undoing.enter_async_context(reader)
+                shelf = await writer.run(Shelf, path)
+                projector = cls(path, store, models, writer, reader, shelf)
+                undoing.push_async_callback(lambda: projector._close(projector._tables.values()))
+                await projector._open_tables()
+                if follow:
+                    await projector._begin_to_follow()
                 undoing.pop_all()
-        except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"{path}: {error}; it may be deleted, the log rebuilds it") from error
-        return cls(store, writer, reader, models, position, position or head)
+        return projector
 
-    async def caught_up(self, timeout: float = 10.0) -> None:
-        """Wait until everything that is in the log now is in the read models.
+    # Administration
 
-        Raises `Behind` after ``timeout`` seconds, or when a read model has failed.
+    async def status(self) -> list[Status]:
+        """Tell how the read models are. Raises `StoreUnavailable`."""
+        head = (await self._store.head()).position
+        with translated("the read models cannot be read"):
+            found = await self._reader.run(lambda _: read_status(self._path, head, self._models.values()))
+        return [
+            replace(status, making=replace(status.making, going_on=status.name in self._rebuilding))
+            if status.making
+            else status
+            for status in found
+        ]
+
+    async def rebuild(
+        self, names: Iterable[str] = (), progress: Progress = lambda done, total: None
+    ) -> list[Rebuilt]:
+        """Make read models anew from the whole log, by default all, and let them be read from then on.
+
+        What there is goes on being read, and following the log, until then. Cancelled or interrupted, it
+        leaves what was made so far, and is gone on with the next time. ``progress`` is told the events that
+        were folded, of how many. Raises `UsageError` for a name there is not, `StoreUnavailable` when a
+        model cannot fold an event, and for the disk.
         """
-        await self.reached((await self._store.head()).position, timeout)
+        chosen = self._named(names)
+        making: list[Tables] = []
+        async with self._making:
+            began = perf_counter()
+            try:
+                self._rebuilding = {model.name for model in chosen}
+                with translated("the read models cannot be made"):
+                    for model in chosen:
+                        await self._resume(model, making)
+                    there = {tables: tables.position for tables in making}
+                    if not self.follows:
+                        self._position = await self._head()
+                    await self._build(making, progress)
+                    return await self._take_all(there, began)
+            finally:
+                self._rebuilding = set()
+                await self._close([tables for tables in making if tables not in self._tables.values()])
 
-    async def reached(self, position: int, timeout: float = 10.0) -> None:
-        """Wait until the events up to ``position`` are in the read models. Raises `Behind`."""
-        try:
-            async with asyncio.timeout(timeout):
-                while self.position < position:
-                    if self._failure:
-                        raise Behind(f"the read models stopped at position {self.position}: {self._failure}")
-                    await self._advanced.wait()
-        except TimeoutError:
-            raise Behind(f"the read models are at position {self.position} of {position}") from None
+    async def verify(
+        self, names: Iterable[str] = (), progress: Progress = lambda done, total: None
+    ) -> dict[str, Difference | None]:
+        """Make read models anew aside and compare them, row by row, with what is read.
 
-    @contextmanager
-    def watch(self, stream: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set each time ``stream`` has grown and the read models show it."""
-        watcher = asyncio.Event()
-        self._watchers[stream].add(watcher)
-        try:
-            yield watcher
-        finally:
-            self._watchers[stream].discard(watcher)
-            if not self._watchers[stream]:
-                del self._watchers[stream]
+        Returns for each the first difference. The models go on following the log. Raises as `rebuild` does.
+        """
+        chosen = self._named(names)
+        made: list[Tables] = []
+        async with self._making:
+            try:
+                with translated("the read models cannot be made aside"):
+                    for model in chosen:
+                        await self._do(self._shelf.make_aside, model, await self._head(), made)
+                    await self._build(made, progress)
+                    return {tables.model.name: await self._judge(tables) for tables in made}
+            finally:
+                for model in chosen:
+                    await self._do(self._shelf.discard, model.name)
+                await self._close(made)
 
     async def scrub(self) -> None:
-        """Leave nothing in the file, or beside it, of what was overwritten or deleted in the tables.
+        """Leave nothing in the files, or beside them, of what was overwritten or deleted in the tables.
 
-        The file is written anew, which takes the room of another one; folding waits. Raises
-        `StoreUnavailable` when that cannot be, or when a reader keeps older pages on disk for as long as
-        SQLite waits.
+        Each is written anew, which takes the room of another one; folding waits. What was being made is
+        thrown away. Raises `StoreUnavailable` when that cannot be, or when a reader keeps older pages on disk
+        for as long as SQLite waits.
         """
-        async with self._alone:
-            try:
-                await self._writer.execute("VACUUM")
-                ((busy, *_),) = await self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
-            except sqlite3.Error as error:
-                raise StoreUnavailable(f"the read models cannot be scrubbed: {error}") from error
-        if busy:
-            raise StoreUnavailable("a reader of the read models keeps older pages on disk: scrub them again")
+        async with self._making, self._alone:
+            with translated("the read models cannot be scrubbed"):
+                for name, tables in self._tables.items():
+                    await self._do(self._shelf.drop_unfinished, name)
+                    await self._do(tables.scrub)
 
     async def close(self) -> None:
-        """Stop following and close the file. The store must still be open."""
-        self._task.cancel()
-        await asyncio.wait([self._task, *([self._folding] if self._folding else [])])
-        await self.reader.close()
+        """Stop following and close the files. The store must still be open."""
+        while waiting := [*self._tasks, *self._folding]:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        # First, so that the last to close a file can leave it as a single one.
+        await self._reader.close()
+        await self._close(self._tables.values())
         await self._writer.close()
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                async for batch in self._store.subscribe(after=self.position):
-                    anew = await self._has_missed(batch)
-                    # A transaction that is cancelled half-way through aiosqlite's thread may stay open:
-                    # `close` cancels this task, but lets the batch end.
-                    self._folding = asyncio.ensure_future(self._begin_anew() if anew else self._fold(batch))
-                    await asyncio.shield(self._folding)
-                    if anew:
-                        break
-                else:
-                    return
-            except Exception as error:  # the log goes on; readers are told, until a disk has room again
-                log.exception("the read models stopped at position %s", self.position)
-                self._failure = error
-                self._advance()
-                await asyncio.sleep(self.retry_seconds)
+    # Opening
 
-    async def _has_missed(self, batch: Sequence[RecordedEvent]) -> bool:
-        """Whether events before or in ``batch`` were pruned since folding began: jobs may be half known."""
-        if batch[-1].position - self.position == len(batch):
+    async def _open_tables(self) -> None:
+        head, outdated = await self._head(), []
+        for name, model in self._models.items():
+            tables = await self._do(self._shelf.open, model, head)
+            self._tables[name] = tables
+            if not await self._is_of_this_log(tables):
+                log.warning("the read model %s is made anew: it is of another log", name)
+                await self._replace(name, head)
+                continue
+            await self._reader.run(attach, name, tables.path)
+            if tables.version != model.version:
+                outdated.append(name)
+        self._outdated = outdated
+
+    async def _is_of_this_log(self, tables: Tables) -> bool:
+        """Whether what tables hold can have come from this log, which may be another: one from a backup."""
+        if tables.position > await self._head():
             return False
-        pruned = await self._store.read_stream(Pruned.stream)
-        return bool(pruned) and pruned[-1].position > self._began
+        stands = await self._store.read_all(after=tables.position - 1, limit=1) if tables.position else ()
+        return not stands or stands[0].position != tables.position or mark_of(stands[0]) == tables.mark
 
-    async def _begin_anew(self) -> None:
-        async with self._alone:
-            log.warning("the log was pruned of what was not folded yet: the read models are made anew")
-            began = (await self._store.head()).position
-            await _clear(self._writer, self._models)
-            self._began, self.position = began, 0
+    async def _begin_to_follow(self) -> None:
+        head = await self._head()
+        late = [tables for tables in self._tables.values() if await self._is_far_behind(tables)]
+        for tables in self._tables.values():
+            if tables not in late:
+                await self._do(tables.index)
+                self._live.add(tables.model.name)
+        self._position = min((self._tables[name].position for name in self._live), default=head)
+        self._spawn(self._follow(), "projector")
+        if late or self._outdated:
+            self._spawn(self._renew(late, self._outdated), "projector: making read models")
+        self.follows = True
 
-    async def _fold(self, batch: Sequence[RecordedEvent]) -> None:
-        position = batch[-1].position
-        async with self._alone, self._transaction():
-            for model in self._models:
-                await model.apply(batch, self._writer)
-            await self._writer.executemany(
-                _SET_CHECKPOINT, [(model.name, model.version, position) for model in self._models]
-            )
-        self.position, self._failure = position, None
-        self._advance()
-        for stream in {event.stream for event in batch}:
-            for watcher in self._watchers.get(stream, ()):
-                watcher.set()
+    async def _renew(self, late: list[Tables], outdated: list[str]) -> None:
+        """Bring up what is read and far behind, then make anew what is of another version."""
+        if late:
+            log.info("read models are made: %s", ", ".join(tables.model.name for tables in late))
+            try:
+                async with self._making:
+                    await self._build(late)
+            except Exception as error:  # each is tried again on its own
+                log.error("read models cannot be made together: %s", error)
+            for tables in late:
+                self._revive(tables.model.name)
+        pause = self.retry_seconds
+        while outdated:
+            log.info("read models are of another version and made anew: %s", ", ".join(outdated))
+            try:
+                await self.rebuild(outdated)
+            except Exception as error:  # the others serve, and it is tried again
+                log.error("read models of another version stay in use: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            outdated = [name for name in outdated if self._tables[name].version != self._models[name].version]
 
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[None]:
-        await self._writer.execute("BEGIN IMMEDIATE")
+    # Making
+
+    def _named(self, names: Iterable[str]) -> list[ReadModel[Any]]:
+        chosen = list(dict.fromkeys(names)) or list(self._models)
+        for name in chosen:
+            if name not in self._models:
+                raise UsageError(
+                    f"there is no read model {name}{did_you_mean(name, self._models)}; "
+                    f"read models are {', '.join(sorted(self._models))}"
+                )
+        return [self._models[name] for name in chosen]
+
+    async def _resume(self, model: ReadModel[Any], making: list[Tables]) -> None:
+        """Add to ``making`` what is left of making a model, or begin anew, as when the log was pruned since.
+
+        It is added in the thread that opens it: it is not lost when who asked for it is cancelled.
+        """
+        head, pruned = await self._ends()
+        await self._do(self._shelf.resume, model, making)
+        if making and making[-1].model is model:
+            if await self._is_of_this_log(making[-1]) and pruned <= making[-1].began:
+                return
+            await self._do(making.pop().close)
+        await self._do(lambda: making.append(self._shelf.new(model, began=head, serving=False)))
+
+    async def _take_all(self, there: Mapping[Tables, int], began: float) -> list[Rebuilt]:
+        """Let tables be read that were made; what fails of them keeps no other back."""
+        taken, failures = [], []
+        for tables, position in there.items():
+            try:
+                await self._take(tables)
+                taken.append(Rebuilt(tables.model.name, tables.position - position, perf_counter() - began))
+            except StoreUnavailable as error:
+                failures.append(error)
+        if failures:
+            raise StoreUnavailable("; ".join(map(str, failures))) from failures[0]
+        return taken
+
+    async def _take(self, tables: Tables) -> None:
+        if tables.error:
+            raise StoreUnavailable(f"the read model {tables.model.name} stopped {tables.error}")
         try:
-            yield
-            await self._writer.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):  # a failed commit may have rolled back by itself
-                await self._writer.execute("ROLLBACK")
-            raise
+            old = await self._catch_up(tables, self._switch_live)
+        except HalfKnown:
+            name = tables.model.name
+            raise StoreUnavailable(f"the log was pruned meanwhile: rebuild {name} again") from None
+        await self._dispose(old)
 
-    def _advance(self) -> None:
-        self._advanced.set()
-        self._advanced = asyncio.Event()
+    async def _switch_live(self, tables: Tables) -> Tables:
+        old = await self._switch(tables)
+        await self._go_live(tables)
+        return old
+
+    async def _judge(self, made: Tables) -> Difference | None:
+        """Compare one read model; that it cannot be compared is a difference, too."""
+        try:
+            return await self._compare(made)
+        except StoreUnavailable as error:
+            return Difference(made.model.name, "", "", str(error), None)
+
+    async def _compare(self, made: Tables) -> Difference | None:
+        shown = self._tables[made.model.name]
+        if shown.error:
+            raise StoreUnavailable(f"the read model {shown.model.name} stopped {shown.error}")
+        async with Comparison(made.model, made.path, shown.path) as comparison:
+
+            async def begin(tables: Tables) -> None:
+                if shown.model.name not in self._live or self._tables[shown.model.name] is not shown:
+                    raise StoreUnavailable(f"the read model {shown.model.name} is not up to date: try again")
+                await self._do(tables.close)
+                await comparison.begin()
+
+            await self._catch_up(made, begin, exactly=True)
+            found = await comparison.result()
+        return await self._explained(made, found) if found else None
+
+    async def _explained(self, made: Tables, found: Compared) -> Difference:
+        """Say which event should have made what is not there."""
+        name, event = made.model.name, None
+        if found.stream:
+            events = await self._store.read_stream(found.stream)
+            known = [event for event in events if event.position <= made.position]
+            event = await self._do(maker_of, made.model, known, found)
+        if event is None:
+            return Difference(name, found.table, found.key, found.text, None)
+        by = f"position {event.position} ({event.type} of {event.stream})"
+        return Difference(name, found.table, found.key, f"{found.text} since {by}", event.position)
 
 
-async def _prepare(writer: aiosqlite.Connection, models: Sequence[ReadModel], head: int) -> int:
-    """Create what is missing or outdated, and return the position from which all models are folded on."""
-    await writer.execute(_CHECKPOINTS)
-    positions: set[int] = set()
-    for model in models:
-        rows = list(await writer.execute_fetchall(_READ_CHECKPOINT, (model.name,)))
-        positions.add(rows[0][1] if rows and rows[0][0] == model.version else 0)
-    if len(positions) == 1 and 0 < (position := positions.pop()) <= head:
-        return position
-    await _clear(writer, models)
-    return 0
-
-
-async def _clear(writer: aiosqlite.Connection, models: Sequence[ReadModel]) -> None:
-    """Empty all tables. The checkpoints come first: whatever then happens, everything is folded again."""
-    await writer.executemany(_SET_CHECKPOINT, [(model.name, model.version, 0) for model in models])
-    for model in models:
-        await writer.executescript(model.schema)
+def _open_reader() -> sqlite3.Connection:
+    return sqlite3.connect("file::memory:", uri=True, isolation_level=None)

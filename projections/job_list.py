@@ -1,0 +1,238 @@
+"""The read model of the job list: what is needed to find, sort and destroy jobs, of any number of them."""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from hashlib import sha256
+from importlib import resources
+from itertools import islice
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
+from msgspec.structs import astuple, replace
+
+from eventstore import Erased, from_microseconds, to_microseconds
+from uws.model import events as e
+from uws.model.phases import Phase
+
+from .readmodel import PHASES_AFTER, Batch, Contents, Event, ReadModel, as_json, stream_of_job
+
+_LOAD = """
+SELECT position, id, service, owner, run_id, phase, created, destruction, destroyed FROM job
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+_SAVE = "INSERT OR REPLACE INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_FORGET = "DELETE FROM job WHERE destroyed AND last <= ?"
+_CUT = "UPDATE cut SET position = ?"
+
+_BY_TIME = """
+SELECT id, phase, run_id, owner, created, position FROM job
+WHERE NOT destroyed AND phase <> 'ARCHIVED' AND service = :service AND owner IS :owner
+  AND created > :after AND (created, position) < (:created, :position)
+ORDER BY created DESC, position DESC LIMIT :limit
+"""
+_BY_PHASE = """
+SELECT id, phase, run_id, owner, created, position FROM job
+WHERE NOT destroyed AND service = :service AND owner IS :owner AND phase = :phase
+  AND created > :after AND (created, position) < (:created, :position)
+ORDER BY created DESC, position DESC LIMIT :limit
+"""
+_BY_RUN_ID = """
+SELECT id, phase, run_id, owner, created, position FROM job
+WHERE NOT destroyed AND service = :service AND owner IS :owner AND run_id = :run_id AND phase = :phase
+  AND created > :after AND (created, position) < (:created, :position)
+ORDER BY created DESC, position DESC LIMIT :limit
+"""
+_MOVE = "UPDATE changed SET position = ?, time = ? WHERE service = ? AND owner IS ?"
+_BEGIN = "INSERT INTO changed VALUES (?, ?, ?, ?)"
+_FORGET_CHANGES = "DELETE FROM changed WHERE position <= ?"
+_STATE = """
+SELECT 'changed', position || ' ' || time FROM changed WHERE service = ? AND owner IS ?
+UNION ALL SELECT 'cut', position FROM cut
+UNION ALL SELECT name, file FROM pragma_database_list WHERE name IN ('job_list', 'documents')
+"""
+_NEXT_DESTRUCTION = """
+SELECT min(destruction) FROM job
+WHERE NOT destroyed AND phase <> 'ARCHIVED' AND destruction IS NOT NULL AND destruction > ?
+"""
+_DUE = """
+SELECT id, service FROM job
+WHERE NOT destroyed AND phase <> 'ARCHIVED' AND destruction IS NOT NULL AND destruction <= ?
+ORDER BY destruction LIMIT 1000
+"""
+_KNOWN = """
+SELECT id, NOT destroyed AND phase <> 'ARCHIVED' FROM job WHERE id IN (SELECT value FROM json_each(?))
+"""
+_END_OF_TIME = (1 << 63) - 1
+_NEVER = (0, 0)
+_LISTED = frozenset(Phase) - {Phase.ARCHIVED}
+
+
+class Listed(msgspec.Struct, frozen=True, gc=False):
+    """A row, its fields in the order of the columns."""
+
+    position: int
+    id: str
+    service: str
+    owner: str | None
+    run_id: str | None
+    phase: str
+    created: int
+    destruction: int | None
+    destroyed: int
+
+
+class JobList(ReadModel[Listed]):
+    """What job lists and the destruction of jobs need to know of each job."""
+
+    name = "job_list"
+    version = 1
+    share = 3.0
+    tables = resources.files(__package__).joinpath("job_list.sql").read_text()
+    indexes = resources.files(__package__).joinpath("job_list_indexes.sql").read_text()
+    contents: ClassVar[Mapping[str, Contents]] = {
+        "job": Contents("SELECT * FROM job ORDER BY position", stream=stream_of_job),
+        "changed": Contents("SELECT service, owner, position, time FROM changed ORDER BY service, owner", 2),
+        "cut": Contents("SELECT 0, position FROM cut"),
+    }
+
+    def apply(self, row: Listed | None, event: Event) -> Listed | None:
+        payload = event.payload
+        if isinstance(payload, e.JobCreated):
+            return _created(payload, event)
+        if isinstance(payload, Erased):
+            return Listed(event.position, event.key, "", None, None, "ARCHIVED", _told(event.time), None, 1)
+        if row is None:
+            raise ValueError(f"the job begins with {type(payload).__name__}")
+        if phase := PHASES_AFTER.get(type(payload)):
+            return replace(row, phase=phase)
+        if isinstance(payload, e.RunIdSet):
+            return replace(row, run_id=payload.run_id)
+        if isinstance(payload, e.DestructionSet):
+            return replace(row, destruction=to_microseconds(payload.destruction))
+        return replace(row, destroyed=1) if isinstance(payload, e.JobDestroyed) else row
+
+    def load(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Listed]:
+        return {found[1]: Listed(*found) for found in connection.execute(_LOAD, (as_json(keys),))}
+
+    def save(
+        self, connection: sqlite3.Connection, before: Mapping[str, Listed],
+        after: Mapping[str, Listed | None], batch: Batch,
+    ) -> None:  # fmt: skip
+        rows = [(*astuple(row), batch.jobs[key][-1].position) for key, row in after.items() if row]
+        connection.executemany(_SAVE, rows)
+        changed: dict[tuple[str, str | None], tuple[int, int]] = {}
+        for key, row in after.items():
+            if row:
+                last = batch.jobs[key][-1]
+                place = row.service, row.owner
+                changed[place] = max((last.position, last.recorded.time), changed.get(place, _NEVER))
+        for place, when in changed.items():
+            if not connection.execute(_MOVE, (*when, *place)).rowcount:
+                connection.execute(_BEGIN, (*place, *when))
+
+    def fold(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        super().fold(connection, batch)
+        if batch.cuts:
+            cut = batch.cuts[-1].position
+            connection.execute(_CUT, (cut,))
+            connection.execute(_FORGET_CHANGES, (cut,))
+
+    def forget(self, connection: sqlite3.Connection, through: int) -> None:
+        connection.execute(_FORGET, (through,))
+
+
+def _created(payload: e.JobCreated, event: Event) -> Listed:
+    destruction = payload.destruction
+    return Listed(
+        event.position,
+        event.key,
+        payload.service,
+        payload.owner,
+        payload.run_id,
+        "PENDING",
+        _told(event.time),
+        to_microseconds(destruction) if destruction else None,
+        0,
+    )
+
+
+def _told(time: int) -> int:
+    # Documents tell milliseconds, and AFTER is compared with what they tell.
+    return time // 1000 * 1000
+
+
+class Cursor(NamedTuple):
+    """A place in a job list: behind the job that was created then (microseconds), at that position."""
+
+    created: int
+    position: int
+
+
+class JobReference(msgspec.Struct, frozen=True, gc=False):
+    """One entry of a job list."""
+
+    id: str
+    phase: Phase
+    run_id: str | None
+    owner: str | None
+    created: datetime
+    cursor: Cursor
+
+
+def references(
+    connection: sqlite3.Connection, service: str, owner: str | None, *,
+    phases: Iterable[Phase] | None, run_id: str | None, after: datetime | None, before: Cursor | None,
+    limit: int,
+) -> list[JobReference]:  # fmt: skip
+    """Return the jobs behind ``before`` created after ``after``, newest first, at most ``limit``.
+
+    ``phases`` None are all but ARCHIVED. Each kind of list is read along an index of its own: what it costs
+    depends on what comes out.
+    """
+    created, position = before or (_END_OF_TIME, _END_OF_TIME)
+    asked: dict[str, Any] = {
+        "service": service, "owner": owner, "run_id": run_id, "limit": limit,
+        "after": to_microseconds(after) if after else -_END_OF_TIME, "created": created, "position": position,
+    }  # fmt: skip
+    found: Iterable[tuple[Any, ...]]
+    if phases is None and run_id is None:
+        found = connection.execute(_BY_TIME, asked)
+    else:
+        wanted = {*phases} if phases is not None else _LISTED
+        query = _BY_PHASE if run_id is None else _BY_RUN_ID
+        by_phase = [connection.execute(query, {**asked, "phase": phase}) for phase in wanted]
+        found = islice(heapq.merge(*by_phase, key=lambda row: row[4:6], reverse=True), limit)
+    return [
+        JobReference(job_id, Phase(phase), run, user, from_microseconds(time), Cursor(time, place))
+        for job_id, phase, run, user, time, place in found
+    ]
+
+
+def list_state(connection: sqlite3.Connection, service: str, owner: str | None) -> str:
+    """Return what is another one as soon as anything has happened to any job of a list.
+
+    It is another one, too, when the tables were made anew, whatever they were before.
+    """
+    facts = sorted(connection.execute(_STATE, (service, owner)))
+    told = as_json([name, str(fact).rpartition("/")[2]] for name, fact in facts)
+    return sha256(told.encode()).hexdigest()[:32]
+
+
+def next_destruction(connection: sqlite3.Connection, after: datetime) -> datetime | None:
+    """Return the earliest destruction time of any job of any service that is later than ``after``."""
+    ((time,),) = connection.execute(_NEXT_DESTRUCTION, (to_microseconds(after),))
+    return from_microseconds(time) if time is not None else None
+
+
+def due(connection: sqlite3.Connection, now: datetime) -> list[tuple[str, str]]:
+    """Return id and service of jobs, at most a thousand, whose destruction time is not after ``now``."""
+    return connection.execute(_DUE, (to_microseconds(now),)).fetchall()
+
+
+def keep_files(connection: sqlite3.Connection, job_ids: Iterable[str]) -> dict[str, bool]:
+    """Return for those of ``job_ids`` that there are or were whether their files are still wanted."""
+    return {job_id: bool(keep) for job_id, keep in connection.execute(_KNOWN, (as_json(job_ids),))}

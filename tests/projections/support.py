@@ -1,0 +1,486 @@
+"""Worlds without programs, random histories of their jobs, and what the log alone says of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+
+from eventstore import (
+    Erased,
+    EventStore,
+    MemoryEventStore,
+    Metadata,
+    NewEvent,
+    Pruned,
+    RecordedEvent,
+    SQLiteEventStore,
+    StreamNotFound,
+    new_id,
+    to_microseconds,
+)
+from projections import DESTROYED, READ_MODELS, JobReadModel, Projector, ReadModel
+from tests.harness import ManualClock
+from tests.projections.models import GATE
+from uws import (
+    Backend,
+    Caller,
+    Changes,
+    Ending,
+    Failure,
+    Job,
+    Phase,
+    Result,
+    Service,
+    StrParameter,
+    UserUWS,
+    UWSError,
+    fold,
+    make_uws_for_service,
+)
+from uws.audit.archiving import ENDED_BY
+from uws.files import Files
+from uws.model import ENDED, PHASE_AFTER, STARTED, TRANSITIONS, apply
+from uws.model import events as e
+
+NOBODY = Caller()
+NAMES = [model.name for model in READ_MODELS]
+SERVICES = (
+    Service(
+        name="keeps",
+        title="Keeps a record",
+        command=["true"],
+        archive=True,
+        parameters={"x": StrParameter(), "many": StrParameter(multiple=True)},
+    ),
+    Service(name="forgets", title="Forgets", command=["true"], parameters={"x": StrParameter(required=True)}),
+)
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+class World:
+    """All that is below HTTP and above the disk, with nobody who runs programs."""
+
+    def __init__(self, backend: Backend, models: Sequence[ReadModel[Any]]) -> None:
+        self.backend, self._models = backend, models
+        self.uws = [make_uws_for_service(service, backend, "http://localhost") for service in SERVICES]
+
+    @property
+    def keeps(self) -> UserUWS:
+        return self.uws[0]
+
+    @property
+    def projector(self) -> Projector:
+        return self.backend.projector
+
+    @property
+    def jobs(self) -> JobReadModel:
+        return self.backend.jobs
+
+    @property
+    def store(self) -> EventStore:
+        return self.backend.store
+
+    async def rows(self) -> Rows:
+        """Return all rows of all tables, by table, once all that happened is in them."""
+        await self.projector.caught_up()
+        return await self.projector.ask(rows_of, self._models)
+
+    async def set_run_id(self, run_id: str) -> str:
+        """Create a job with a run id, and return it."""
+        return (await self.keeps.create_job(Changes(run_id=run_id), NOBODY)).id
+
+
+def rows_of(connection: sqlite3.Connection, models: Sequence[ReadModel[Any]] = READ_MODELS) -> Rows:
+    """Return all rows of all tables."""
+    return {
+        table: connection.execute(contents.query).fetchall()
+        for model in models
+        for table, contents in model.contents.items()
+    }
+
+
+@asynccontextmanager
+async def world(
+    directory: Path,
+    clock: ManualClock,
+    store: EventStore | None = None,
+    models: Sequence[ReadModel[Any]] = READ_MODELS,
+) -> AsyncIterator[World]:
+    """Open a world over ``store``; a new one in memory by default."""
+    directory.mkdir(exist_ok=True)
+    own = store or MemoryEventStore(clock.now)
+    projector = await Projector.open(directory / "projections.db", own, models)
+    projector.retry_seconds = 0
+    files = Files(directory)
+    files.prepare()
+    try:
+        yield World(Backend(own, projector, JobReadModel(projector), files, clock), models)
+    finally:
+        await projector.close()
+        if store is None:
+            await own.close()
+
+
+@asynccontextmanager
+async def log(directory: Path, clock: ManualClock) -> AsyncIterator[SQLiteEventStore]:
+    """Open a log on the disk."""
+    store = await SQLiteEventStore.open(directory / "events.db", now=clock.now)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def job_events(number: int, value: str = "") -> list[NewEvent]:
+    """Return the first three events of a job."""
+    created = e.JobCreated(
+        service="keeps", declaration="0", execution_duration=1, destruction=None, owner=f"user {number % 7}",
+        parameters={"x": (value,)},
+    )  # fmt: skip
+    return [e.encode(event, Metadata()) for event in (created, e.JobQueued(), e.JobStarted(declaration="0"))]
+
+
+def with_models(*models: ReadModel[Any]) -> list[ReadModel[Any]]:
+    """Return the read models, some of them replaced by others of the same name."""
+    others = {model.name: model for model in models}
+    return [others.get(model.name, model) for model in READ_MODELS]
+
+
+class Gate:
+    """Where a `GatedDocuments` that is made in another process waits for its test."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def reached(self) -> int:
+        """Wait until the model is there; return its process."""
+        return int(await asyncio.to_thread((self._directory / "reached").read_text))
+
+    async def release(self) -> None:
+        """Let it go on."""
+        await asyncio.to_thread((self._directory / "released").write_bytes, b"")
+
+
+@contextmanager
+def gate(directory: Path) -> Iterator[Gate]:
+    """Have processes that are started meanwhile wait at a gate."""
+    directory.mkdir()
+    for name in ("reached", "released"):
+        os.mkfifo(directory / name)
+    os.environ[GATE] = f"{os.getpid()} {directory}"
+    try:
+        yield Gate(directory)
+    finally:
+        del os.environ[GATE]
+
+
+# Random histories
+
+RESULT = Result(id="r", path="results/r", size=7, sha256="0" * 64, media_type="text/plain")
+_endings = st.sampled_from(
+    [
+        Ending(exit_code=0, results=(RESULT,)),
+        Ending(exit_code=3, failure=Failure(message="no")),
+        Ending(signal="SIGTERM", failure=Failure(message="ended", type="transient", detail="x\ny")),
+    ]
+)
+_uploads = st.integers(0, 3).map(
+    lambda size: (e.Upload(file=f"f{size}", filename="f", size=size, sha256="0" * 64),) if size else ()
+)
+_by_nobody = st.sampled_from(
+    [
+        e.JobHeld(reason="the disk is full"),
+        e.JobSuspended(reason="for a while"),
+        e.JobResumed(),
+        e.JobLost(reason="who knows"),
+        e.JobQueued(),
+        e.JobStarted(declaration="0"),
+    ]
+)
+"""What no command causes yet, and queueing again what was started."""
+_wish = st.one_of(
+    st.tuples(st.just("create"), st.sampled_from([None, "ada", "bob"]), st.booleans()),
+    st.tuples(st.just("set"), st.text("ab\n", max_size=3)),
+    st.tuples(st.just("duration"), st.integers(0, 10**6)),
+    st.tuples(st.just("destruction"), st.integers(-100, 10**6)),
+    st.tuples(st.just("runid"), st.text("rs", max_size=2)),
+    st.tuples(st.just("queue")),
+    st.tuples(st.just("start")),
+    st.tuples(st.just("stop"), st.sampled_from(["duration", "shutdown"])),
+    st.tuples(st.just("end"), _endings),
+    st.tuples(st.just("abort")),
+    st.tuples(st.just("destroy")),
+    st.tuples(st.just("expire")),
+    st.tuples(st.just("erase")),
+    st.tuples(st.just("prune")),
+    st.tuples(st.just("append"), _by_nobody),
+    st.tuples(st.just("upload"), st.sampled_from(["f", "g", "x"]), _uploads),
+    st.tuples(st.just("import"), st.integers(0, 10**6)),
+    st.tuples(st.just("declare"), st.sampled_from(["keeps", "other"])),
+)
+Step = tuple[int, float, tuple[Any, ...]]
+histories = st.lists(st.tuples(st.integers(0, 7), st.sampled_from([0, 0.25, 1e5]), _wish), max_size=40)
+
+HISTORY: list[Step] = [
+    (0, 0, ("declare", "keeps")),
+    (0, 0, ("create", "ada", True)),
+    (1, 1, ("create", None, False)),
+    (2, 1, ("create", "bob", False)),
+    (0, 1, ("start",)),
+    (1, 1, ("set", "ab")),
+    (2, 1, ("destroy",)),
+    (0, 1, ("end", Ending(exit_code=0, results=(RESULT,)))),
+    (3, 1, ("create", None, True)),
+    (3, 1, ("start",)),
+    (1, 1, ("upload", "f", (e.Upload(file="f", filename="f", size=5, sha256="0" * 64),))),
+    (5, 1, ("import", 1000)),
+]
+"""Four jobs that go their ways, and one that came from elsewhere."""
+
+
+class Player:
+    """Carries out wishes on jobs that are chosen by number."""
+
+    def __init__(self, on: World, clock: ManualClock) -> None:
+        self.world, self.clock = on, clock
+        self.jobs: list[tuple[UserUWS, str, Caller]] = []
+
+    async def play(self, history: Sequence[Step]) -> None:
+        for step in history:
+            await self.step(step)
+
+    async def step(self, step: Step) -> None:
+        number, seconds, wish = step
+        self.clock.advance(seconds=seconds)
+        with suppress(UWSError):
+            await self._do(number, *wish)
+
+    async def prune(self, number: int) -> None:
+        """Take out of the log what had ended up to one of its events."""
+        store = self.world.store
+        if log := await store.read_all():
+            with suppress(ValueError):  # it was pruned further before
+                await store.prune(log[number % len(log)].position, ended_by=ENDED_BY, reason="archived")
+
+    async def _do(self, number: int, kind: str, *details: Any) -> None:
+        if kind == "declare":
+            await self._declare(details[0], number)
+        elif kind == "import":
+            await self._import(number, details[0])
+        elif kind == "create" or not self.jobs:
+            owner, run = details if kind == "create" else (None, False)
+            uws, caller = self.world.uws[number % 2], Caller(owner, request_id=f"request {number}")
+            job = await uws.create_job(Changes(parameters={"x": ["1"]}, run_id="first"), caller, run=run)
+            self.jobs.append((uws, job.id, caller))
+        else:
+            await self._change(*self.jobs[number % len(self.jobs)], number, kind, *details)
+
+    async def _change(
+        self, uws: UserUWS, job_id: str, caller: Caller, number: int, kind: str, *details: Any
+    ) -> None:
+        match kind, *details:
+            case "set", text:
+                await uws.change_job(job_id, Changes(parameters={"X": [text]}), caller)
+            case "duration", seconds:
+                await uws.change_job(job_id, Changes(execution_duration=seconds), caller)
+            case "destruction", seconds:
+                time = self.clock.now() + timedelta(seconds=seconds)
+                await uws.change_job(job_id, Changes(destruction=time), caller)
+            case "runid", text:
+                await uws.change_job(job_id, Changes(run_id=text), caller)
+            case ("queue",):
+                await uws.queue_job(job_id, caller)
+            case ("start",):
+                await uws.start_job(job_id)
+            case "stop", reason:
+                await uws.stop_job(job_id, reason)
+            case "end", ending:
+                await uws.end_job(job_id, ending)
+            case ("abort",):
+                await uws.abort_job(job_id, caller)
+            case ("destroy",):
+                await uws.destroy_job(job_id, caller, patience=0)
+            case ("expire",):
+                await uws.expire_job(job_id)
+            case ("erase",):
+                with suppress(StreamNotFound):
+                    await self.world.store.erase(f"job/{job_id}", reason="on request")
+            case ("prune",):
+                await self.prune(number)
+            case "append", event:
+                await self._append(job_id, event)
+            case "upload", name, uploads:
+                await self._append(job_id, e.ParametersSet(parameters={name: uploads}))
+
+    async def _append(self, job_id: str, event: e.JobEvent) -> None:
+        """Append an event where the job's phase allows it."""
+        job = fold(await self.world.store.read_stream(f"job/{job_id}"))
+        if job is None or job.destroyed or job.phase in ENDED:
+            return
+        if PHASE_AFTER.get(type(event)) in {None, *TRANSITIONS[job.phase]}:
+            await self.world.store.append(f"job/{job_id}", [e.encode(event, Metadata())])
+
+    async def _import(self, number: int, ago: int) -> None:
+        """Record a job that ran some seconds ago."""
+        began = to_microseconds(self.clock.now()) - ago * 1_000_000
+        job_id = f"imported-{new_id()}"
+        done: list[e.JobEvent] = [
+            e.JobCreated(service="forgets", declaration="0", execution_duration=1, destruction=None),
+            e.JobQueued(),
+            e.JobStarted(declaration="0"),
+            e.JobCompleted(results=(RESULT,)),
+        ]
+        await self.world.store.append(
+            f"job/{job_id}",
+            [
+                e.encode(event, Metadata(occurred=began + later * 1_500_000, source="elsewhere"))
+                for later, event in enumerate(done)
+            ],
+        )
+        self.jobs.append((self.world.uws[1], job_id, NOBODY))
+
+    async def _declare(self, name: str, number: int) -> None:
+        declared = e.ServiceDeclared(service=name, digest=f"{number:064}", declaration='{"title": "?"}')
+        await self.world.store.append(e.service_stream(name), [e.encode(declared, Metadata())])
+
+
+# What the log says
+
+
+async def streams_of(store: EventStore) -> dict[str, list[RecordedEvent]]:
+    """Return all events there are, by stream."""
+    streams: dict[str, list[RecordedEvent]] = defaultdict(list)
+    for event in await store.read_all(limit=1 << 30):
+        streams[event.stream].append(event)
+    return streams
+
+
+def jobs_of(streams: Mapping[str, list[RecordedEvent]]) -> dict[str, Job]:
+    """Return the jobs, in the order in which they were created."""
+    jobs = {stream: fold(events) for stream, events in streams.items() if e.job_id_of(stream)}
+    return dict(sorted(((s, job) for s, job in jobs.items() if job), key=lambda item: item[1].position))
+
+
+async def told_by(store: EventStore) -> Rows:
+    """Return what all tables should hold, going by the folded streams; of documents, the jobs themselves."""
+    streams = await streams_of(store)
+    jobs = jobs_of(streams)
+    last = {stream: events[-1].position for stream, events in streams.items()}
+    cut = max(
+        (
+            event.position
+            for events in streams.values()
+            for event in events
+            if event.type in (Erased.type, Pruned.type)
+        ),
+        default=0,
+    )
+    used = [
+        (*row, last[stream])
+        for stream, job in jobs.items()
+        if (row := _used(job, streams[stream])) is not None
+    ]
+    return {
+        "document": [
+            (job.position, job.id, last[stream], job.destroyed is not None, job)
+            for stream, job in jobs.items()
+        ],
+        "job": [(*_listed(job), last[stream]) for stream, job in jobs.items()],
+        "changed": _changes(jobs, streams, cut),
+        "cut": [(0, cut)],
+        "active": [
+            (job.position, job.id, job.service, job.owner, job.phase, _micros(job.queued), last[stream])
+            for stream, job in jobs.items()
+            if job.phase not in ENDED and not job.destroyed
+        ],
+        "used": sorted((job_id, position, *row) for position, job_id, *row in used),
+        "usage": _sums(used),
+        "service": sorted(
+            _declared(events) for stream, events in streams.items() if stream[:8] == "service/"
+        ),
+    }
+
+
+def comparable(rows: Rows) -> Rows:
+    """Return rows as `told_by` has them, with what is written as JSON decoded."""
+    return {table: [_readable(table, row) for row in found] for table, found in rows.items()}
+
+
+def _readable(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    if table == "document":
+        return *row[:4], msgspec.json.decode(row[4], type=Job)
+    if table == "used":
+        return *row[:9], msgspec.json.decode(row[9] or "{}"), *row[10:]
+    return row
+
+
+def _micros(time: Any) -> int | None:
+    return time and to_microseconds(time)
+
+
+def _listed(job: Job) -> tuple[Any, ...]:
+    return (
+        job.position, job.id, job.service, job.owner, job.run_id, job.phase, _micros(job.created),
+        _micros(job.destruction), job.destroyed is not None,
+    )  # fmt: skip
+
+
+def _changes(jobs: Mapping[str, Job], streams: Mapping[str, list[RecordedEvent]], cut: int) -> list[Any]:
+    """Return where and when the log told something last of each list, if that was after the last cut."""
+    changed: dict[tuple[str, str | None], tuple[int, int]] = {}
+    for stream, job in jobs.items():
+        last, place = streams[stream][-1], (job.service, job.owner)
+        if last.position > cut:
+            changed[place] = max((last.position, last.time), changed.get(place, (0, 0)))
+    return sorted(((*place, *changed[place]) for place in changed), key=lambda row: (row[0], row[1] or ""))
+
+
+def _used(job: Job, events: Sequence[RecordedEvent]) -> tuple[Any, ...] | None:
+    if not job.service:  # it was erased
+        return None
+    ran, before = 0, None
+    for event in events:
+        after = apply(before, event)
+        assert after
+        if before and before.phase in STARTED and after.phase not in STARTED:
+            ran += max(0, e.read(event).time - (_micros(before.started) or 0))
+        before = after
+    gone = bool(job.destroyed) or job.phase is Phase.ARCHIVED
+    uploads = {
+        name: size
+        for name, values in job.parameters.items()
+        if (size := sum(value.size for value in values if isinstance(value, e.Upload))) and not gone
+    }
+    return (
+        job.position, job.id, job.service, job.owner, DESTROYED if job.destroyed else job.phase,
+        _micros(job.started), _micros(job.ended), ran,
+        0 if gone else sum(result.size for result in job.results), uploads,
+    )  # fmt: skip
+
+
+def _sums(used: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    jobs, ran, size = Counter[Any](), Counter[Any](), Counter[Any]()
+    for _, _, service, owner, phase, _, _, microseconds, results, uploads, _ in used:
+        jobs[service, owner, phase] += 1
+        ran[service, owner, phase] += microseconds
+        size[service, owner, phase] += results + sum(uploads.values())
+    places = sorted(jobs, key=lambda place: (place[0], place[1] or "", place[2]))
+    return [(*place, jobs[place], ran[place], size[place]) for place in places]
+
+
+def _declared(events: Sequence[RecordedEvent]) -> tuple[Any, ...]:
+    declared = e.decode_declaration(events[-1])
+    return (
+        declared.service, declared.digest, declared.declaration, events[-1].time, len(events),
+        events[-1].position,
+    )  # fmt: skip
