@@ -7,14 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from projections import Documents, Event, Services
+from tests.daemon import PATIENCE
 from tests.execution.programs import Pipe, directory_of, is_running, shell
 from tests.execution.test_programs import info, results, summary
-from tests.harness import Site, job_id, running, text
-from uws import FileParameter, FloatParameter, Service
+from tests.harness import ManualClock, Site, job_id, running, text
+from uws import FileParameter, FloatParameter, Job, Service
 from uws.execution import scheduler
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +33,11 @@ def held(ready: Pipe) -> Service:
 def again(site: Site, job: str) -> str:
     """Return the URL of a job that was made on an earlier server."""
     return f"{site.list_url('run')}/{job_id(job)}"
+
+
+def copy(data: Path, elsewhere: Path) -> None:
+    """Copy a data directory as it is now; of its socket there can be no copy."""
+    shutil.copytree(data, elsewhere, ignore=shutil.ignore_patterns("*.sock"))
 
 
 async def test_stopping_records_what_runs_as_a_transient_error_and_keeps_the_queue(
@@ -102,7 +111,7 @@ async def test_a_crash_gives_back_the_slot_and_a_server_on_a_copy_leaves_the_fir
     async with running(tmp_path / "data", held(ready), grace=0.5) as site:
         jobs = [await site.run("run"), await site.run("run")]
         (pid,) = await ready.numbers(1)
-        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        copy(tmp_path / "data", tmp_path / "copy")
         async with running(tmp_path / "copy", held(ready), grace=0.5) as other:
             await ready.numbers(1)
             assert await other.phase(again(other, jobs[0])) == "ERROR"
@@ -130,7 +139,7 @@ async def test_what_was_to_be_stopped_when_the_server_crashed_ends_as_was_asked(
             while (recorded := await backend.jobs.get(job_id(job))) and not recorded.stop:
                 await changed.wait()
                 changed.clear()
-        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        copy(tmp_path / "data", tmp_path / "copy")
         async with running(tmp_path / "copy", service, grace=0.1) as other:
             found = await other.get(again(other, job))
             if wish == "DELETE":
@@ -148,7 +157,7 @@ async def test_processes_of_other_jobs_are_left_alone(tmp_path: Path, ready: Pip
         async with running(tmp_path / "data", held(ready), grace=0.5) as site:
             job = await site.run("run")
             await ready.numbers(1)
-            shutil.copytree(tmp_path / "data", tmp_path / "copy")
+            copy(tmp_path / "data", tmp_path / "copy")
             async with running(tmp_path / "copy", held(ready)) as other:
                 assert await other.phase(again(other, job)) == "ERROR"
                 assert innocent.poll() is None
@@ -163,7 +172,7 @@ async def test_a_lost_directory_of_a_running_job_keeps_no_server_from_starting(
     async with running(tmp_path / "data", held(ready), grace=0.5) as site:
         job = await site.run("run")
         await ready.numbers(1)
-        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        copy(tmp_path / "data", tmp_path / "copy")
         shutil.rmtree(tmp_path / "copy" / "jobs" / job_id(job))
         async with running(tmp_path / "copy", held(ready)) as other:
             assert await other.phase(again(other, job)) == "ERROR"
@@ -206,7 +215,7 @@ async def test_a_child_that_outlived_its_program_and_the_server_is_ended(tmp_pat
     async with running(tmp_path / "data", held(ready), grace=0.5) as site:
         job = await site.run("run")
         await ready.numbers(1)
-        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        copy(tmp_path / "data", tmp_path / "copy")
         await site.request("DELETE", job)
         # Its leader has ended, and a child of it goes on.
         left = subprocess.Popen(
@@ -256,7 +265,7 @@ async def test_results_that_cannot_be_collected_end_the_job_and_keep_no_server_f
     async with running(tmp_path / "data", held(ready), shell("true", name="quick"), grace=0.5) as site:
         left = await site.run("run")
         await ready.numbers(1)
-        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        copy(tmp_path / "data", tmp_path / "copy")
         monkeypatch.setattr(scheduler, "collect", fail)
         monkeypatch.setattr(scheduler, "results_of", fail)
         jobs = [await site.run("quick"), await site.run("quick")]
@@ -270,3 +279,50 @@ async def test_results_that_cannot_be_collected_end_the_job_and_keep_no_server_f
             assert summary(await other.document(again(other, left))) == STOPPED
     assert "cannot be collected" in caplog.text
     assert "could not be seen through" in caplog.text
+
+
+async def test_a_read_model_of_services_that_stopped_keeps_no_server_from_settling_jobs_of_old_services(
+    tmp_path: Path, ready: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path / "data", held(ready), grace=0.5) as site:
+        left = await site.run("run")
+        await ready.numbers(1)
+        copy(tmp_path / "data", tmp_path / "copy")
+    for path in (tmp_path / "copy" / "projections").glob("services-*"):
+        path.unlink()
+
+    def fail(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Services, "apply", fail)
+    clock = ManualClock(datetime.now(UTC))
+    async with running(tmp_path / "copy", shell("true", name="other"), clock=clock) as site:
+        backend = site.node.backend
+        stream = f"job/{job_id(left)}"
+        assert (await backend.store.read_stream(stream))[-1].type == "JobFailed"
+        assert text(await site.ended(await site.run("other")), "phase") == "COMPLETED"
+        with backend.projector.watch(stream) as changed:
+            clock.advance(days=365)
+            while (await backend.store.read_stream(stream))[-1].type != "JobDestroyed":
+                await changed.wait()
+                changed.clear()
+
+
+async def test_a_server_begins_without_read_models_that_only_questions_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, shell("true")) as site:
+        job = await site.run("run")
+        await site.ended(job)
+    for path in (tmp_path / "projections").glob("documents-*"):
+        path.unlink()
+    may, apply = threading.Event(), Documents.apply
+
+    def wait(model: Documents, row: Job | None, event: Event) -> Job | None:
+        may.wait(PATIENCE / 2)
+        return apply(model, row, event)
+
+    monkeypatch.setattr(Documents, "apply", wait)
+    async with asyncio.timeout(PATIENCE / 4), running(tmp_path, shell("true")) as site:
+        may.set()
+        assert text(await site.document(again(site, job)), "phase") == "COMPLETED"

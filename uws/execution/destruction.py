@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
+from projections import Behind
 from uws.jobs import Backend, UserUWS, first_of
 from uws.model import IllegalPhase, JobGone
 from uws.model.events import job_id_of
@@ -20,11 +21,15 @@ _ENDS_FILES = frozenset({"JobArchived", "JobDestroyed"})
 
 
 class Destruction:
-    """Destroys or archives jobs when their time has come, and clears away files that belong to none."""
+    """Destroys or archives jobs when their time has come, and clears away files that belong to none.
 
-    def __init__(self, backend: Backend, services: Mapping[str, UserUWS]) -> None:
-        self._backend, self._services = backend, services
+    ``find`` returns the service of a name, whether it is offered or not.
+    """
+
+    def __init__(self, backend: Backend, find: Callable[[str], Awaitable[UserUWS]]) -> None:
+        self._backend, self._find = backend, find
         self._times_changed = asyncio.Event()
+        self._has_looked = False
         self._asked: set[str] = set()
         self._unwanted: set[str] = set()
         self._files_unwanted = asyncio.Event()
@@ -36,21 +41,31 @@ class Destruction:
         Directories that the log knows nothing of stay: it may be the log that is not the right one.
         """
         position = (await self._backend.store.head()).position
-        await self._backend.projector.reached(position)
-        there = self._backend.files.existing()
-        known = await self._backend.jobs.keep_files(there)
-        self._discard(job_id for job_id, keep in known.items() if not keep)
-        if self._unwanted:
-            with suppress(OSError):  # it is tried again
-                await self._delete_files()
-        if strangers := len(there) - len(known):
-            log.warning("%s entries of the jobs directory belong to no job in the log; they stay", strangers)
+        try:
+            await self._look_around()
+            if self._unwanted:
+                with suppress(OSError):  # it is tried again
+                    await self._delete_files()
+        except Behind as error:
+            log.error("what is left of jobs that are gone is not looked for yet: %s", error)
         clock = self._backend.clock
         self._tasks = [
             asyncio.create_task(self._follow(position), name="destruction: following the log"),
             asyncio.create_task(keep_doing(self._destroy_due, clock), name="destruction"),
             asyncio.create_task(keep_doing(self._delete_files, clock), name="deletion of files"),
         ]
+
+    async def _look_around(self) -> None:
+        """Find out, once, which files nobody wants any more. Raises `Behind`."""
+        if self._has_looked:
+            return
+        await self._backend.projector.caught_up("job_list")
+        there = self._backend.files.existing()
+        known = await self._backend.jobs.keep_files(there)
+        self._discard(job_id for job_id, keep in known.items() if not keep)
+        if strangers := len(there) - len(known):
+            log.warning("%s entries of the jobs directory belong to no job in the log; they stay", strangers)
+        self._has_looked = True
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -72,6 +87,7 @@ class Destruction:
 
     async def _delete_files(self) -> None:
         """Wait for directories that nobody wants any more, and delete them."""
+        await self._look_around()
         await self._files_unwanted.wait()
         await for_each(list(self._unwanted), self._delete)
         if not self._unwanted:
@@ -85,7 +101,7 @@ class Destruction:
         """Destroy what is due and was not asked to go before; sleep until there is more."""
         self._times_changed.clear()
         now = self._backend.clock.now()
-        await self._backend.projector.caught_up()
+        await self._backend.projector.caught_up("job_list")
         due = dict(await self._backend.jobs.due(now))
         # A job that still runs is due until its program is gone.
         self._asked &= due.keys()
@@ -98,5 +114,5 @@ class Destruction:
 
     async def _destroy(self, job_id: str, service: str) -> None:
         with suppress(JobGone, IllegalPhase):
-            await self._services[service].expire_job(job_id)
+            await (await self._find(service)).expire_job(job_id)
         self._asked.add(job_id)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eventstore import EventStoreError
-from projections import QueueHead
+from projections import Behind, QueueHead
 from uws.files import JobDirectory
 from uws.jobs import Backend, UserUWS, first_of
 from uws.model import (
@@ -26,8 +26,9 @@ from uws.model import (
     MissingParameters,
     ParameterError,
     Unavailable,
+    fold,
 )
-from uws.model.events import StopReason, job_id_of
+from uws.model.events import StopReason, job_id_of, job_stream
 from uws.model.transitions import SERVER_STOPPED
 
 from ._persistence import follow, keep_doing, pause
@@ -44,20 +45,21 @@ _MOVES_THE_QUEUE = frozenset({"JobQueued", "JobAborted", "JobDestroyed"})
 class Scheduler:
     """Runs the jobs of services on this machine; ``grace`` seconds lie between SIGTERM and SIGKILL.
 
-    ``offered`` are the services whose jobs are started. Those of ``retired`` ones stay in the queue; what an
-    earlier server was running of theirs is settled.
+    ``offered`` are the services whose jobs are started. Those of others stay in the queue; what an earlier
+    server was running of theirs is settled, with the service that ``find`` returns for a name.
     """
 
     def __init__(
         self,
         backend: Backend,
         offered: Mapping[str, UserUWS],
-        retired: Mapping[str, UserUWS],
+        find: Callable[[str], Awaitable[UserUWS]],
         *,
         grace: float = 10.0,
     ) -> None:
-        self._backend, self._offered, self._retired, self._grace = backend, offered, retired, grace
+        self._backend, self._offered, self._find, self._grace = backend, offered, find, grace
         self._running: dict[str, Run] = {}
+        self._settled = False
         self._look = asyncio.Event()
         self._closing = asyncio.Event()
         self._turn = itertools.count(1)
@@ -67,11 +69,10 @@ class Scheduler:
     async def start(self) -> None:
         """Settle what an earlier server left behind, then begin to run jobs."""
         position = (await self._backend.store.head()).position
-        await self._backend.projector.reached(position)
-        left = await self._backend.jobs.started()
-        await asyncio.gather(*(self._end_left_over(job.id) for job in left))
-        for job in left:
-            await self._settle(job)
+        try:
+            await self._settle_all()
+        except Behind as error:
+            log.error("what an earlier server was running is not settled yet: %s", error)
         self._look.set()
         self._tasks = [
             asyncio.create_task(self._follow(position), name="scheduler: following the log"),
@@ -103,16 +104,29 @@ class Scheduler:
 
     async def _fill(self) -> None:
         """Wait until something has moved, and start what there are slots for."""
+        await self._settle_all()
         await self._look.wait()
         while head := await self._next():
             await self._launch(head)
+
+    async def _settle_all(self) -> None:
+        """End what is left of an earlier server's programs, and record it. Raises `Behind`."""
+        if self._settled:
+            return
+        await self._backend.projector.caught_up("queue")
+        left = [job_id for job_id, _ in await self._backend.jobs.started()]
+        await asyncio.gather(*(self._end_left_over(job_id) for job_id in left))
+        for job_id in left:
+            if job := fold(await self._backend.store.read_stream(job_stream(job_id))):
+                await self._settle(job)
+        self._settled = True
 
     async def _next(self) -> QueueHead | None:
         """Choose the job to start now: of the owner whose last turn is longest ago, the oldest one."""
         self._look.clear()  # what moves from now on is looked at in another round
         if not any(self._has_slot(service) for service in self._offered):
             return None
-        await self._backend.projector.caught_up()
+        await self._backend.projector.caught_up("queue")
         heads = [
             head
             for head in await self._backend.jobs.queue_heads()
@@ -156,7 +170,7 @@ class Scheduler:
 
     async def _settle(self, job: Job) -> None:
         """Record the end of a job that an earlier server was running."""
-        uws = self._offered.get(job.service) or self._retired[job.service]
+        uws = await self._find(job.service)
         try:
             results = await asyncio.to_thread(results_of, uws.service, self._backend.files.of(job.id))
         except Exception:  # one strange directory must not keep the server from starting
