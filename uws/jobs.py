@@ -8,13 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from eventstore import DuplicateEventId, EventStore, NewEvent, StoreUnavailable, VersionConflict, new_id
-from projections import JobReadModel, JobReference, Projector
+from eventstore import (
+    DuplicateEventId,
+    EventStore,
+    NewEvent,
+    StoreUnavailable,
+    VersionConflict,
+    new_id,
+    to_microseconds,
+)
+from projections import Cursor, JobReadModel, JobReference, Page, Projector
 from uws.clock import Clock
 from uws.commands import SERVER, Caller, Changes, Command
 from uws.files import Files, Spooled
@@ -50,8 +67,30 @@ _ATTEMPTS = 20
 LONGEST_STOP = 60.0
 """Seconds that a command waits for a program to be stopped."""
 Step = Callable[[Job], list[e.JobEvent]]
-LISTED = frozenset(Phase) - {Phase.ARCHIVED}
-"""The phases of a job list that asks for none in particular (UWS 1.1 section 2.2.2.1)."""
+PAGE = 100
+"""Jobs of a list that are read at once: to write them keeps the event loop for 1 to 3 ms."""
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs of a list are wanted (UWS 1.1 section 2.2.2.1): those that meet all that is given.
+
+    They are in any of ``phases`` (None: in all but ARCHIVED), were created strictly after ``after``, have
+    exactly ``run_id``, and for each of ``parameters``, by its declared name, this value among those it was
+    given, as text; a file's is its name. ``text`` stands, whatever its case, in the id, the run id, a value
+    or the error's message.
+    """
+
+    phases: Collection[Phase] | None = None
+    after: datetime | None = None
+    run_id: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    text: str | None = None
+
+    @property
+    def looks_into_jobs(self) -> bool:
+        """Whether the entries of the list do not tell enough."""
+        return self.text is not None or bool(self.parameters)
 
 
 @dataclass(frozen=True)
@@ -117,7 +156,7 @@ class UserUWS:
 
         Raises `OtherService` for another service's job.
         """
-        await self.backend.projector.caught_up()
+        await self.backend.projector.caught_up("documents")
         return self._admitted(await self.backend.jobs.get(job_id), job_id, caller)
 
     async def get_ids_and_phases(
@@ -133,10 +172,44 @@ class UserUWS:
         ``phase`` gives the union of these phases (by default all but ARCHIVED), ``after`` those created
         strictly later, ``last`` the newest so many; all given are combined.
         """
-        await self.backend.projector.caught_up()
-        return await self.backend.jobs.references(
-            self.service.name, owner, phases=tuple(phase) or LISTED, after=after, last=last
-        )
+        wanted = JobFilter(phases=tuple(phase) or None, after=after)
+        async with aclosing(self.pages(owner, wanted, last=last)) as pages:
+            return [reference async for page in pages for reference in page]
+
+    async def pages(
+        self, owner: str | None, wanted: JobFilter, *, last: int | None = None
+    ) -> AsyncGenerator[list[JobReference], None]:
+        """Yield the owner's jobs of this service, newest first, a bounded number at a time, or none yet.
+
+        With ``last``, only the newest so many. A job that changes meanwhile is there as it was before or
+        as it is after that, once at most.
+        """
+        await self._listable(wanted.looks_into_jobs)
+        before: Cursor | None = None
+        while last is None or last > 0:
+            limit = PAGE if last is None else min(last, PAGE)
+            references, before = await self._page(owner, wanted, before, limit)
+            yield references
+            if before is None:
+                return
+            if last is not None:
+                last -= len(references)
+
+    async def find_jobs(
+        self, owner: str | None, wanted: JobFilter, *, before: Cursor | None = None, limit: int
+    ) -> Page:
+        """Return the owner's jobs of this service, newest first, that come after the entry ``before``.
+
+        They are at most ``limit``. They may be fewer, or none, though there is a next page: a bounded number
+        of jobs is examined, and a bounded number of bytes given.
+        """
+        await self._listable(looking_into_jobs=True)
+        return await self._entries(owner, wanted, before, limit)
+
+    async def list_state(self, owner: str | None) -> str:
+        """Return a text that is another one whenever the owner's list of jobs, or one in it, may be."""
+        await self._listable(looking_into_jobs=False)
+        return await self.backend.jobs.list_state(self.service.name, owner)
 
     async def wait(
         self,
@@ -173,6 +246,39 @@ class UserUWS:
         except StoreUnavailable:  # no estimate is worth refusing a command
             return None
         return self.backend.clock.now() + timedelta(seconds=usual * rounds) if usual is not None else None
+
+    async def _listable(self, looking_into_jobs: bool) -> None:
+        await self.backend.projector.caught_up("job_list", *["documents"] * looking_into_jobs)
+
+    async def _page(
+        self, owner: str | None, wanted: JobFilter, before: Cursor | None, limit: int
+    ) -> tuple[list[JobReference], Cursor | None]:
+        if wanted.looks_into_jobs:
+            found = await self._entries(owner, wanted, before, limit)
+            return [_reference(job) for job in found.jobs], found.next
+        references = await self.backend.jobs.page(
+            self.service.name,
+            owner,
+            phases=wanted.phases,
+            run_id=wanted.run_id,
+            after=wanted.after,
+            before=before,
+            limit=limit,
+        )
+        return references, references[-1].cursor if len(references) == limit else None
+
+    async def _entries(self, owner: str | None, wanted: JobFilter, before: Cursor | None, limit: int) -> Page:
+        return await self.backend.jobs.entries(
+            self.service.name,
+            owner,
+            phases=wanted.phases,
+            after=wanted.after,
+            before=before,
+            run_id=wanted.run_id,
+            parameters=wanted.parameters,
+            text=wanted.text,
+            limit=limit,
+        )
 
     # Commands of clients
 
@@ -472,6 +578,11 @@ def new_job_id() -> str:
     these letters of ``https`` from the beginning of an id.
     """
     return new_id()
+
+
+def _reference(job: Job) -> JobReference:
+    place = Cursor(to_microseconds(job.created), job.position)
+    return JobReference(job.id, job.phase, job.run_id, job.owner, job.created, place)
 
 
 def _uploads(job: Job) -> set[Upload]:

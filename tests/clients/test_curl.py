@@ -85,7 +85,7 @@ async def test_a_user_with_curl_gets_from_a_file_to_results_and_cleans_up(site: 
     assert (await curl(f"{job}/results/log"))[::2] == (200, b"times 3.0\n")
 
     # The end.
-    assert (await curl("-X", "DELETE", job))[:2] == (303, jobs)
+    assert (await curl("-X", "DELETE", job))[:2] == (303, f"{jobs}?LAST=100")
     status, _, body = await curl(job)
     assert status == 410
     assert body.startswith(b"UsageFault: ")

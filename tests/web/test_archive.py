@@ -29,7 +29,7 @@ async def archived(site: Site) -> str:
     job = await site.run("kept", x="1", file=b"content", RUNID="mine")
     await site.ended(job)
     answer = await site.request("DELETE", job)
-    assert (answer.status, answer.location) == (303, site.list_url("kept"))
+    assert (answer.status, answer.location) == (303, f"{site.list_url('kept')}?LAST=100")
     return job
 
 

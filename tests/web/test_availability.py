@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import sqlite3
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import aiosqlite
 import pytest
 from aiohttp import web
 
-from eventstore import RecordedEvent
-from projections import JobTables
+from projections import Documents, Event, JobList, Queue, Usage
 from tests.daemon import Client
-from tests.harness import Answer, BasicUsers, ManualClock, running
-from tests.web.support import ECHO
+from tests.harness import Answer, BasicUsers, ManualClock, job_id, running, text
+from tests.web.support import ECHO, PATIENCE
 from tests.web.test_documents import schemas
 from uws import make_application, make_uws_application
 
 VOSI = "{http://www.ivoa.net/xml/VOSIAvailability/v1.0}"
 
 
-def checked(answer: Answer, *, available: bool) -> list[str]:
+def checked(answer: Answer, *, available: bool, noted: bool | None = None) -> list[str]:
     """Hold a document against the schema, where it is at hand, and return its notes."""
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/xml; charset=utf-8"
@@ -35,7 +36,7 @@ def checked(answer: Answer, *, available: bool) -> list[str]:
         schemas().assertValid(document)
     assert document.findtext(f"{VOSI}available") == str(available).lower()
     notes = [note.text or "" for note in document.iterfind(f"{VOSI}note")]
-    assert bool(notes) is not available
+    assert bool(notes) is (not available if noted is None else noted)
     return notes
 
 
@@ -104,45 +105,139 @@ async def test_a_log_that_cannot_be_written_is_told_until_it_can_be(tmp_path: Pa
         checked(await site.get("/availability"), available=True)
 
 
-async def test_read_models_that_have_failed_are_told_until_they_go_on(
+def broken(*_: object) -> None:
+    raise RuntimeError("a bug")
+
+
+async def test_a_read_model_that_has_stopped_is_told_until_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     async with running(tmp_path, ECHO) as site:
         site.node.backend.projector.retry_seconds = 0
-
-        async def fail(*_: object) -> None:
-            raise RuntimeError("a bug")
-
         with monkeypatch.context() as patch:
-            patch.setattr(JobTables, "apply", fail)
-            await site.create("echo")
+            patch.setattr(Documents, "apply", broken)
+            job = await site.create("echo")
             why, hint = checked(await site.get("/availability"), available=False)
-            assert why.startswith("the read models stopped at position ")
-            assert "commands are carried out" in hint
+            assert why.startswith("the read model documents stopped at position 2")
+            assert why.endswith(": a bug")
+            assert "cannot be looked at" in hint
+            assert (await site.get(job)).status == 503
         while site.node.backend.projector.position < 2:
             await asyncio.sleep(0)
         checked(await site.get("/availability"), available=True)
 
 
-async def test_read_models_that_lag_behind_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uws.web.availability.LONGEST_LAG", 0.01)
-    may = asyncio.Event()
-    apply = JobTables.apply
-
-    async def wait(
-        self: JobTables, events: Sequence[RecordedEvent], connection: aiosqlite.Connection
-    ) -> None:
-        await may.wait()
-        await apply(self, events, connection)
-
+async def test_a_read_model_that_has_stopped_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
     async with running(tmp_path, ECHO) as site:
-        monkeypatch.setattr(JobTables, "apply", wait)
+        for model in (Documents, JobList, Queue):
+            monkeypatch.setattr(model, "apply", broken)
+        await site.create("echo")
+        notes = checked(await site.get("/availability"), available=False)
+        stopped = [name for note in notes for name in re.findall(r"the read model (\w+) stopped", note)]
+        assert sorted(stopped) == ["documents", "job_list", "queue"]
+        assert len(notes) == 2 * len(stopped)
+
+
+async def test_a_read_model_that_has_stopped_does_not_give_away_whose_event_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    async with running(tmp_path, ECHO) as site:
+        monkeypatch.setattr(JobList, "apply", broken)
+        job = job_id(await site.create("echo"))
+        for url in ("/availability", "/echo/async"):
+            answer = await site.get(url)
+            assert "the read model job_list stopped" in answer.text
+            assert job not in answer.text
+
+
+async def test_jobs_can_be_looked_at_though_they_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    async with running(tmp_path, ECHO) as site:
+        monkeypatch.setattr(JobList, "apply", broken)
+        job = await site.create("echo")
+        assert (await site.get("/echo/async")).status == 503
+        assert (await site.get(job)).status == 200
+
+
+async def test_jobs_can_be_listed_though_they_cannot_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    async with running(tmp_path, ECHO) as site:
+        monkeypatch.setattr(Documents, "apply", broken)
+        await site.create("echo")
+        assert len((await site.get("/echo/async")).xml) == 1
+        assert (await site.get("/echo/async?RUNID=x")).status == 200
+        for query in ("RESPONSEFORMAT=json", "TEXT=x"):  # these look into jobs
+            assert (await site.get(f"/echo/async?{query}")).status == 503
+
+
+async def test_a_read_model_that_jobs_do_not_need_makes_nothing_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    async with running(tmp_path, ECHO) as site:
+        monkeypatch.setattr(Usage, "apply", broken)
+        job = await site.run("echo")
+        assert text(await site.ended(job), "phase") == "COMPLETED"
+        why, hint = checked(await site.get("/availability"), available=True, noted=True)
+        assert why.startswith("the read model usage stopped at position ")
+        assert hint == "jobs are not concerned"
+
+
+class Held:
+    """Lets a read model fold nothing until it may; ``entered`` is set when it would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered, self._may = asyncio.Event(), threading.Event()
+        loop, fold = asyncio.get_running_loop(), JobList.fold
+
+        def wait(model: JobList, connection: sqlite3.Connection, events: Sequence[Event]) -> None:
+            loop.call_soon_threadsafe(self.entered.set)
+            self._may.wait(PATIENCE)
+            fold(model, connection, events)
+
+        monkeypatch.setattr(JobList, "fold", wait)
+
+    def let_go(self) -> None:
+        self._may.set()
+
+
+async def test_a_read_model_that_lags_behind_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uws.web.availability.LONGEST_LAG", 0.01)
+    async with running(tmp_path, ECHO) as site:
+        held = Held(monkeypatch)
         await site.create("echo")
         try:
-            why, _ = checked(await site.get("/availability"), available=False)
-            assert why == "the read models are at position 1 of 2"
+            notes = checked(await site.get("/availability"), available=False)
+            assert "the read model job_list is at position 1 of 2" in notes
         finally:
-            may.set()
+            held.let_go()
         await site.node.backend.projector.caught_up()
+        checked(await site.get("/availability"), available=True)
+
+
+async def test_a_read_model_that_is_made_anew_is_told_and_what_there_is_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, ECHO) as site:
+        await site.create("echo")
+        await site.node.backend.projector.caught_up()
+        held = Held(monkeypatch)
+        rebuilding = asyncio.create_task(site.node.backend.projector.rebuild(["job_list"]))
+        try:
+            await held.entered.wait()
+            (note,) = checked(await site.get("/availability"), available=True, noted=True)
+            assert note == "the read model job_list is being made anew (version 1), so far to position 0 of 2"
+            assert len((await site.get("/echo/async")).xml) == 1
+        finally:
+            held.let_go()
+            await rebuilding
         checked(await site.get("/availability"), available=True)

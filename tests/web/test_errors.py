@@ -96,7 +96,7 @@ async def test_an_internal_error_tells_nothing_but_where_it_is_on_record(
 ) -> None:
     async with running(tmp_path, ECHO) as site:
         broken = Broken(RuntimeError("the secret of the inside"))
-        monkeypatch.setattr(site.node.backend.jobs, "references", broken.fail)
+        monkeypatch.setattr(site.node.backend.jobs, "page", broken.fail)
         with caplog.at_level(logging.ERROR):
             answer = await site.get("/echo/async")
         said = checked(answer, 500, "DefaultFault")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.harness import NAMESPACES, ManualClock, Site, job_id, running
 from tests.web.support import ECHO, FAIL, PHASES, record
-from uws import Phase
+from uws import Phase, Service, StrParameter
 
 
 async def listed(site: Site, query: str = "", service: str = "echo") -> list[str]:
@@ -174,6 +174,35 @@ async def test_a_filter_that_makes_no_sense_is_400_and_never_a_full_list(
         answer = await site.get(f"/echo/async?{query}")
         assert answer.status == 400
         assert answer.text.startswith(f"UsageFault: {complaint}")
+
+
+@pytest.mark.parametrize("query", ["y=1", "LIMIT=1", "LIMIT=none", "CURSOR=none", "MAXREC=1", "WAIT=1"])
+async def test_what_is_no_filter_of_the_xml_list_is_ignored(tmp_path: Path, query: str) -> None:
+    async with running(tmp_path, ECHO) as site:
+        made = [job_id(await site.create("echo")) for _ in range(2)]
+        assert await listed(site, query) == made[::-1]
+
+
+async def test_run_id_text_and_parameters_select_as_in_json(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        one = job_id(await site.create("echo", x="one", RUNID="mine"))
+        two = job_id(await site.create("echo", x="two", RUNID="mine"))
+        three = job_id(await site.create("echo", x="one"))
+        assert await listed(site, "RUNID=mine") == [two, one]
+        assert await listed(site, "X=one") == [three, one]
+        assert await listed(site, "TEXT=TW") == [two]
+        assert await listed(site, "RUNID=mine&x=one") == [one]
+        assert await listed(site, "RUNID=mine&LAST=1") == [two]
+        assert await listed(site, "RUNID=mine&AFTER=2100") == []
+        answer = await site.get("/echo/async?x=1&x=2")
+        assert (answer.status, answer.text) == (400, "UsageFault: X takes one value, got 2\n")
+
+
+async def test_a_parameter_that_is_named_like_a_filter_is_no_filter(tmp_path: Path) -> None:
+    service = Service(name="s", title="S", command=["true"], parameters={"text": StrParameter()})
+    async with running(tmp_path, service) as site:
+        job = job_id(await site.create("s", text="needle in hay"))
+        assert await listed(site, "text=NEEDLE", "s") == [job]
 
 
 SHORT_FORMS = {

@@ -140,6 +140,13 @@ async def test_other_phases_and_actions_with_the_creation_are_refused(
         assert len((await site.get("/echo/async")).xml) == 0
 
 
+async def test_the_list_answers_with_a_slash_behind_it_too(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        await site.create("echo")
+        for path in ("/echo/async", "/echo/uws.xml"):
+            assert (await site.get(f"{path}/?LAST=100")).body == (await site.get(path)).body
+
+
 # The job
 
 
@@ -147,7 +154,7 @@ async def test_delete_destroys_and_answers_303_to_the_list(tmp_path: Path) -> No
     async with running(tmp_path, ECHO) as site:
         job = await site.create("echo")
         answer = await site.request("DELETE", job)
-        assert (answer.status, answer.location) == (303, site.list_url("echo"))
+        assert (answer.status, answer.location) == (303, f"{site.list_url('echo')}?LAST=100")
         assert (await site.get(job)).status == 410
         assert len((await site.get("/echo/async")).xml) == 0
 
@@ -157,7 +164,7 @@ async def test_action_delete_destroys_and_answers_303_to_the_list(tmp_path: Path
     async with running(tmp_path, ECHO) as site:
         job = await site.create("echo")
         answer = await site.post(job, {name: "DELETE"})
-        assert (answer.status, answer.location) == (303, site.list_url("echo"))
+        assert (answer.status, answer.location) == (303, f"{site.list_url('echo')}?LAST=100")
         assert (await site.get(job)).status == 410
 
 

@@ -20,6 +20,7 @@ from . import handlers as on
 from .availability import availability, note_start
 from .errors import Handler, answer_for, fault_response, http_fault, legible
 from .forms import FETCH_SECONDS, Fetcher, key_of
+from .job_lists import job_list
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,10 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get(service, on.service)
     app.router.add_get(f"{service}/parameters.json", on.parameters_json)
     for jobs in (f"{service}/async", f"{service}/uws.xml"):
-        app.router.add_get(jobs, on.job_list)
+        app.router.add_get(jobs, job_list)
+        app.router.add_get(
+            f"{jobs}/", job_list
+        )  # what uws-client makes of a redirect to the list with a query
         app.router.add_post(jobs, on.create)
         _add_job_routes(app, f"{jobs}/{{job_id}}")
 

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
+from typing import NamedTuple
 
 from aiohttp import web
 from lxml import etree
 
 from eventstore import StoreUnavailable
-from projections import Behind
 from uws.jobs import Backend
 from uws.model import Unavailable
 from uws.model.text import made_fit
 from uws.model.units import format_time
 
+from .errors import discreet
 from .handlers import SITE
 
 VOSI = "http://www.ivoa.net/xml/VOSIAvailability/v1.0"
 LONGEST_LAG = 1.0
 """Seconds that the read models may need to show what is in the log, before that is told."""
+_WITHOUT = {
+    "documents": "jobs cannot be looked at until it has reached the log; commands are carried out",
+    "job_list": "jobs cannot be listed until it has reached the log; commands are carried out",
+    "queue": "no job is started until it has reached the log; those that run go on",
+}
+"""What cannot be done without a read model, by its name."""
+_NOTHING = "jobs are not concerned"
 _STARTED = web.AppKey("started", datetime)
 
 
@@ -32,7 +41,7 @@ async def note_start(app: web.Application) -> None:
 async def availability(request: web.Request) -> web.Response:
     """``/availability``: 200 in any case, for everybody (VOSI 1.1, availability metadata)."""
     backend = _backend(request.app)
-    notes = [note async for note in _troubles(backend)] if backend else []
+    notes = [note async for note in _notes(backend)] if backend else []
     document = _document(request.app.get(_STARTED), notes)
     headers = {"Cache-Control": "no-store"}
     return web.Response(body=document, content_type="text/xml", charset="utf-8", headers=headers)
@@ -43,32 +52,63 @@ def _backend(app: web.Application) -> Backend | None:
     return next((uws.backend for uws in app[SITE].services.values()), None)
 
 
-async def _troubles(backend: Backend) -> AsyncIterator[str]:
+class _Note(NamedTuple):
+    text: str
+    hinders: bool = True
+    """Whether clients cannot do all that they could."""
+
+
+async def _notes(backend: Backend) -> AsyncIterator[_Note]:
     """Say in words what the server cannot do now, and what it still can."""
     try:
         await backend.store.check_writable()
     except StoreUnavailable as error:
-        yield str(error)
-        yield "jobs can be looked at; what becomes of those that run is recorded when the log can be written"
+        yield _Note(str(error))
+        yield _Note(
+            "jobs can be looked at; what becomes of those that run is recorded when the log can be written"
+        )
     try:
         backend.files.check_room()
     except Unavailable as error:
-        yield str(error)
-        yield "no job is created, changed or started; those that run end, all can be aborted and deleted"
+        yield _Note(str(error))
+        yield _Note(
+            "no job is created, changed or started; those that run end, all can be aborted and deleted"
+        )
     try:
-        await backend.projector.caught_up(LONGEST_LAG)
-    except Behind as error:
-        yield str(error)
-        yield "jobs cannot be looked at until the read models have reached the log; commands are carried out"
+        found = await backend.projector.status()
+    except StoreUnavailable as error:
+        yield _Note(str(error))
+        return
+    for status, late in zip(
+        found, await asyncio.gather(*(_late(backend, s.name) for s in found)), strict=True
+    ):
+        if late:
+            yield _Note(late, status.name in _WITHOUT)
+            yield _Note(_WITHOUT.get(status.name, _NOTHING), status.name in _WITHOUT)
+        if (making := status.making) and making.going_on:
+            yield _Note(
+                f"the read model {status.name} is being made anew (version {making.version}), "
+                f"so far to position {making.position} of {status.position + status.lag}",
+                hinders=False,
+            )
 
 
-def _document(started: datetime | None, notes: list[str]) -> bytes:
+async def _late(backend: Backend, name: str) -> str | None:
+    """Say why a read model does not show what is in the log; None when it does."""
+    try:
+        await backend.projector.caught_up(name, timeout=LONGEST_LAG)
+    except StoreUnavailable as error:
+        return discreet(error)
+    return None
+
+
+def _document(started: datetime | None, notes: list[_Note]) -> bytes:
     root = etree.Element(f"{{{VOSI}}}availability", nsmap={"vosi": VOSI})
-    _add(root, "available", "false" if notes else "true")
+    _add(root, "available", "false" if any(note.hinders for note in notes) else "true")
     if started:
         _add(root, "upSince", format_time(started))
     for note in notes:
-        _add(root, "note", made_fit(note))
+        _add(root, "note", made_fit(note.text))
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8", pretty_print=True)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 
 from lxml import etree
 
 from projections import JobReference
 from uws.jobs import UserUWS
-from uws.model import Job, Phase, Upload
+from uws.model import Failure, Job, Phase, Upload
 from uws.model.units import format_time
 
 UWS = "http://www.ivoa.net/xml/UWS/v1.0"
@@ -37,30 +37,47 @@ def job_document(uws: UserUWS, job: Job) -> bytes:
     _add_time(root, "destruction", job.destruction)
     root.append(_parameters(uws, job))
     root.append(_results(uws, job))
-    if job.phase is Phase.ERROR and job.failure:
+    if failure := error_of(job):
         summary = etree.SubElement(root, f"{{{UWS}}}errorSummary")
-        summary.set("type", job.failure.type)
-        summary.set("hasDetail", "true" if job.failure.detail else "false")
-        _add(summary, "message", job.failure.message)
+        summary.set("type", failure.type)
+        summary.set("hasDetail", "true" if failure.detail else "false")
+        _add(summary, "message", failure.message)
     _add_info(root, job)
     return _serialise(root, uws.jobdoc_preamble)
 
 
-def job_list(uws: UserUWS, references: Iterable[JobReference]) -> bytes:
-    """Return a job list, with its stylesheet."""
-    root = _root("jobs")
-    root.set("version", "1.1")
-    for reference in references:
-        entry = etree.SubElement(root, f"{{{UWS}}}jobref")
-        entry.set("id", reference.id)
-        entry.set(f"{{{XLINK}}}type", "simple")
-        entry.set(f"{{{XLINK}}}href", uws.get_url_for_id(reference.id))
-        _add(entry, "phase", reference.phase)
-        if reference.run_id is not None:
-            _add(entry, "runId", reference.run_id)
-        _add(entry, "ownerId", reference.owner, nillable=True)
-        _add(entry, "creationTime", format_time(reference.created))
-    return _serialise(root, uws.joblist_preamble)
+class JobList:
+    """The document of a job list, with its stylesheet, as a whole or part by part.
+
+    ``begin``, any number of `entries`, and ``end`` are one document.
+    """
+
+    def __init__(self, uws: UserUWS) -> None:
+        self._uws = uws
+        marked = _root("jobs")
+        marked.set("version", "1.1")
+        marked.append(etree.Comment())
+        self.begin, _, self.end = _serialise(marked, uws.joblist_preamble).rpartition(b"  <!---->\n")
+
+    def entries(self, references: Sequence[JobReference]) -> bytes:
+        """Return the part of the document that names these jobs."""
+        return self.whole(references).removeprefix(self.begin).removesuffix(self.end) if references else b""
+
+    def whole(self, references: Sequence[JobReference]) -> bytes:
+        """Return a document that names these jobs and no others."""
+        root = _root("jobs")
+        root.set("version", "1.1")
+        for reference in references:
+            entry = etree.SubElement(root, f"{{{UWS}}}jobref")
+            entry.set("id", reference.id)
+            entry.set(f"{{{XLINK}}}type", "simple")
+            entry.set(f"{{{XLINK}}}href", self._uws.get_url_for_id(reference.id))
+            _add(entry, "phase", reference.phase)
+            if reference.run_id is not None:
+                _add(entry, "runId", reference.run_id)
+            _add(entry, "ownerId", reference.owner, nillable=True)
+            _add(entry, "creationTime", format_time(reference.created))
+        return _serialise(root, self._uws.joblist_preamble)
 
 
 def parameters_document(uws: UserUWS, job: Job) -> bytes:
@@ -73,6 +90,28 @@ def results_document(uws: UserUWS, job: Job) -> bytes:
     return _serialise(_results(uws, job))
 
 
+def error_of(job: Job) -> Failure | None:
+    """Return what the document of a job tells of its failure."""
+    return job.failure if job.phase is Phase.ERROR else None
+
+
+def info_of(job: Job) -> dict[str, str | int]:
+    """Return the facts of a job that UWS has no element for, by the names they have in jobInfo."""
+    facts: dict[str, str | int | None] = {
+        "reason": job.note or None,
+        "stopping": job.stop if not job.has_ended else None,
+        "exitCode": job.exit_code,
+        "signal": job.signal,
+    }
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def url_of_upload(uws: UserUWS, job: Job, name: str, number: int) -> str:
+    """Return where the ``number``-th file of a parameter is, counted from 1."""
+    url = f"{uws.get_url_for_id(job.id)}/parameters/{name}"
+    return url if len(job.parameters[name]) == 1 else f"{url}/{number}"
+
+
 def _parameters(uws: UserUWS, job: Job) -> etree._Element:
     root = _root("parameters")
     for name, values in job.parameters.items():
@@ -80,9 +119,8 @@ def _parameters(uws: UserUWS, job: Job) -> etree._Element:
             parameter = etree.SubElement(root, f"{{{UWS}}}parameter")
             parameter.set("id", name)
             if isinstance(value, Upload):
-                url = f"{uws.get_url_for_id(job.id)}/parameters/{name}"
                 parameter.set("byReference", "true")
-                parameter.text = url if len(values) == 1 else f"{url}/{index}"
+                parameter.text = url_of_upload(uws, job, name, index)
             else:
                 parameter.text = value
     return root
@@ -101,14 +139,7 @@ def _results(uws: UserUWS, job: Job) -> etree._Element:
 
 
 def _add_info(root: etree._Element, job: Job) -> None:
-    facts: dict[str, str | int | None] = {
-        "reason": job.note or None,
-        "stopping": job.stop if not job.has_ended else None,
-        "exitCode": job.exit_code,
-        "signal": job.signal,
-    }
-    known = {name: fact for name, fact in facts.items() if fact is not None}
-    if known:
+    if known := info_of(job):
         info = etree.SubElement(root, f"{{{UWS}}}jobInfo")
         for name, fact in known.items():
             element = etree.SubElement(info, f"{{{INFO}}}{name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -22,6 +23,7 @@ from uws.model import (
     UsageError,
 )
 
+_JOB_STREAM = re.compile(r"\bjob(/[0-9a-zA-Z-]+| [0-9a-f]{32}\b)")
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -54,8 +56,15 @@ def answer_for(error: Exception, *, challenge: str = "") -> web.Response | None:
                 headers["WWW-Authenticate"] = challenge
             if status in (503, 507):
                 headers["Retry-After"] = str(getattr(error, "retry_after", 5))
-            return fault_response(status, fault, str(error), headers)
+            return fault_response(status, fault, discreet(error), headers)
     return None
+
+
+def discreet(error: Exception) -> str:
+    """Return what an error says without the jobs' streams it names: who knows a job's id may look at it."""
+    if isinstance(error, StoreUnavailable):
+        return _JOB_STREAM.sub("a job", str(error))
+    return str(error)
 
 
 def fault_response(status: int, fault: str, text: str, headers: dict[str, str] | None = None) -> web.Response:

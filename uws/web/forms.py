@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +17,7 @@ from yarl import URL
 
 from uws.commands import Changes
 from uws.files import Spool, Spooled
-from uws.model import FileParameter, ParameterError, Service, TooLarge, UsageError, did_you_mean
+from uws.model import FileParameter, ParameterError, Phase, Service, TooLarge, UsageError, did_you_mean
 from uws.model.service import CONTROL_PARAMETERS
 from uws.model.units import parse_time
 
@@ -123,7 +123,7 @@ async def read_file(request: web.Request, name: str, parameter: FileParameter, s
         raise UsageError("the body broke off, or cannot be decoded") from error
 
 
-def single(pairs: list[Pair], name: str) -> str | None:
+def single(pairs: Sequence[Pair], name: str) -> str | None:
     """Return the one value of a parameter, None without any. Raises `UsageError` for several."""
     values = [pair.value for pair in pairs if pair.name.upper() == name]
     if len(values) > 1:
@@ -136,6 +136,16 @@ def whole_number(text: str, name: str, least: int) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()) or int(text) < least:
         raise UsageError(f"{name}: expected a whole number, at least {least}, got {text!r}")
     return int(text)
+
+
+def phase_of(text: str) -> Phase:
+    """Read the name of a phase. Raises `UsageError`."""
+    try:
+        return Phase(text)
+    except ValueError:
+        raise UsageError(
+            f"PHASE: there is no phase {text!r}{did_you_mean(text, Phase)}; phases are {', '.join(Phase)}"
+        ) from None
 
 
 class Fetcher:

@@ -33,13 +33,19 @@ from uws.model import (
 )
 from uws.model.units import format_time
 
-from . import documents
+from . import documents, json_documents
+from .conditions import is_held, tag_of
 from .errors import Handler
-from .forms import Fetcher, instant, query_of, read_file, read_submission, read_value, single, whole_number
+from .forms import Fetcher, phase_of, query_of, read_file, read_submission, read_value, single, whole_number
+from .negotiation import HTML, JSON, Form, accepted, form_of, negotiate
 from .stored import stored_file
 
 LONGEST_WAIT = 60
 """Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
+
+SHOWN_AFTER_DELETION = 100
+"""Jobs of the list that a client is led to when it has deleted one."""
+Render = Callable[[UserUWS, Job], bytes]
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
@@ -121,15 +127,19 @@ class Resource:
             rest += f"?{self.request.rel_url.raw_query_string}"
         return self.see(owner.at(self.base_url).get_url_for_id(error.job_id) + rest)
 
+    def headers(self, tag: str) -> dict[str, str]:
+        """Return headers that let a client keep what has ``tag``, and ask each time if it is still good."""
+        return {
+            "ETag": tag,
+            "Cache-Control": "private, no-cache",
+            "Vary": "Accept, Authorization" if self.site.authenticator else "Accept",
+        }
+
     def see(self, url: str) -> web.Response:
         return web.Response(status=303, headers={"Location": url})
 
     def see_job(self) -> web.Response:
         return self.see(self.uws.get_url_for_id(self.job_id))
-
-
-def _xml(document: bytes) -> web.Response:
-    return web.Response(body=document, content_type="text/xml", charset="utf-8")
 
 
 def _text(text: str) -> web.Response:
@@ -140,7 +150,8 @@ async def index(request: web.Request) -> web.Response:
     """``/``: the services, as a page or as JSON."""
     resource = Resource(request)
     services = [uws.at(resource.base_url) for uws in resource.site.services.values()]
-    if "application/json" in request.headers.get("Accept", ""):
+    vary = {"Vary": "Accept"}
+    if negotiate(accepted(request), (HTML, JSON)) is JSON:
         listing = [
             {
                 "name": uws.service.name,
@@ -151,14 +162,14 @@ async def index(request: web.Request) -> web.Response:
             }
             for uws in services
         ]
-        return web.Response(body=msgspec.json.encode(listing), content_type="application/json")
+        return web.Response(body=msgspec.json.encode(listing), content_type="application/json", headers=vary)
     page = h.HTML(
         h.HEAD(h.TITLE("Services"), h.LINK(rel="stylesheet", href=f"{resource.base_url}/static/xsl/uws.css")),
         h.BODY(h.H1("Services"), *(_service_entry(uws) for uws in services)),
         lang="en",
     )
     html = etree.tostring(page, method="html", doctype="<!DOCTYPE html>", encoding="utf-8")
-    return web.Response(body=html, content_type="text/html", charset="utf-8")
+    return web.Response(body=html, content_type="text/html", charset="utf-8", headers=vary)
 
 
 def _service_entry(uws: UserUWS) -> Any:
@@ -186,20 +197,6 @@ async def parameters_json(request: web.Request) -> web.Response:
     return web.Response(body=msgspec.json.encode(schema), content_type="application/schema+json")
 
 
-async def job_list(request: web.Request) -> web.Response:
-    """``/{service}/async``: the caller's jobs, filtered by PHASE, AFTER and LAST (section 2.2.2.1)."""
-    resource = Resource(request)
-    pairs = query_of(request)
-    after, last = single(pairs, "AFTER"), single(pairs, "LAST")
-    references = await resource.uws.get_ids_and_phases(
-        resource.caller.user,
-        phase=[_phase(pair.value) for pair in pairs if pair.name.upper() == "PHASE"],
-        last=None if last is None else whole_number(last, "LAST", 1),
-        after=None if after is None else instant(after, "AFTER"),
-    )
-    return _xml(documents.job_list(resource.uws, references))
-
-
 async def create(request: web.Request) -> web.Response:
     """POST to the job list: a new job, and RUN with it when ``PHASE=RUN`` is there."""
     resource = Resource(request)
@@ -217,9 +214,10 @@ async def job_document(request: web.Request) -> web.Response:
     """``{job}``: the document; blocks while WAIT says so (section 2.2.1.1)."""
     resource = Resource(request)
     pairs = query_of(request)
+    form = form_of(request, pairs)
     wait, wanted = single(pairs, "WAIT"), single(pairs, "PHASE")
     job = await resource.job()
-    phase = None if wanted is None else _phase(wanted)
+    phase = None if wanted is None else phase_of(wanted)
     if wait is not None:
         seconds = whole_number(wait, "WAIT", -1)
         longest = resource.site.longest_wait
@@ -230,7 +228,16 @@ async def job_document(request: web.Request) -> web.Response:
             phase=phase,
             closing=resource.site.closing,
         )
-    return _xml(documents.job_document(resource.uws, job))
+    return _part(resource, job, form, documents.job_document, json_documents.job_document)
+
+
+def _part(resource: Resource, job: Job, form: Form, xml: Render, json: Render) -> web.Response:
+    """Answer with what tells of a job, or of a part of it, or with 304 when the client holds it."""
+    body = (json if form is JSON else xml)(resource.uws, job)
+    headers = resource.headers(tag_of(body))
+    if is_held(resource.request, headers["ETag"]):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, headers={**headers, "Content-Type": form.content_type})
 
 
 def changing(*expected: str) -> Handler:
@@ -267,7 +274,8 @@ async def destroy(request: web.Request) -> web.Response:
 
 async def _destroy(resource: Resource) -> web.Response:
     await resource.uws.destroy_job(resource.job_id, resource.caller)
-    return resource.see(resource.uws.joblist_url)
+    # A client that follows this must not be sent a list of any length (UWS 1.1 section 2.2.2.1).
+    return resource.see(f"{resource.uws.joblist_url}?LAST={SHOWN_AFTER_DELETION}")
 
 
 def value_of(read: Callable[[Job], str]) -> Handler:
@@ -298,8 +306,11 @@ VALUES: dict[str, Callable[[Job], str]] = {
 
 
 async def parameters(request: web.Request) -> web.Response:
+    """``{job}/parameters``: the list."""
     resource = Resource(request)
-    return _xml(documents.parameters_document(resource.uws, await resource.job()))
+    form = form_of(request, query_of(request))
+    job = await resource.job()
+    return _part(resource, job, form, documents.parameters_document, json_documents.parameters_document)
 
 
 async def parameter(request: web.Request) -> web.StreamResponse:
@@ -344,8 +355,11 @@ async def put_parameter(request: web.Request) -> web.Response:
 
 
 async def results(request: web.Request) -> web.Response:
+    """``{job}/results``: the list."""
     resource = Resource(request)
-    return _xml(documents.results_document(resource.uws, await resource.job()))
+    form = form_of(request, query_of(request))
+    job = await resource.job()
+    return _part(resource, job, form, documents.results_document, json_documents.results_document)
 
 
 async def result(request: web.Request) -> web.StreamResponse:
@@ -360,15 +374,6 @@ async def result(request: web.Request) -> web.StreamResponse:
     directory = resource.uws.backend.files.of(job.id)
     path = directory.root / found.path
     return stored_file(request, directory, path, found.media_type, path.name)
-
-
-def _phase(text: str) -> Phase:
-    try:
-        return Phase(text)
-    except ValueError:
-        raise UsageError(
-            f"PHASE: there is no phase {text!r}{did_you_mean(text, Phase)}; phases are {', '.join(Phase)}"
-        ) from None
 
 
 def _own_address(request: web.Request) -> str:

@@ -1,0 +1,34 @@
+"""Entity tags, and whether a client holds already what it asks for (RFC 9110 sections 8.8.3 and 13.1.2)."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+from aiohttp import web
+
+_TAG = re.compile('"[^"]*"')
+_encoder = msgspec.json.Encoder()
+
+try:
+    _VERSION = version("uwsd")
+except PackageNotFoundError:  # run from a checkout that nobody installed
+    _VERSION = ""
+
+
+def tag_of(body: bytes) -> str:
+    """Return a strong tag for ``body``: the same one as long as it is the same."""
+    return f'"{sha256(body).hexdigest()[:32]}"'
+
+
+def tag_of_state(*parts: object) -> str:
+    """Return a strong tag for what follows from ``parts`` and this program's version alone."""
+    return tag_of(_encoder.encode((_VERSION, *parts)))
+
+
+def is_held(request: web.Request, tag: str) -> bool:
+    """Whether If-None-Match says that the client holds what has ``tag``; tags are compared weakly."""
+    sent = ", ".join(request.headers.getall("If-None-Match", ()))
+    return sent.strip() == "*" or tag in _TAG.findall(sent)

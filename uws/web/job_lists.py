@@ -1,0 +1,182 @@
+"""The job list (UWS 1.1 section 2.2.2.1): as XML, streamed whole; as JSON, page by page."""
+
+from __future__ import annotations
+
+import logging
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Annotated
+from urllib.parse import urlencode
+
+import msgspec
+from aiohttp import web
+
+from projections import Cursor, JobReference
+from uws.jobs import PAGE, JobFilter
+from uws.model import Service, UsageError, did_you_mean
+
+from . import json_documents
+from .conditions import is_held, tag_of_state
+from .documents import JobList
+from .forms import Pair, instant, phase_of, query_of, single, whole_number
+from .handlers import Resource
+from .negotiation import JSON, form_of
+
+log = logging.getLogger(__name__)
+
+OWN_PARAMETERS = ("PHASE", "AFTER", "LAST", "RUNID", "TEXT", "LIMIT", "CURSOR", "RESPONSEFORMAT")
+"""What a list's query means by itself; other names are those of a service's parameters."""
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+_ENOUGH = 2_000_000
+"""Bytes of documents after which a page ends, however few jobs they are."""
+_Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+_Left = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
+_CURSOR = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class _Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a cursor holds: the last entry seen, and how many more LAST allows."""
+
+    created: _Number
+    position: _Number
+    left: _Left | None
+
+
+_place = msgspec.json.Decoder(_Place)
+
+
+async def job_list(request: web.Request) -> web.StreamResponse:
+    """``/{service}/async``: the caller's jobs, newest first, filtered."""
+    resource = Resource(request)
+    pairs = query_of(request)
+    form = form_of(request, pairs)
+    service, user = resource.uws.service, resource.caller.user
+    wanted, last = _filter_of(pairs, service), _number(pairs, "LAST")
+    page = _Page(resource, pairs, wanted, last) if form is JSON else None
+    # The state is read before the list: of two that differ, the tag is never the newer one.
+    state = await resource.uws.list_state(user)
+    # The declaration says which names in the query are filters.
+    asked = (form.name, resource.base_url, request.path, request.rel_url.raw_query_string, service.digest)
+    headers = resource.headers(tag_of_state(*asked, user, state))
+    if is_held(request, headers["ETag"]):
+        return web.Response(status=304, headers=headers)
+    headers["Content-Type"] = form.content_type
+    if page:
+        return web.Response(body=await page.read(), headers=headers)
+    async with aclosing(resource.uws.pages(user, wanted, last=last)) as pages:
+        return await _whole(resource, pages, headers)
+
+
+async def _whole(
+    resource: Resource, pages: AsyncGenerator[list[JobReference], None], headers: dict[str, str]
+) -> web.StreamResponse:
+    """Send the whole list: at once when it is one page, else page by page as the client takes it."""
+    document = JobList(resource.uws)
+    nothing: list[JobReference] = []
+    first = await anext(pages, nothing)
+    second = await anext(pages, None)
+    if second is None:
+        return web.Response(body=document.whole(first), headers=headers)
+    response = web.StreamResponse(headers={**headers, "X-Request-ID": resource.caller.request_id or ""})
+    await response.prepare(resource.request)
+    if resource.request.method == "HEAD":
+        return response
+    try:
+        await response.write(document.begin + document.entries(first) + document.entries(second))
+        async for page in pages:
+            if resource.request.transport is None:  # nobody is there to read what may yet be found
+                break
+            await response.write(document.entries(page))
+        await response.write(document.end)
+    except ConnectionError:
+        log.debug("request %s: the client has gone", resource.caller.request_id)
+    except Exception:
+        log.exception("request %s: the job list broke off", resource.caller.request_id)
+        if resource.request.transport:  # nobody may take a part for the whole
+            resource.request.transport.abort()
+    return response
+
+
+class _Page:
+    """A page of the list as JSON. Raises `UsageError` for a query that makes no sense, when it is made."""
+
+    def __init__(
+        self, resource: Resource, pairs: Sequence[Pair], wanted: JobFilter, last: int | None
+    ) -> None:
+        self._resource, self._pairs, self._wanted = resource, pairs, wanted
+        _refuse_unknown(pairs, resource.uws.service)
+        limit = _number(pairs, "LIMIT") or DEFAULT_LIMIT
+        if limit > MAX_LIMIT:
+            raise UsageError(f"LIMIT: expected a whole number, at most {MAX_LIMIT}, got {limit}")
+        cursor = single(pairs, "CURSOR")
+        place = _decode(cursor) if cursor is not None else None
+        self._before = Cursor(place.created, place.position) if place else None
+        self._left = last if place is None or place.left is None else place.left
+        self._limit = limit if self._left is None else min(limit, self._left)
+
+    async def read(self) -> bytes:
+        """Return the document."""
+        uws, user = self._resource.uws, self._resource.caller.user
+        found: list[bytes] = []
+        before, size = self._before, 0
+        while True:
+            asked = min(PAGE, self._limit - len(found))
+            page = await uws.find_jobs(user, self._wanted, before=before, limit=asked)
+            documents = [json_documents.job_document(uws, job) for job in page.jobs]
+            found += documents
+            before, size = page.next, size + sum(map(len, documents))
+            # A slice that is not full has read as much as one request may.
+            if before is None or len(documents) < asked or len(found) == self._limit or size > _ENOUGH:
+                return json_documents.job_list(found, self._url_of_next(before, len(found)))
+
+    def _url_of_next(self, before: Cursor | None, found: int) -> str | None:
+        left = None if self._left is None else self._left - found
+        if before is None or left == 0:
+            return None
+        kept = [pair for pair in self._pairs if pair.name.upper() != "CURSOR"]
+        cursor = _encode(_Place(before.created, before.position, left))
+        return f"{self._resource.uws.joblist_url}?{urlencode([*kept, ('CURSOR', cursor)])}"
+
+
+def _filter_of(pairs: Sequence[Pair], service: Service) -> JobFilter:
+    after = single(pairs, "AFTER")
+    given = {
+        name: single(pairs, name.upper()) for name in service.parameters if name.upper() not in OWN_PARAMETERS
+    }
+    return JobFilter(
+        phases=[phase_of(pair.value) for pair in pairs if pair.name.upper() == "PHASE"] or None,
+        after=None if after is None else instant(after, "AFTER"),
+        run_id=single(pairs, "RUNID"),
+        parameters={name: value for name, value in given.items() if value is not None},
+        text=single(pairs, "TEXT"),
+    )
+
+
+def _number(pairs: Sequence[Pair], name: str) -> int | None:
+    text = single(pairs, name)
+    return None if text is None else whole_number(text, name, 1)
+
+
+def _refuse_unknown(pairs: Sequence[Pair], service: Service) -> None:
+    known = (*OWN_PARAMETERS, *service.parameters)
+    for name in (pair.name for pair in pairs):
+        if name.upper() not in OWN_PARAMETERS and service.find(name) is None:
+            raise UsageError(
+                f"{name}: unknown filter{did_you_mean(name, known)}; the list takes: {', '.join(known)}"
+            )
+
+
+def _encode(place: _Place) -> str:
+    return urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()
+
+
+def _decode(cursor: str) -> _Place:
+    try:
+        if not _CURSOR.fullmatch(cursor):
+            raise ValueError("not base64url")
+        return _place.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, msgspec.DecodeError):
+        raise UsageError(f"CURSOR: {cursor!r} is none that this list gave") from None
