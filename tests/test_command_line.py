@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lxml import etree
 
-from tests.daemon import Daemon, announcements, has_ended, serving, uwsd
+from tests.daemon import PATIENCE, UWSD, Daemon, announcements, has_ended, serving, uwsd
 from tests.harness import NIL, text
 
 TRUE = '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
@@ -238,6 +240,27 @@ async def test_sigint_ends_it_with_status_0(file: Path) -> None:
         assert await server.stop(signal.SIGINT) == 0
 
 
+async def test_sigterm_ends_a_start_that_still_makes_read_models(tmp_path: Path, file: Path) -> None:
+    trace = tmp_path / "many.swf"
+    trace.write_text("1 0 0 5 4 -1 -1 4 60 -1 1 7 1 1 1 -1 -1 -1\n")
+    many = "--jobs", "10000"
+    imported = await uwsd("import", "swf", trace, "--service", "nothing", *many, "--config", file)
+    assert imported.status == 0, imported.err
+    process = await asyncio.create_subprocess_exec(
+        UWSD, "serve", file, "--port", "0", stdout=PIPE, stderr=PIPE
+    )
+    async with asyncio.timeout(PATIENCE):
+        assert process.stderr
+        async for line in process.stderr:
+            if b"read models are made" in line:
+                break
+        os.kill(process.pid, signal.SIGTERM)
+        out, err = await process.communicate()
+    assert (process.returncode, out, err) == (0, b"", b""), "it has never served"
+    async with serving(file) as server:
+        assert (await server.get("/nothing/async?LAST=1")).status == 200
+
+
 async def test_a_waiting_client_is_answered_when_the_server_is_stopped(sleeper: Path, fifo: Path) -> None:
     async with announcements(fifo) as heard, serving(sleeper) as server:
         job = await server.run("sleeper", seconds=600)
@@ -337,24 +360,28 @@ async def test_without_its_read_models_the_next_server_serves_the_same_documents
         jobs = await tell_a_story(server)
         before = await everything(server, jobs)
     assert len(set(before.values())) > 20
-    found = list((tmp_path / "var").glob("projections.db*"))
-    assert found
-    for path in found:
-        path.unlink()
+    (tmp_path / "var" / "projections.db").unlink()
+    shutil.rmtree(tmp_path / "var" / "projections")
     async with serving(file) as server:
         assert await everything(server, jobs) == before
 
 
-async def test_read_models_that_cannot_be_read_are_refused_in_one_line_that_says_what_helps(
-    tmp_path: Path, file: Path
-) -> None:
-    (tmp_path / "var").mkdir()
-    (tmp_path / "var" / "projections.db").write_bytes(b"no database " * 1000)
-    refused = await uwsd("serve", file, "--port", "0")
-    assert refused.status == 2
-    assert len(refused.err.splitlines()) == 1
-    assert f"{tmp_path / 'var' / 'projections.db'}: " in refused.err
-    assert "may be deleted" in refused.err
+async def test_read_models_that_cannot_be_read_are_made_anew_and_that_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "uwsd.toml"
+    file.write_text(STORY)
+    async with serving(file) as server:
+        jobs = await tell_a_story(server)
+        before = await everything(server, jobs)
+    for path in (tmp_path / "var").glob("projections*/*.db"):
+        path.write_bytes(b"no database " * 1000)
+    async with serving(file) as server:
+        assert await everything(server, jobs) == before
+    registry = tmp_path / "var" / "projections.db"
+    registry.write_bytes(b"no database " * 1000)
+    async with serving(file) as server:
+        assert await everything(server, jobs) == before
+        assert f"{registry}: " in server.err
+        assert "the read models are made anew" in server.err
 
 
 async def tell_a_story(server: Daemon) -> list[str]:

@@ -7,28 +7,50 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from errno import EACCES, EADDRINUSE
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
-from eventstore import EventStore, SQLiteEventStore
-from projections import JobReadModel, JobTables, Projector
+from eventstore import EventStore, SQLiteEventLog, SQLiteEventStore, StoreLocked
+from projections import Behind, JobReadModel, Projector
+from uws.admin import (
+    Administered,
+    NobodyListens,
+    Operation,
+    Place,
+    Question,
+    Report,
+    Unreachable,
+    ask,
+    caller_of,
+    carry_out,
+    listening,
+)
 from uws.audit import Checkpointing
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
 from uws.config import AuditSettings, Settings
 from uws.execution import Destruction, Scheduler
 from uws.files import Files
-from uws.jobs import Backend, UserUWS, make_uws_for_service
-from uws.model import Service, UWSError
+from uws.jobs import Backend, UserUWS, first_of, make_uws_for_service
+from uws.model import Service, UnknownForm, UWSError
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
 from uws.web import LONGEST_WAIT, SITE, Authenticator, make_application
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+_LONGEST_MAKING = 3600.0
+"""Seconds that a start waits for read models that are made anew."""
+_NEEDED_TO_RUN_JOBS = ("queue", "job_list")
+"""The read models without which no job is started, settled or destroyed."""
+_ATTEMPTS, _BETWEEN_ATTEMPTS = 100, 0.1
+"""How often, and every how many seconds, an admin command tries to reach who has the data directory."""
 
 
 class CannotListen(UWSError):
@@ -50,6 +72,61 @@ class Node:
 
 
 @asynccontextmanager
+async def open_backend(
+    place: Place, *, clock: Clock | None = None, follow: bool = True
+) -> AsyncIterator[Backend]:
+    """Open the data directory, made when there is none, and put the services on record.
+
+    The read models ``follow`` the log, or are left as they are. Raises `eventstore.StoreLocked` when another
+    process has it, `eventstore.StoreUnavailable` and `OSError` when it cannot be used.
+    """
+    clock = clock or SystemClock()
+    place.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        store = await SQLiteEventStore.open(place.log, now=clock.now)
+        stack.push_async_callback(store.close)
+        files = Files(place.data)
+        files.prepare()
+        projector = await Projector.open(place.projections, store, follow=follow)
+        stack.push_async_callback(projector.close)
+        for service in place.services:
+            await _declare(store, service)
+        yield Backend(store, projector, JobReadModel(projector), files, clock)
+
+
+async def administer(place: Place, operation: Operation[R], report: Report) -> R:
+    """Have ``operation`` carried out by the server that has the data directory, or here when none has it.
+
+    Raises what `uws.admin.ask` does, and what `uws.admin.problems_of` knows; `Unreachable` when another
+    process keeps the directory for itself.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        with suppress(NobodyListens):
+            return await ask(place.data, operation, report)
+        try:
+            return await _administer_alone(place, operation, report)
+        except StoreLocked as error:  # by a server that starts or ends, or by another such command
+            if attempt == _ATTEMPTS:
+                raise Unreachable(place.data, error.pid) from error
+        await asyncio.sleep(_BETWEEN_ATTEMPTS)
+    raise AssertionError("not reached")
+
+
+async def _administer_alone(place: Place, operation: Operation[R], report: Report) -> R:
+    if place.log.exists() or not operation.begins:
+        log = await SQLiteEventLog.read(place.log)  # a log that is there, and is one
+        try:
+            if isinstance(operation, Question):
+                answer: R = await operation.read(place, log)
+                return answer
+        finally:
+            await log.close()
+    async with open_backend(place, follow=operation.needs_read_models) as backend:
+        here = Administered(place, backend)
+        return await carry_out(operation, here, caller_of(operation), report)
+
+
+@asynccontextmanager
 async def run_node(
     data: Path,
     services: Iterable[Service],
@@ -61,42 +138,42 @@ async def run_node(
 ) -> AsyncIterator[Node]:
     """Open the data directory, settle what an earlier server left, and run jobs until the context is left.
 
-    With ``audit``, checkpoints of the log are written on its schedule. Leaving stops running programs
-    (SIGTERM, SIGKILL after ``grace`` seconds), records their jobs as ERROR and closes the log. Raises
-    `eventstore.StoreLocked` when another server has the directory, `eventstore.StoreUnavailable` and
-    `OSError` when it cannot be used.
+    Admin commands are taken through ``admin.sock`` in the data directory. With ``audit``, checkpoints of the
+    log are written on its schedule. Leaving stops running programs (SIGTERM, SIGKILL after ``grace``
+    seconds), records their jobs as ERROR and closes the log. Raises what `open_backend` does.
     """
-    clock = clock or SystemClock()
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    signed = audit or AuditSettings()
+    place = Place(data.absolute(), signed, signed.origin, tuple(services))
     async with AsyncExitStack() as stack:
-        store = await SQLiteEventStore.open(data / "events.db", now=clock.now)
-        stack.push_async_callback(store.close)
-        files = Files(data)
-        files.prepare()
-        projector = await Projector.open(data / "projections.db", store, [JobTables()])
-        stack.push_async_callback(projector.close)
-        backend = Backend(store, projector, JobReadModel(projector.reader), files, clock)
-        offered = tuple(services)
-        for service in offered:
-            await _declare(store, service)
-        uwses = {service.name: make_uws_for_service(service, backend, base_url) for service in offered}
-        await projector.caught_up(timeout=3600)
-        retired = {
-            name: make_uws_for_service(await _last_declaration(store, name), backend, base_url)
-            for name in await backend.jobs.services() - uwses.keys()
-        }
-        scheduler = Scheduler(backend, uwses, retired, grace=grace)
+        backend = await stack.enter_async_context(open_backend(place, clock=clock))
+        await stack.enter_async_context(listening(Administered(place, backend)))
+        uwses = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
+        try:
+            # What is only missing is made anew meanwhile.
+            await backend.projector.caught_up(*_NEEDED_TO_RUN_JOBS, timeout=_LONGEST_MAKING)
+        except Behind as error:
+            log.error("%s: what needs it waits until it is mended", error)
+
+        known = dict(uwses)
+
+        async def find(name: str) -> UserUWS:
+            if name not in known:
+                service = await _last_declaration(backend.store, name)
+                known[name] = make_uws_for_service(service, backend, base_url)
+            return known[name]
+
+        scheduler = Scheduler(backend, uwses, find, grace=grace)
         await scheduler.start()
         stack.push_async_callback(scheduler.close)
-        destruction = Destruction(backend, uwses | retired)
+        destruction = Destruction(backend, find)
         await destruction.start()
         stack.push_async_callback(destruction.close)
         if audit and audit.seconds:
             checkpointing = Checkpointing(
-                store,
-                clock,
+                backend.store,
+                backend.clock,
                 origin=audit.origin,
-                key=data / audit.key,
+                key=place.key,
                 directory=data / audit.checkpoints,
                 every=audit.seconds,
             )
@@ -150,8 +227,9 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM, SIGINT, SIGHUP or ``stop``; ``ready`` is given the URL once it answers.
 
-    Then no new requests are taken, waiting ones are answered, programs are stopped and the log is closed.
-    Raises `CannotListen` when the port is taken, and what `run_node` raises.
+    Then no new requests are taken, waiting ones are answered, programs are stopped and the log is closed; a
+    start that is not done yet is given up. Raises `CannotListen` when the port is taken, and what `run_node`
+    raises.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -177,7 +255,11 @@ async def serve(
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
         stack.push_async_callback(runner.cleanup)
-        await runner.setup()
+        starting = asyncio.ensure_future(runner.setup())
+        await first_of(starting, stop.wait())
+        if stop.is_set():
+            return
+        await starting
         for listening in sockets:
             await web.SockSite(runner, listening).start()
         ready(_url_of(sockets[0]))
@@ -224,10 +306,10 @@ async def _declare(store: EventStore, service: Service) -> None:
 
 async def _last_declaration(store: EventStore, name: str) -> Service:
     """Return a service as it was last offered, for the jobs that it has left."""
-    recorded = await store.read_stream(service_stream(name))
     try:
+        recorded = await store.read_stream(service_stream(name))
         return msgspec.json.decode(decode_declaration(recorded[-1]).declaration, type=Service)
-    except Exception:
+    except (IndexError, UnknownForm, msgspec.MsgspecError):
         # Enough to end and destroy its jobs.
         log.exception("the last declaration of service %s cannot be read", name)
         return Service(name=name, title=name, command=["false"])

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from eventstore import Metadata, SQLiteEventStore
-from projections import JobReadModel, JobTables, Projector
+from projections import JobReadModel, Projector
 from tests.harness import ManualClock
 from uws import Backend, Caller, Changes, Service, StrParameter, UserUWS, make_uws_for_service
 from uws.audit import erase_job
@@ -27,10 +27,10 @@ WHO = Metadata(actor="auditor")
 async def uws(tmp_path: Path, clock: ManualClock) -> AsyncIterator[UserUWS]:
     """All parts of a server but those that run jobs and delete files of their own accord."""
     store = await SQLiteEventStore.open(tmp_path / "events.db", now=clock.now)
-    projector = await Projector.open(tmp_path / "projections.db", store, [JobTables()])
+    projector = await Projector.open(tmp_path / "projections.db", store)
     files = Files(tmp_path)
     files.prepare()
-    backend = Backend(store, projector, JobReadModel(projector.reader), files, clock)
+    backend = Backend(store, projector, JobReadModel(projector), files, clock)
     yield make_uws_for_service(KEEPER, backend, "http://localhost")
     await projector.close()
     await store.close()

@@ -10,7 +10,6 @@ import msgspec
 import typer
 import uvloop
 from rich.logging import RichHandler
-from rich.table import Column, Table
 from rich.text import Text
 
 from uws.app import serve as run_server
@@ -19,7 +18,9 @@ from uws.model import DeclarationError, FileParameter, Service
 from uws.model.units import format_duration, format_size
 
 from .audit import audit
-from .common import err, out, reported
+from .common import err, out, reported, table
+from .importing import importing
+from .projections import projections
 
 app = typer.Typer(
     help="An IVOA Universal Worker Service for programs that you declare.",
@@ -27,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(audit, name="audit")
+app.add_typer(projections, name="projections")
+app.add_typer(importing, name="import")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in TOML.")]
 
@@ -91,7 +94,7 @@ def _print_service(service: Service) -> None:
         f"(at most {format_duration(service.lifetime.max_seconds)})"
         + (", then archived" if service.archive else "")
     )
-    parameters = _table("parameter", "type", "required", "default", "limits", "unit", "description")
+    parameters = table("parameter", "type", "required", "default", "limits", "unit", "description")
     for name, parameter in service.parameters.items():
         kind = parameter.type + (" (several)" if parameter.multiple else "")
         parameters.add_row(
@@ -104,7 +107,7 @@ def _print_service(service: Service) -> None:
             parameter.description,
         )
     out.print(parameters if service.parameters else "parameters: none")
-    results = _table("result", "file", "media type")
+    results = table("result", "file", "media type")
     for result in service.results:
         results.add_row(
             result.id, result.path + (" (optional)" if result.optional else ""), result.mime or ""
@@ -113,11 +116,6 @@ def _print_service(service: Service) -> None:
         out.print(results)
     else:
         out.print("results: every file in the results directory")
-
-
-def _table(*columns: str) -> Table:
-    """Return a table that wraps what is too wide, and never cuts it off."""
-    return Table(*(Column(column, overflow="fold", min_width=len(column)) for column in columns))
 
 
 def _limits(parameter: object) -> str:

@@ -1,20 +1,44 @@
-"""What all commands share: the consoles, the settings, and how errors are told."""
+"""What all commands share: the consoles, the options, the settings, and how errors are told."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
 
-from eventstore import EventStoreError
-from uws.model import DeclarationError, UWSError
+from uws.admin import DoesNotHold, Operation, Place, Report, problems_of
+from uws.app import administer
+from uws.config import load
+from uws.model import UsageError
+
+R = TypeVar("R")
 
 FAILED = 1
 """The exit status when what was to be shown does not hold."""
 USAGE = 2
 """The exit status for a wrong declaration or option, or surroundings in which a command cannot work."""
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+
+Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The declaration, in TOML.")]
+Data = Annotated[Path | None, typer.Option(help="The data directory, if not the declaration's.")]
+CONFIG = Path("uwsd.toml")
 
 # What operators write is printed as it is: no markup, no emoji.
 out = Console(markup=False, emoji=False, highlight=False)
@@ -23,17 +47,73 @@ err = Console(markup=False, emoji=False, highlight=False, stderr=True)
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Print what is wrong with a declaration or its surroundings, one a line, and end with status 2."""
+    """Print what is wrong with a declaration or its surroundings, one a line, and end with status 2.
+
+    What does not hold ends with status 1.
+    """
     try:
         yield
-    except DeclarationError as error:
-        problems = list(error.problems)
-    except (UWSError, EventStoreError) as error:
-        problems = [str(error)]
-    except OSError as error:
-        problems = [f"{error.filename or 'the system'}: {error.strerror or error}"]
-    else:
-        return
-    for problem in problems:
-        err.print(problem, style="red", soft_wrap=True)
-    raise typer.Exit(USAGE)
+    except Exception as error:
+        problems = problems_of(error)
+        if not problems:
+            raise
+        for problem in problems:
+            err.print(problem, style="red", soft_wrap=True)
+        raise typer.Exit(FAILED if isinstance(error, DoesNotHold) else USAGE) from None
+
+
+def place_of(config: Path, data: Path | None) -> Place:
+    """Find out where the log is. A data directory alone will do. Raises `UsageError`, `DeclarationError`."""
+    if config == CONFIG and not config.exists():
+        if data is not None:
+            return Place(data)
+        raise UsageError(
+            f"{config}: there is no such file; name the declaration with --config, "
+            "or the data directory with --data"
+        )
+    settings = load(config)
+    return Place(data or settings.data, settings.audit, settings.audit.origin, settings.services)
+
+
+def carried_out(
+    place: Place,
+    operation: Operation[R],
+    doing: str,
+    *columns: ProgressColumn,
+    interrupted: str = "interrupted",
+) -> R:
+    """Carry out an admin command, by the server if one runs, with a bar on terminals.
+
+    Ctrl-C prints ``interrupted`` and ends with status 130. Raises what `uws.app.administer` does.
+    """
+    try:
+        with bar(doing, None, *columns) as report:
+            return asyncio.run(administer(place, operation, report))
+    except KeyboardInterrupt:
+        err.print(interrupted, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+class Rate(ProgressColumn):
+    """How many of something are done in a second."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self._of = of
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} {self._of}/s" if task.speed else "")
+
+
+@contextmanager
+def bar(doing: str, total: int | None = None, *columns: ProgressColumn) -> Iterator[Report]:
+    """Show a bar on a terminal; give what is told how far it is."""
+    usual = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), *columns, TimeRemainingColumn())
+    with Progress(*usual, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(doing, total=total)
+        yield lambda done, of: progress.update(task, completed=done, total=of)
+
+
+def table(*columns: str) -> Table:
+    """Return a table that wraps what is too wide, and never cuts it off."""
+    return Table(*(Column(column, overflow="fold", min_width=len(column)) for column in columns))
