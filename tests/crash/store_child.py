@@ -13,7 +13,7 @@ import msgspec
 import uvloop
 
 from eventstore import NewEvent, SQLiteEventStore, VersionConflict, _failpoints
-from projections import JobTables, Projector
+from projections import Projector
 from tests.crash.kills import AFTER_ACKNOWLEDGE, Kill
 from uws.model import events as e
 
@@ -114,7 +114,7 @@ async def main(orders: Orders) -> None:
     tell(Opening())
     store = await SQLiteEventStore.open(data / "events.db")
     assert (await store.head()).position == orders.head
-    projector = await Projector.open(data / "projections.db", store, [JobTables()])
+    projector = await Projector.open(data / "projections.db", store)
     callers = Callers(store, orders)
     async with asyncio.TaskGroup() as group:
         for attempt in orders.left:

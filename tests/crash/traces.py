@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from eventstore import Head, RecordedEvent, SQLiteEventLog
-from projections import JobTables, Projector
+from projections import READ_MODELS, Projector
 
 PATIENCE = 60.0
 
@@ -40,19 +40,29 @@ async def traces(data: Path, seen: Head) -> tuple[RecordedEvent, ...]:
 async def _check_read_models(data: Path, log: SQLiteEventLog) -> None:
     """Show that the read models as they were left, once taken further, are those that the whole log gives."""
     with TemporaryDirectory(dir=data) as directory:
-        left, anew = Path(directory, "left.db"), Path(directory, "anew.db")
-        for suffix in ("", "-wal"):
-            if (found := data / f"projections.db{suffix}").exists():
-                shutil.copy(found, f"{left}{suffix}")
+        left, anew = Path(directory, "left"), Path(directory, "anew")
+        left.mkdir()
+        anew.mkdir()
+        for file in data.glob("projections.db*"):
+            shutil.copy(file, left)
+        if (data / "projections").exists():
+            shutil.copytree(data / "projections", left / "projections")
         assert await _folded(left, log) == await _folded(anew, log), "read models that the log does not give"
 
 
-async def _folded(path: Path, log: SQLiteEventLog) -> list[str]:
-    """Return all rows of all tables, as SQL, after the projector has taken them to the log's head."""
-    projector = await Projector.open(path, log, [JobTables()])
+async def _folded(directory: Path, log: SQLiteEventLog) -> list[Any]:
+    """Return all rows of all read models, after the projector has taken them to the log's head."""
+    projector = await Projector.open(directory / "projections.db", log)
     try:
-        await projector.caught_up(PATIENCE)
+        await projector.caught_up(timeout=PATIENCE)
+        return await projector.ask(_rows)
     finally:
         await projector.close()
-    with closing(sqlite3.connect(path)) as connection:
-        return sorted(connection.iterdump())
+
+
+def _rows(connection: sqlite3.Connection) -> list[Any]:
+    return [
+        (name, connection.execute(contents.query).fetchall())
+        for model in READ_MODELS
+        for name, contents in model.contents.items()
+    ]
