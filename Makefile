@@ -5,6 +5,7 @@
 # make lint   the part of it that reads the code without running it
 # make bench-eventstore   what the log does in a second, beside plain SQLite (ARGS="--json FILE")
 # make bench-growth       what a job costs on disk, from a real trace (ARGS="--trace FILE")
+# make bench-scale        what a server with a million jobs costs (ARGS="--jobs N --output DIRECTORY")
 
 PYTHON ?= python3
 ARGS ?=
@@ -15,7 +16,7 @@ UWS_CLIENT := .venv-uws-client
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test crash check lint bench-eventstore bench-growth clean
+.PHONY: run test crash check lint bench-eventstore bench-growth bench-scale clean
 .DEFAULT_GOAL := test
 
 # Debian's venv module comes without ensurepip: the system's pip fills the environment from outside.
@@ -58,6 +59,9 @@ bench-eventstore: $(VENV)/run
 
 bench-growth: $(VENV)/run
 	$(BIN)/python -m benchmarks.growth $(ARGS)
+
+bench-scale: $(VENV)/run
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-* dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

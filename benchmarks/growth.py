@@ -28,10 +28,11 @@ from rich.table import Table
 from eventstore import Metadata, SQLiteEventStore
 from eventstore.archive import verify_archive
 from eventstore.checkpoint import SigningKey
-from projections import JobReadModel, JobTables, Projector
+from projections import READ_MODELS, JobReadModel, Projector, read_status
 from uws.audit import archive, prune
 from uws.commands import Caller, Changes
 from uws.files import Files
+from uws.importing import read_swf
 from uws.jobs import Backend, UserUWS, make_uws_for_service
 from uws.model import Ending, Failure, FloatParameter, Result, ResultDeclaration, Service, StrParameter
 from uws.model.units import format_size
@@ -95,7 +96,7 @@ class TraceClock:
 
 
 class Time(NamedTuple):
-    """How long something took, in seconds, and how large the file was then, in bytes."""
+    """How long something took, in seconds, and how large the file or the files were then, in bytes."""
 
     seconds: float
     size: int
@@ -123,7 +124,7 @@ async def measure(data: Path, runs: Sequence[Run]) -> None:
         events = (await backend.store.head()).position
     console.print(f"{events:,} events")
     show_bytes("events.db", parts_of_log(data / "events.db"), len(runs), events)
-    show_bytes("projections.db", parts_of_views(data / "projections.db"), len(runs), events)
+    show_bytes("projections/", parts_of_views(data / "projections.db"), len(runs), events)
     show_times(await going_through(data, clock), len(runs), events)
 
 
@@ -132,17 +133,15 @@ async def going_through(data: Path, clock: TraceClock) -> dict[str, Time]:
     times: dict[str, Time] = {}
 
     @contextmanager
-    def timed(doing: str, file: Path) -> Iterator[None]:
+    def timed(doing: str, path: Path) -> Iterator[None]:
         begin = perf_counter()
         yield
-        times[doing] = Time(perf_counter() - begin, file.stat().st_size)
+        times[doing] = Time(perf_counter() - begin, size_of(path))
 
-    log, views, packed = data / "events.db", data / "projections.db", data / "archive.gz"
-    views.unlink()
-    with timed("rebuild the read models", views):
-        async with opened(data, clock):
-            pass
+    log, views, packed = data / "events.db", data / "projections", data / "archive.gz"
     async with opened(data, clock) as backend:
+        with timed("rebuild the read models", views):
+            await backend.projector.rebuild()
         with timed("verify", log):
             await backend.store.verify()
         key = SigningKey.load_or_create(data / "audit.key", "example.org")
@@ -161,11 +160,11 @@ async def opened(data: Path, clock: TraceClock) -> AsyncIterator[Backend]:
     async with AsyncExitStack() as stack:
         store = await SQLiteEventStore.open(data / "events.db", now=clock.now)
         stack.push_async_callback(store.close)
-        projector = await Projector.open(data / "projections.db", store, [JobTables()])
+        projector = await Projector.open(data / "projections.db", store)
         stack.push_async_callback(projector.close)
         files = Files(data)
         files.prepare()
-        yield Backend(store, projector, JobReadModel(projector.reader), files, clock)
+        yield Backend(store, projector, JobReadModel(projector), files, clock)
         await projector.caught_up(timeout=3600)
 
 
@@ -173,13 +172,11 @@ async def opened(data: Path, clock: TraceClock) -> AsyncIterator[Backend]:
 
 
 def read_trace(path: Path) -> Iterator[Run]:
-    """Read jobs in Standard Workload Format: number, submit, wait and run time, …, user in field 12."""
+    """Read the jobs of a trace in Standard Workload Format."""
     with gzip.open(path, "rt") as lines:
-        for line in lines:
-            if not line.startswith(";"):
-                _, submitted, waited, ran, *others = line.split()
-                user = f"user{others[7]}"
-                yield Run(float(submitted), max(0.0, float(waited)), max(0.0, float(ran)), user)
+        for record in read_swf(lines, path.name):
+            waited, ran = max(0.0, record.wait_time), max(0.0, record.run_time)
+            yield Run(float(record.submit_time), waited, ran, f"user{record.user}")
 
 
 def made_up(count: int) -> Iterator[Run]:
@@ -257,17 +254,20 @@ def parts_of_log(path: Path) -> dict[str, int]:
 
 
 def parts_of_views(path: Path) -> dict[str, int]:
-    """Return the bytes of the read models' file by what they are for."""
-    pages = pages_of(path)
-    jobs = pages.pop("job")
-    indexes = [pages.pop(name) for name in [*pages] if "job" in name]
-    return {"jobs": jobs, "indexes": sum(indexes), "other": sum(pages.values())}
+    """Return the bytes of each read model's file, by its name, and of the registry at ``path``."""
+    sizes = {status.name: status.size for status in read_status(path, 0, READ_MODELS)}
+    return sizes | {"other": path.stat().st_size}
 
 
 def pages_of(path: Path) -> dict[str, int]:
     """Return the bytes of a file's tables and indexes."""
     with closing(sqlite3.connect(path)) as connection:
         return dict(connection.execute(_PAGES))
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a directory."""
+    return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
 
 
 def show_bytes(name: str, parts: Mapping[str, int], jobs: int, events: int) -> None:
