@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from errno import EAGAIN
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eventstore import Metadata, NewEvent, SQLiteEventStore, StoreUnavailable
-from projections import READ_MODELS, Behind, read_status
+from projections import READ_MODELS, Batch, Behind, _following, read_status
+from projections._tables import Tables
 from tests.disks import mounted
 from tests.harness import ManualClock
 from tests.projections.models import BAD, BrokenDocuments, BrokenUsage, Slow
@@ -32,6 +35,8 @@ from tests.projections.support import (
     world,
 )
 from uws import Changes, Phase, UnknownForm
+
+MODELS = {model.name: model for model in READ_MODELS}
 
 
 @pytest.fixture
@@ -232,3 +237,71 @@ async def test_a_disk_on_which_there_is_no_room_for_the_first_files_is_told(
         async with world(disk.path, clock, store) as on:
             await Player(on, clock).play(HISTORY)
             assert comparable(await on.rows()) == await told_by(store)
+
+
+# What others do to the files
+
+
+async def test_tables_that_another_process_took_further_are_followed_from_there(
+    tmp_path: Path, store: SQLiteEventStore, clock: ManualClock
+) -> None:
+    """As a process that makes them does when its server is killed, before it is, too."""
+    async with world(tmp_path, clock, store) as on:
+        await Player(on, clock).play(HISTORY)
+        await on.projector.caught_up()
+        async with on.projector._alone:
+            job = await on.keeps.create_job(Changes(), NOBODY)
+            for name in NAMES:
+                (path,) = (tmp_path / "projections").glob(f"{name}-v*.db")
+                other = Tables.open(MODELS[name], path, MODELS[name].version)
+                other.fold(Batch(await store.read_all(after=other.position)))
+                other.close()
+        await on.keeps.abort_job(job.id, NOBODY)
+        while on.projector.position < (await store.head()).position:
+            await asyncio.sleep(0)
+        assert comparable(await on.rows()) == await told_by(store)
+
+
+async def test_a_switch_that_fails_leaves_the_old_tables_in_use_and_up_to_date(
+    tmp_path: Path, store: SQLiteEventStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, clock, store) as on:
+        await Player(on, clock).play(HISTORY)
+        with monkeypatch.context() as patch:
+            patch.setattr(_following, "_for_reading", _nowhere_but(_following._for_reading, on))
+            with pytest.raises(StoreUnavailable, match="unable to open"):
+                await on.projector.rebuild(["documents"])
+        job = await on.keeps.create_job(Changes(), NOBODY)
+        await on.projector.caught_up()
+        assert await on.jobs.get(job.id) == job
+        assert comparable(await on.rows()) == await told_by(store)
+        await on.projector.rebuild()
+        assert comparable(await on.rows()) == await told_by(store)
+
+
+def _nowhere_but(for_reading: Callable[[Path], str], on: World) -> Callable[[Path], str]:
+    """Let nothing be attached but what is read already."""
+    there = {tables.path for tables in on.projector._tables.values()}
+    return lambda path: for_reading(path if path in there else path / "nowhere")
+
+
+async def test_when_no_process_can_be_started_they_are_made_all_the_same(
+    tmp_path: Path, store: SQLiteEventStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, clock, store) as on:
+        await Player(on, clock).play(HISTORY)
+    shutil.rmtree(tmp_path / "projections")
+    failures = iter(range(3))
+
+    async def build(*arguments: Any) -> None:
+        if next(failures, None) is not None:
+            raise BlockingIOError(EAGAIN, "no more processes")
+        await real(*arguments)
+
+    real = _following.build
+    monkeypatch.setattr(_following, "build", build)
+    monkeypatch.setattr(_following, "WORTH_A_PROCESS", 0)
+    async with world(tmp_path, clock, store) as on:
+        while on.projector.position < (await store.head()).position:
+            await asyncio.sleep(0)
+        assert comparable(await on.rows()) == await told_by(store)
