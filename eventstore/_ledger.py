@@ -195,13 +195,12 @@ def read_unproved(connection: sqlite3.Connection, after: int, limit: int) -> lis
     """Return the events above a position without their id, digest and hash, for speed."""
     return [
         RecordedEvent(
-            position=position, stream=stream, version=version, id="", type=type_, time=time,
-            metadata=metadata, salt=salt if any(salt) else b"", data=data, digest=b"", hash=b"",
+            position, stream, version, "", type_, time, metadata, salt if any(salt) else b"", data, b"", b""
         )
         for position, stream, version, type_, time, metadata, salt, data in connection.execute(
             _UNPROVED, (after, limit)
         )
-    ]  # fmt: skip
+    ]
 
 
 def event_of(row: Sequence[Any]) -> RecordedEvent:
@@ -210,8 +209,7 @@ def event_of(row: Sequence[Any]) -> RecordedEvent:
     if not any(salt) and not any(metadata) and not any(data):
         metadata = salt = data = b""
     return RecordedEvent(
-        position=position, stream=stream, version=version, id=id_, type=type_, time=time, metadata=metadata,
-        salt=salt, data=data, digest=digest, hash=hash_,
+        position, stream, version, id_, type_, time, metadata, salt, data, digest, hash_
     )  # fmt: skip
 
 

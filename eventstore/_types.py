@@ -56,7 +56,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str = msgspec.field(default_factory=new_id)
 
 
-class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
     """A fact in the log.
 
     ``position`` counts all events from 1, ``version`` those of the stream. ``time`` is UTC in microseconds

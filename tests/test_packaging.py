@@ -64,7 +64,7 @@ def test_the_wheel_holds_the_rooms_with_their_sql_and_stylesheets_and_nothing_el
         "eventstore/py.typed",
         "eventstore/schema.sql",
         "projections/py.typed",
-        "projections/jobs.sql",
+        "projections/job_list.sql",
         "uws/py.typed",
     ):
         assert needed in sources

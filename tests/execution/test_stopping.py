@@ -137,7 +137,7 @@ async def test_deleting_a_running_job_ends_its_program_and_deletes_its_directory
         job = await site.run("run")
         pids = await ready.numbers(5)
         answer = await site.request("DELETE", job)
-        assert (answer.status, answer.location) == (303, site.list_url("run"))
+        assert (answer.status, answer.location) == (303, f"{site.list_url('run')}?LAST=100")
         assert not any(map(is_running, pids))
         assert not directory_of(site, job).exists()
         assert (await site.get(job)).status == 410
