@@ -51,9 +51,9 @@ class ManualClock:
             self._slept.set()
             await future
 
-    async def until_sleeping_for(self, time: datetime) -> None:
-        """Return when somebody sleeps until exactly ``time``."""
-        while not any(wake == time and not future.done() for wake, _, future in self._sleepers):
+    async def until_sleeping_for(self, time: datetime, *, sleepers: int = 1) -> None:
+        """Return when somebody sleeps until exactly ``time``, or so many do."""
+        while sum(wake == time and not future.done() for wake, _, future in self._sleepers) < sleepers:
             self._slept.clear()
             await self._slept.wait()
 
