@@ -7,8 +7,7 @@ come between its statements.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -30,7 +29,7 @@ from ._chain import (
 )
 from ._errors import EventStoreError, StoreUnavailable, StreamNotFound
 from ._types import Head, Metadata, Pruned, RecordedEvent
-from .connection import translated
+from .connection import transaction, translated
 
 _INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ONE_BY_ID = "SELECT * FROM event WHERE id = ?"
@@ -116,12 +115,12 @@ def commit(connection: sqlite3.Connection, batch: Sequence[Append], now: int) ->
     """Append a batch in one transaction; return the head after it and an outcome for each append."""
     failpoint.reached(failpoint.BEFORE_WRITE)
     try:
-        with _transaction(connection):
+        with transaction(connection):
             head, outcomes = _append(connection, batch, now, known={})
             failpoint.reached(failpoint.AFTER_WRITE)
             failpoint.reached(failpoint.BEFORE_COMMIT)
     except sqlite3.IntegrityError:  # an id is in the log already: rare, so it is looked for only then
-        with _transaction(connection):
+        with transaction(connection):
             head, outcomes = _append(connection, batch, now, known=_known(connection, batch))
     failpoint.reached(failpoint.AFTER_COMMIT)
     return head, outcomes
@@ -131,7 +130,7 @@ def erase(
     connection: sqlite3.Connection, stream: str, reason: str, metadata: Metadata, now: int
 ) -> tuple[Head, RecordedEvent | StoreUnavailable]:
     """Overwrite what a stream's events hold, append the event that says so, and empty the WAL."""
-    with _transaction(connection):
+    with transaction(connection):
         tip = _tips(connection, {stream}).get(stream)
         if tip is None:
             raise StreamNotFound(stream)
@@ -145,7 +144,7 @@ def prune(
     metadata: Metadata, now: int,
 ) -> tuple[Head, RecordedEvent | StoreUnavailable]:  # fmt: skip
     """Delete ended streams, append the event that says so, and give the room back."""
-    with _transaction(connection):
+    with transaction(connection):
         (found,) = connection.execute(_HASH_AT, {"p": through}).fetchone() or (None,)
         hash_ = prunable(through, found, connection.execute(_LAST_PRUNING).fetchone())
         connection.execute(_FIND_ENDED, (through, _json(ended_by)))
@@ -161,7 +160,7 @@ def prune(
 
 def probe(connection: sqlite3.Connection) -> tuple[Head, None]:
     """Write something of no effect through to the disk."""
-    with _transaction(connection):
+    with transaction(connection):
         connection.execute(f"PRAGMA user_version = {FORMAT}")
     return read_head(connection), None
 
@@ -185,7 +184,7 @@ def read_page(
     From position 0 on, that is all there are: below 1 is nothing that the store has written.
     """
     first = after + 1 if after else _FIRST
-    with _transaction(connection, "BEGIN"):
+    with transaction(connection, "BEGIN"):
         rows = connection.execute(_PAGE, (first, until, limit)).fetchall()
         last = rows[-1][0] if rows else _LAST
         return rows, dict(connection.execute(_ANCHORS, (first, last)))
@@ -261,18 +260,6 @@ def _why_not_settled(connection: sqlite3.Connection) -> StoreUnavailable | None:
     if busy:
         return StoreUnavailable("it is done, but a reader keeps older pages on disk: repeat it in a moment")
     return None
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-    connection.execute(begin)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):  # a failed commit may have rolled back by itself
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _json(values: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -74,7 +74,7 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1")
     except sqlite3.Error as error:
         connection.close()
-        if _code(error) not in _NOT_WRITABLE or _has_content(path.with_name(f"{path.name}-wal")):
+        if result_code(error) not in _NOT_WRITABLE or _has_content(path.with_name(f"{path.name}-wal")):
             raise
         # Where no shared memory can be made, on a medium that is full or read-only, nobody writes either.
         connection = sqlite3.connect(f"{location}?immutable=1", uri=True, isolation_level=None)
@@ -87,7 +87,11 @@ def translated(doing: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        full = error.errno in _NO_ROOM if isinstance(error, OSError) else _code(error) == sqlite3.SQLITE_FULL
+        full = (
+            error.errno in _NO_ROOM
+            if isinstance(error, OSError)
+            else result_code(error) == sqlite3.SQLITE_FULL
+        )
         raise (StoreFull if full else StoreUnavailable)(f"{doing}: {error}") from error
     except ValueError as error:
         if str(error) != "Connection closed":
@@ -95,10 +99,22 @@ def translated(doing: str) -> Iterator[None]:
         raise StoreUnavailable(f"{doing}: {error}") from error
 
 
-def _code(error: sqlite3.Error) -> int | None:
-    """Return SQLite's primary result code, which errors of the module itself do not have."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return code and code & 0xFF
+def result_code(error: BaseException | None) -> int:
+    """Return SQLite's primary result code, 0 for errors that have none."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    """Do all that is done within, or nothing."""
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # a failed commit may have rolled back by itself
+            connection.execute("ROLLBACK")
+        raise
 
 
 def fetch(connection: sqlite3.Connection, sql: str, arguments: Any) -> list[Any]:

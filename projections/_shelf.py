@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from eventstore.connection import connect_for_reading
+from eventstore.connection import connect_for_reading, transaction
 
-from ._tables import Spoilt, Tables, checkpoint_of, parts_of, transaction, unlink
+from ._tables import Spoilt, Tables, checkpoint_of, parts_of, unlink
 from .readmodel import ReadModel, program_of
 
 log = logging.getLogger(__name__)

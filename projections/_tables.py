@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from eventstore import RecordedEvent
-from eventstore.connection import connect_for_reading
+from eventstore.connection import connect_for_reading, result_code, transaction
 
 from .readmodel import Batch, ReadModel
 
@@ -84,7 +83,7 @@ class Tables:
         except TypeError:
             raise Spoilt(f"{self.path.name}: the file has no checkpoint") from None
         except sqlite3.Error as error:
-            if _code(error) == sqlite3.SQLITE_ERROR or is_spoilt(error):
+            if result_code(error) == sqlite3.SQLITE_ERROR or is_spoilt(error):
                 raise Spoilt(f"{self.path.name}: {error}") from error
             raise
 
@@ -120,10 +119,10 @@ class Tables:
             return
         last = batch.recorded[-1]
         try:
-            with transaction(self._connection) as connection:
-                self.model.fold(connection, batch)
+            with transaction(self._connection):
+                self.model.fold(self._connection, batch)
                 advance = last.position, mark_of(last), self.position
-                if not connection.execute(_ADVANCE, advance).rowcount:
+                if not self._connection.execute(_ADVANCE, advance).rowcount:
                     raise TakenOver(self.path)
         except TakenOver:
             self._read()
@@ -142,9 +141,9 @@ class Tables:
 
     def index(self) -> None:
         """Make what lets questions be answered fast, and what helps SQLite to choose."""
-        with transaction(self._connection) as connection:
+        with transaction(self._connection):
             for statement in self.model.indexes.split(";"):
-                connection.execute(statement)
+                self._connection.execute(statement)
 
     def scrub(self) -> None:
         """Write the file anew, without what was overwritten or deleted. Raises `sqlite3.Error`."""
@@ -163,19 +162,6 @@ class Tables:
     def close(self) -> None:
         """Close the file; it is then a single one, unless somebody reads it."""
         self._connection.close()
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Do all that is done within, or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):  # a failed commit may have rolled back by itself
-            connection.execute("ROLLBACK")
-        raise
 
 
 def checkpoint_of(connection: sqlite3.Connection) -> tuple[int, str | None]:
@@ -202,12 +188,7 @@ def mark_of(recorded: RecordedEvent) -> str:
 
 def is_spoilt(error: BaseException | None) -> bool:
     """Whether an error says that a file holds what cannot be read."""
-    return isinstance(error, Spoilt) or _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _code(error: BaseException | None) -> int:
-    """Return SQLite's primary result code, 0 for errors without one."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    return isinstance(error, Spoilt) or result_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -147,7 +147,8 @@ class Projector(Following):
                     return await self._take_all(there, began)
             finally:
                 self._rebuilding = set()
-                await self._close([tables for tables in making if tables not in self._tables.values()])
+                # In the thread that may still be adding the last one, when this is cancelled.
+                await self._do(self._close_untaken, making)
 
     async def verify(
         self, names: Iterable[str] = (), progress: Progress = lambda done, total: None
@@ -289,6 +290,11 @@ class Projector(Following):
         if failures:
             raise StoreUnavailable("; ".join(map(str, failures))) from failures[0]
         return taken
+
+    def _close_untaken(self, making: Iterable[Tables]) -> None:
+        for tables in making:
+            if tables not in self._tables.values():
+                tables.close()
 
     async def _take(self, tables: Tables) -> None:
         if tables.error:
