@@ -182,6 +182,8 @@ class Following:
                 async with self._making:
                     with suppress(StoreUnavailable):  # what it is shows when the rest is folded
                         await self._build([tables])
+                with translated(f"the read model {name} cannot be written"):
+                    await self._do(tables.finish)
             await self._catch_up(tables, self._go_live)
             return True
         except HalfKnown:
@@ -205,7 +207,7 @@ class Following:
         new = partial(self._shelf.new, self._models[name], began=head, serving=False)
         tables = await self._do(new)
         try:
-            await self._do(tables.index)
+            await self._do(tables.finish)
             old = await self._switch(tables)
         except BaseException:
             await self._do(tables.close)
@@ -285,7 +287,7 @@ class Following:
                     await self._do(tables.reopen)
                     self._advance()
         for tables in making:
-            await self._do(tables.index)
+            await self._do(tables.finish)
 
     # Small
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,11 +18,14 @@ CREATE TABLE checkpoint (
     position INTEGER NOT NULL,   -- all events up to this one are in the tables
     mark     TEXT    NOT NULL,   -- what tells the event at the position from one of another log
     began    INTEGER NOT NULL,   -- where the log ended when folding began: prunings up to there are no gap
-    error    TEXT                -- why the event after the position cannot be folded
+    error    TEXT,               -- why the event after the position cannot be folded
+    boot     TEXT                -- since which start of the machine folding does not wait for the disk
 ) STRICT;
 """
-_BEGIN = "INSERT INTO checkpoint VALUES (0, '', ?, NULL)"
+_BEGIN = "INSERT INTO checkpoint VALUES (0, '', ?, NULL, NULL)"
 _READ = "SELECT position, mark, began, error FROM checkpoint"
+_READ_BOOT = "SELECT boot FROM checkpoint"
+_SET_BOOT = "UPDATE checkpoint SET boot = ? WHERE position = ?"
 _ADVANCE = "UPDATE checkpoint SET position = ?, mark = ?, error = NULL WHERE position = ?"
 _FAIL = "UPDATE checkpoint SET error = ?"
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
@@ -47,6 +51,7 @@ class Tables:
     def __init__(self, model: ReadModel[Any], path: Path, version: int) -> None:
         self.model, self.path, self.version = model, path, version
         self.position, self.mark, self.began = 0, "", 0
+        self._boot: str | None = None
         self.error: str | None = None
         """The event behind the position, and why it cannot be folded."""
 
@@ -90,6 +95,9 @@ class Tables:
     def _read(self) -> None:
         found = self._connection.execute(_READ).fetchone()
         self.position, self.mark, self.began, self.error = found
+        (self._boot,) = self._connection.execute(_READ_BOOT).fetchone()
+        if self._boot and self._boot != _boot():
+            raise Spoilt(f"{self.path.name}: the machine stopped before all of it was on the disk")
 
     def has_shape(self) -> bool:
         """Whether the tables look as the model would make them now."""
@@ -120,10 +128,10 @@ class Tables:
         last = batch.recorded[-1]
         try:
             with transaction(self._connection):
-                self.model.fold(self._connection, batch)
                 advance = last.position, mark_of(last), self.position
                 if not self._connection.execute(_ADVANCE, advance).rowcount:
                     raise TakenOver(self.path)
+                self.model.fold(self._connection, batch)
         except TakenOver:
             self._read()
             raise
@@ -139,17 +147,40 @@ class Tables:
         with suppress(sqlite3.Error):  # a disk that is full has no room for this either
             self._connection.execute(_FAIL, (self.error,))
 
-    def index(self) -> None:
-        """Make what lets questions be answered fast, and what helps SQLite to choose."""
+    def hurry(self) -> None:
+        """Fold without waiting for the disk until `finish`: should the machine stop before, all is spoilt."""
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._mark_boot(_boot())
+        if self._reach_disk():  # else a WAL that is lost would take the mark with it
+            self._connection.execute("PRAGMA synchronous = OFF")
+
+    def finish(self) -> None:
+        """Make the indexes, and wait for the disk if that was put off."""
         with transaction(self._connection):
             for statement in self.model.indexes.split(";"):
                 self._connection.execute(statement)
+        if self._boot:
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._mark_boot(
+                self._boot
+            )  # so that there is something to be brought to the disk, with all before
+            if self._reach_disk():
+                self._mark_boot(None)
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _mark_boot(self, boot: str | None) -> None:
+        self._connection.execute(_SET_BOOT, (boot, self.position))
+        self._boot = boot
+
+    def _reach_disk(self) -> bool:
+        """Bring the WAL into the file, and wait for the disk. False when a reader is in the way."""
+        ((busy, *_),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return not busy
 
     def scrub(self) -> None:
         """Write the file anew, without what was overwritten or deleted. Raises `sqlite3.Error`."""
         self._connection.execute("VACUUM")
-        ((busy, *_),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        if busy:
+        if not self._reach_disk():
             raise sqlite3.OperationalError("a reader keeps older pages on disk: scrub them again")
 
     def abandon(self) -> None:
@@ -189,6 +220,12 @@ def mark_of(recorded: RecordedEvent) -> str:
 def is_spoilt(error: BaseException | None) -> bool:
     """Whether an error says that a file holds what cannot be read."""
     return isinstance(error, Spoilt) or result_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@cache
+def _boot() -> str:
+    """Return what this start of the machine has and no other."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -223,7 +223,7 @@ class Projector(Following):
         late = [tables for tables in self._tables.values() if await self._is_far_behind(tables)]
         for tables in self._tables.values():
             if tables not in late:
-                await self._do(tables.index)
+                await self._do(tables.finish)
                 self._live.add(tables.model.name)
         self._position = min((self._tables[name].position for name in self._live), default=head)
         self._spawn(self._follow(), "projector")

@@ -62,12 +62,22 @@ def _another_database(path: Path) -> None:
         )
 
 
+def _left_by_a_power_cut(path: Path) -> None:
+    """As when the machine stopped while processes were folding: the disk has some of it."""
+    model = next(model for model in READ_MODELS if path.name.startswith(f"{model.name}-v"))
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("UPDATE checkpoint SET boot = 'the one before'")
+        for table in model.contents:
+            file.execute(f"DELETE FROM {table}")
+
+
 SPOILT: dict[str, Callable[[Path], object]] = {
     "missing": Path.unlink,
     "empty": lambda path: path.write_bytes(b""),
     "no database": lambda path: path.write_text("Dear diary, " * 1000),
     "truncated": truncate,
     "another database": _another_database,
+    "left by a power cut": _left_by_a_power_cut,
     "overwritten": lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 8192),
 }
 

@@ -7,12 +7,14 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eventstore import SQLiteEventStore, StoreUnavailable
+from eventstore.connection import connect_for_reading
 from projections import READ_MODELS, Making, ReadModel, Status
 from tests.harness import ManualClock
 from tests.projections.models import (
@@ -124,6 +126,11 @@ async def test_a_large_log_is_folded_by_other_processes(
         await on.projector.rebuild(["queue", "usage"], lambda done, total: told.append((done, total)))
         assert told[-1] == (21_000, 21_000)
         assert await on.rows() == before
+        for path in files(tmp_path).values():
+            with closing(connect_for_reading(path)) as file:
+                assert file.execute("SELECT boot FROM checkpoint").fetchall() == [
+                    (None,)
+                ]  # all is on the disk
 
 
 async def test_one_is_rebuilt_and_the_others_are_left_alone(
