@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from importlib import resources
 from typing import ClassVar
 
 import msgspec
 
 from eventstore import Erased, from_microseconds
-from uws.model.job import Job, apply, evolve
+from uws.model.events import JobEvent
+from uws.model.job import Job, apply, evolve_through
 
-from .readmodel import Batch, Contents, Event, ReadModel, as_json, stream_of_job
+from .readmodel import Batch, Contents, Event, ReadModel, as_json, put, stream_of_job
 
-_SAVE = "INSERT OR REPLACE INTO document VALUES (?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO document VALUES (?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO document VALUES (?, ?, ?, ?, ?)"
 _FORGET = "DELETE FROM document WHERE destroyed AND last <= ?"
 _ONE = "SELECT document FROM document WHERE id = ?"
 _SEVERAL = "SELECT document FROM document WHERE id IN (SELECT value FROM json_each(?))"
@@ -35,11 +38,16 @@ class Documents(ReadModel[Job]):
         "document": Contents("SELECT * FROM document ORDER BY position", stream=stream_of_job)
     }
 
-    def apply(self, row: Job | None, event: Event) -> Job | None:
-        payload, now = event.payload, from_microseconds(event.time)
-        if isinstance(payload, Erased):
-            return apply(None, event.recorded)
-        return evolve(row, payload, job_id=event.key, now=now, position=event.position)
+    def apply(self, row: Job | None, events: Sequence[Event]) -> Job | None:
+        happened: list[tuple[JobEvent, datetime]] = []
+        for event in events:
+            if event.kind is Erased:
+                happened, row = [], apply(None, event.recorded)
+            else:
+                happened.append((event.payload, from_microseconds(event.time)))
+        if not happened:
+            return row
+        return evolve_through(row, happened, job_id=events[0].key, position=events[0].position)
 
     def load(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Job]:
         return documents_of(connection, keys)
@@ -48,20 +56,13 @@ class Documents(ReadModel[Job]):
         self, connection: sqlite3.Connection, before: Mapping[str, Job], after: Mapping[str, Job | None],
         batch: Batch,
     ) -> None:  # fmt: skip
-        connection.executemany(
-            _SAVE,
-            [
-                (
-                    row.position,
-                    key,
-                    batch.jobs[key][-1].position,
-                    int(row.destroyed is not None),
-                    _encode(row),
-                )
-                for key, row in after.items()
-                if row
-            ],
-        )
+        jobs = batch.jobs
+        rows = [
+            (key, (row.position, key, jobs[key][-1].position, row.destroyed is not None, _encode(row)))
+            for key, row in after.items()
+            if row
+        ]
+        put(connection, _INSERT, _REPLACE, before, rows)
 
     def forget(self, connection: sqlite3.Connection, through: int) -> None:
         connection.execute(_FORGET, (through,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from importlib import resources
@@ -18,13 +18,25 @@ from eventstore import Erased, from_microseconds, to_microseconds
 from uws.model import events as e
 from uws.model.phases import Phase
 
-from .readmodel import PHASES_AFTER, Batch, Contents, Event, ReadModel, as_json, stream_of_job
+from .readmodel import (
+    PHASES_AFTER,
+    Batch,
+    Contents,
+    Event,
+    ReadModel,
+    as_json,
+    headless,
+    pass_over,
+    put,
+    stream_of_job,
+)
 
 _LOAD = """
 SELECT position, id, service, owner, run_id, phase, created, destruction, destroyed FROM job
 WHERE id IN (SELECT value FROM json_each(?))
 """
-_SAVE = "INSERT OR REPLACE INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FORGET = "DELETE FROM job WHERE destroyed AND last <= ?"
 _CUT = "UPDATE cut SET position = ?"
 
@@ -71,7 +83,7 @@ _NEVER = (0, 0)
 _LISTED = frozenset(Phase) - {Phase.ARCHIVED}
 
 
-class Listed(msgspec.Struct, frozen=True, gc=False):
+class Listed(msgspec.Struct, gc=False):
     """A row, its fields in the order of the columns."""
 
     position: int
@@ -99,21 +111,27 @@ class JobList(ReadModel[Listed]):
         "cut": Contents("SELECT 0, position FROM cut"),
     }
 
-    def apply(self, row: Listed | None, event: Event) -> Listed | None:
-        payload = event.payload
-        if isinstance(payload, e.JobCreated):
-            return _created(payload, event)
-        if isinstance(payload, Erased):
-            return Listed(event.position, event.key, "", None, None, "ARCHIVED", _told(event.time), None, 1)
-        if row is None:
-            raise ValueError(f"the job begins with {type(payload).__name__}")
-        if phase := PHASES_AFTER.get(type(payload)):
-            return replace(row, phase=phase)
-        if isinstance(payload, e.RunIdSet):
-            return replace(row, run_id=payload.run_id)
-        if isinstance(payload, e.DestructionSet):
-            return replace(row, destruction=to_microseconds(payload.destruction))
-        return replace(row, destroyed=1) if isinstance(payload, e.JobDestroyed) else row
+    def apply(self, row: Listed | None, events: Sequence[Event]) -> Listed | None:
+        row = row and replace(row)
+        for event in events:
+            kind = event.kind
+            if kind is e.JobCreated:
+                row = _created(event)
+            elif kind is Erased:
+                row = _erased(event)
+            elif row is None:
+                raise headless(event)
+            elif kind in PHASES_AFTER:
+                row.phase = PHASES_AFTER[kind]
+            elif kind is e.JobDestroyed:
+                row.destroyed = 1
+            elif kind is e.RunIdSet:
+                row.run_id = event.payload.run_id
+            elif kind is e.DestructionSet:
+                row.destruction = to_microseconds(event.payload.destruction)
+            else:
+                pass_over(event)
+        return row
 
     def load(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Listed]:
         return {found[1]: Listed(*found) for found in connection.execute(_LOAD, (as_json(keys),))}
@@ -122,14 +140,15 @@ class JobList(ReadModel[Listed]):
         self, connection: sqlite3.Connection, before: Mapping[str, Listed],
         after: Mapping[str, Listed | None], batch: Batch,
     ) -> None:  # fmt: skip
-        rows = [(*astuple(row), batch.jobs[key][-1].position) for key, row in after.items() if row]
-        connection.executemany(_SAVE, rows)
-        changed: dict[tuple[str, str | None], tuple[int, int]] = {}
+        rows, changed = [], dict[tuple[str, str | None], tuple[int, int]]()
         for key, row in after.items():
             if row:
                 last = batch.jobs[key][-1]
-                place = row.service, row.owner
-                changed[place] = max((last.position, last.recorded.time), changed.get(place, _NEVER))
+                rows.append((key, (*astuple(row), last.position)))
+                place, when = (row.service, row.owner), (last.position, last.recorded.time)
+                if when > changed.get(place, _NEVER):
+                    changed[place] = when
+        put(connection, _INSERT, _REPLACE, before, rows)
         for place, when in changed.items():
             if not connection.execute(_MOVE, (*when, *place)).rowcount:
                 connection.execute(_BEGIN, (*place, *when))
@@ -145,7 +164,8 @@ class JobList(ReadModel[Listed]):
         connection.execute(_FORGET, (through,))
 
 
-def _created(payload: e.JobCreated, event: Event) -> Listed:
+def _created(event: Event) -> Listed:
+    payload: e.JobCreated = event.payload
     destruction = payload.destruction
     return Listed(
         event.position,
@@ -158,6 +178,10 @@ def _created(payload: e.JobCreated, event: Event) -> Listed:
         to_microseconds(destruction) if destruction else None,
         0,
     )
+
+
+def _erased(event: Event) -> Listed:
+    return Listed(event.position, event.key, "", None, None, "ARCHIVED", _told(event.time), None, 1)
 
 
 def _told(time: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from typing import ClassVar
@@ -15,19 +15,24 @@ from eventstore import Erased, from_microseconds
 from uws.model import events as e
 from uws.model.phases import ENDED, STARTED
 
-from .readmodel import PHASES_AFTER, Batch, Contents, Event, ReadModel, as_json, stream_of_job
+from .readmodel import PHASES_AFTER, Batch, Contents, Event, ReadModel, as_json, pass_over, put, stream_of_job
 
 _LOAD = """
 SELECT position, id, service, owner, phase, queued FROM active WHERE id IN (SELECT value FROM json_each(?))
 """
-_SAVE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM active WHERE id = ?"
 _HEADS = "SELECT service, owner, id, min(queued) FROM active WHERE phase = 'QUEUED' GROUP BY service, owner"
 _STARTED = "SELECT position, id, service FROM active WHERE phase IN (SELECT value FROM json_each(?))"
 _ACTIVE = "SELECT count(*) FROM active WHERE phase IN ('QUEUED', 'EXECUTING') AND service = ?"
 
+_LEAVING = frozenset({e.JobDestroyed, Erased}) | {
+    kind for kind, phase in PHASES_AFTER.items() if phase in ENDED
+}
 
-class Active(msgspec.Struct, frozen=True, gc=False):
+
+class Active(msgspec.Struct, gc=False):
     """A row, its fields in the order of the columns."""
 
     position: int
@@ -50,17 +55,21 @@ class Queue(ReadModel[Active]):
         "active": Contents("SELECT * FROM active ORDER BY position", stream=stream_of_job)
     }
 
-    def apply(self, row: Active | None, event: Event) -> Active | None:
-        payload = event.payload
-        if isinstance(payload, e.JobCreated):
-            return Active(event.position, event.key, payload.service, payload.owner, "PENDING", None)
-        if row is None or isinstance(payload, (e.JobDestroyed, Erased)):
-            return None
-        phase = PHASES_AFTER.get(type(payload), row.phase)
-        if phase in ENDED:
-            return None
-        queued = event.time if isinstance(payload, e.JobQueued) else row.queued
-        return replace(row, phase=phase, queued=queued)
+    def apply(self, row: Active | None, events: Sequence[Event]) -> Active | None:
+        row = row and replace(row)
+        for event in events:
+            kind = event.kind
+            if kind is e.JobCreated:
+                row = _created(event)
+            elif kind in _LEAVING:
+                row = None
+            elif kind not in PHASES_AFTER:
+                pass_over(event)
+            elif row:
+                row.phase = PHASES_AFTER[kind]
+                if kind is e.JobQueued:
+                    row.queued = event.time
+        return row
 
     def load(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Active]:
         return {found[1]: Active(*found) for found in connection.execute(_LOAD, (as_json(keys),))}
@@ -70,12 +79,17 @@ class Queue(ReadModel[Active]):
         after: Mapping[str, Active | None], batch: Batch,
     ) -> None:  # fmt: skip
         connection.executemany(_DELETE, [(key,) for key in before if after.get(key) is None])
-        connection.executemany(
-            _SAVE, [(*astuple(row), batch.jobs[key][-1].position) for key, row in after.items() if row]
-        )
+        jobs = batch.jobs
+        rows = [(key, (*astuple(row), jobs[key][-1].position)) for key, row in after.items() if row]
+        put(connection, _INSERT, _REPLACE, before, rows)
 
     def forget(self, connection: sqlite3.Connection, through: int) -> None:
         pass  # a job that was destroyed has no row
+
+
+def _created(event: Event) -> Active:
+    payload: e.JobCreated = event.payload
+    return Active(event.position, event.key, payload.service, payload.owner, "PENDING", None)
 
 
 class QueueHead(msgspec.Struct, frozen=True):

@@ -9,17 +9,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 import uws.model
 from eventstore import Erased, Pruned, RecordedEvent
-from uws.model.events import ServiceDeclared, decode_declaration, job_stream, read, service_stream
+from uws.model.events import ServiceDeclared, decode, job_stream, outline, service_stream
 from uws.model.job import PHASE_AFTER
 
 R = TypeVar("R")
-PHASES_AFTER = {kind: phase.value for kind, phase in PHASE_AFTER.items()}
+PHASES_AFTER: Mapping[type | None, str] = {kind: phase.value for kind, phase in PHASE_AFTER.items()}
 """The phase after each kind of event that changes it, as plain text, which SQLite takes fastest."""
 _JOB, _SERVICE = job_stream(""), service_stream("")
 _CUTS = frozenset({Erased.type, Pruned.type})
@@ -28,25 +28,33 @@ _pruned = msgspec.json.Decoder(Pruned)
 
 
 class Event(msgspec.Struct, gc=False):
-    """An event that is folded: the key of its row, what it says, and when that was (microseconds, UTC)."""
+    """An event that is folded: the key of its row, of what kind it is, and when it happened.
+
+    The kind is None when this version cannot read the event. The time is microseconds since 1970, UTC.
+    """
 
     key: str
-    payload: Any
-    position: int
+    kind: type | None
     time: int
     recorded: RecordedEvent
-
-
-class Unreadable:
-    """An event that no read model can fold that looks at it. Looking raises why."""
-
-    def __init__(self, key: str, recorded: RecordedEvent, error: Exception) -> None:
-        self.key, self.position, self.time, self.recorded = key, recorded.position, recorded.time, recorded
-        self._error = error
+    decoder: msgspec.json.Decoder[Any] | None = None
+    _payload: Any = None
 
     @property
     def payload(self) -> Any:
-        raise self._error
+        """What it says of a job. Raises what `uws.model.events.decode` does.
+
+        It is decoded when somebody looks at it: who need not is faster, and not stopped by what cannot be.
+        """
+        if self._payload is None:
+            recorded = self.recorded
+            self._payload = self.decoder.decode(recorded.data) if self.decoder else decode(recorded)
+        return self._payload
+
+    @property
+    def position(self) -> int:
+        """Where it stands in the log."""
+        return self.recorded.position
 
 
 class Batch:
@@ -69,14 +77,14 @@ class Batch:
                 if event.salt:
                     key = stream[skip:]
                     if key in jobs:
-                        jobs[key].append(_read_job(key, event))
+                        jobs[key].append(_of_job(key, event))
                     else:
-                        jobs[key] = [_read_job(key, event)]
+                        jobs[key] = [_of_job(key, event)]
                         if event.version == 1:
                             self.born.add(key)
             elif event.type == ServiceDeclared.__name__ and stream.startswith(_SERVICE):
                 name = stream.removeprefix(_SERVICE)
-                self.services.setdefault(name, []).append(_read_declaration(name, event))
+                self.services.setdefault(name, []).append(Event(name, ServiceDeclared, event.time, event))
 
     def behind(self, position: int) -> Batch:
         """Return the part of it behind a position."""
@@ -88,21 +96,14 @@ class Batch:
         return len(self.recorded)
 
 
-def _read_job(key: str, recorded: RecordedEvent) -> Event:
+def _of_job(key: str, recorded: RecordedEvent) -> Event:
+    if recorded.type == Erased.type:
+        return Event(key, Erased, recorded.time, recorded, _erased)
     try:
-        if recorded.type == Erased.type:
-            return Event(key, _erased.decode(recorded.data), recorded.position, recorded.time, recorded)
-        fact = read(recorded)
-        return Event(key, fact.payload, recorded.position, fact.time, recorded)
-    except Exception as error:  # whatever it is, those who need not read it are not kept by it
-        return cast(Event, Unreadable(key, recorded, error))
-
-
-def _read_declaration(name: str, recorded: RecordedEvent) -> Event:
-    try:
-        return Event(name, decode_declaration(recorded), recorded.position, recorded.time, recorded)
-    except Exception as error:
-        return cast(Event, Unreadable(name, recorded, error))
+        kind, decoder, time = outline(recorded)
+    except Exception:  # whatever it is, those who need not read it are not kept by it
+        return Event(key, None, recorded.time, recorded)
+    return Event(key, kind, time, recorded, decoder)
 
 
 class Contents(NamedTuple):
@@ -152,8 +153,8 @@ class ReadModel(ABC, Generic[R]):
         return batch.jobs, batch.jobs.keys() - batch.born
 
     @abstractmethod
-    def apply(self, row: R | None, event: Event) -> R | None:
-        """Return a row as it is after an event; None stands for no row. Pure."""
+    def apply(self, row: R | None, events: Sequence[Event]) -> R | None:
+        """Return a row as it is after some more events of its key; None stands for no row. Pure."""
 
     @abstractmethod
     def load(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, R]:
@@ -174,18 +175,36 @@ class ReadModel(ABC, Generic[R]):
         """Fold events into the tables."""
         events, keys = self.of(batch)
         before = self.load(connection, keys) if keys else {}
-        after: dict[str, R | None] = {}
-        apply = self.apply
-        for key, mine in events.items():
-            row = before.get(key)
-            for event in mine:
-                row = apply(row, event)
-            after[key] = row
+        after = {key: self.apply(before.get(key), mine) for key, mine in events.items()}
         if after:
             self.save(connection, before, after, batch)
         for cut in batch.cuts:
             if cut.type == Pruned.type:
                 self.forget(connection, _pruned.decode(cut.data).through)
+
+
+def put(
+    connection: sqlite3.Connection, insert: str, replace: str, before: Mapping[str, R],
+    rows: Iterable[tuple[str, tuple[Any, ...]]],
+) -> None:  # fmt: skip
+    """Write the rows of keys: ``insert`` is much faster than ``replace``, and does where there was none."""
+    new: list[tuple[Any, ...]] = []
+    changed: list[tuple[Any, ...]] = []
+    for key, row in rows:
+        (changed if key in before else new).append(row)
+    connection.executemany(insert, new)
+    connection.executemany(replace, changed)
+
+
+def headless(event: Event) -> ValueError:
+    """Return what is wrong with a stream that begins with an event; raises what keeps it from being read."""
+    return ValueError(f"the job begins with {type(event.payload).__name__}")
+
+
+def pass_over(event: Event) -> None:
+    """Leave a row as it is, for an event that it does not depend on. Raises for one that cannot be read."""
+    if event.kind is None:
+        event.payload  # noqa: B018
 
 
 def as_json(values: Iterable[object]) -> str:

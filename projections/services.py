@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from eventstore import from_microseconds
-from uws.model.events import service_stream
+from uws.model.events import decode_declaration, service_stream
 
 from .readmodel import Batch, Contents, Event, ReadModel, as_json
 
@@ -49,15 +49,15 @@ class Services(ReadModel[Declared]):
     def of(self, batch: Batch) -> tuple[Mapping[str, Sequence[Event]], Collection[str]]:
         return batch.services, batch.services.keys()
 
-    def apply(self, row: Declared | None, event: Event) -> Declared | None:
-        payload = event.payload
+    def apply(self, row: Declared | None, events: Sequence[Event]) -> Declared | None:
+        last, payload = events[-1], [decode_declaration(event.recorded) for event in events][-1]
         return Declared(
-            name=event.key,
+            name=last.key,
             digest=payload.digest,
             declaration=payload.declaration,
-            declared=event.time,
-            versions=row.versions + 1 if row else 1,
-            last=event.position,
+            declared=last.time,
+            versions=(row.versions if row else 0) + len(events),
+            last=last.position,
         )
 
     def load(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Declared]:

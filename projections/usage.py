@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from statistics import median
 from typing import ClassVar
@@ -17,13 +17,14 @@ from uws.model import events as e
 from uws.model.events import job_stream
 from uws.model.phases import STARTED
 
-from .readmodel import PHASES_AFTER, Batch, Contents, Event, ReadModel, as_json
+from .readmodel import PHASES_AFTER, Batch, Contents, Event, ReadModel, as_json, headless, pass_over, put
 
 _LOAD = """
 SELECT id, position, service, owner, phase, started, ended, microseconds, results, uploads FROM used
 WHERE id IN (SELECT value FROM json_each(?))
 """
-_SAVE = "INSERT OR REPLACE INTO used VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO used VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO used VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM used WHERE id = ?"
 _PRUNED = """
 SELECT id, position, service, owner, phase, started, ended, microseconds, results, uploads FROM used
@@ -45,12 +46,12 @@ _SERVICES = "SELECT DISTINCT service FROM usage WHERE phase <> 'DESTROYED'"
 DESTROYED = "DESTROYED"
 """Stands in the place of a phase where jobs are counted that are gone for their clients."""
 
-_ENDING = (e.JobCompleted, e.JobFailed, e.JobAborted)
+_ENDING = frozenset({e.JobCompleted, e.JobFailed, e.JobAborted})
 _WITHOUT_FILES = frozenset({DESTROYED, "ARCHIVED"})
 _sizes = msgspec.json.Decoder(dict[str, int])
 
 
-class Used(msgspec.Struct, frozen=True, gc=False):
+class Used(msgspec.Struct, gc=False):
     """A row, its fields in the order of the columns."""
 
     id: str
@@ -87,34 +88,25 @@ class Usage(ReadModel[Used]):
                           " ORDER BY service, owner, phase", 3),
     }  # fmt: skip
 
-    def apply(self, row: Used | None, event: Event) -> Used | None:
-        payload = event.payload
-        if isinstance(payload, e.JobCreated):
-            return Used(
-                event.key, event.position, payload.service, payload.owner, "PENDING",
-                None, None, 0, 0, _with_uploads("", payload.parameters),
-            )  # fmt: skip
-        if isinstance(payload, Erased):
-            return None
-        if row is None:
-            raise ValueError(f"the job begins with {type(payload).__name__}")
-        if isinstance(payload, e.ParametersSet):
-            return replace(row, uploads=_with_uploads(row.uploads, payload.parameters))
-        phase = PHASES_AFTER.get(type(payload))
-        if phase is None:
-            if not isinstance(payload, e.JobDestroyed):
-                return row
-            phase = DESTROYED
-        if row.phase in STARTED and phase not in STARTED:
-            row = _stopped(row, event.time)
-        if isinstance(payload, e.JobStarted):
-            return replace(row, phase=phase, started=event.time)
-        if isinstance(payload, _ENDING):
-            results = sum(result.size for result in payload.results) if payload.results else 0
-            return replace(row, phase=phase, ended=event.time, results=results)
-        if phase in _WITHOUT_FILES:
-            return replace(row, phase=phase, results=0, uploads="")
-        return replace(row, phase=phase)
+    def apply(self, row: Used | None, events: Sequence[Event]) -> Used | None:
+        row = row and replace(row)
+        for event in events:
+            kind = event.kind
+            if kind is e.JobCreated:
+                row = _created(event)
+            elif kind is Erased:
+                row = None
+            elif row is None:
+                raise headless(event)
+            elif kind is e.ParametersSet:
+                row.uploads = _with_uploads(row.uploads, event.payload.parameters)
+            elif kind in PHASES_AFTER:
+                _enter(row, PHASES_AFTER[kind], event)
+            elif kind is e.JobDestroyed:
+                _enter(row, DESTROYED, event)
+            else:
+                pass_over(event)
+        return row
 
     def load(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Used]:
         return {found[0]: Used(*found) for found in connection.execute(_LOAD, (as_json(keys),))}
@@ -124,9 +116,9 @@ class Usage(ReadModel[Used]):
         batch: Batch,
     ) -> None:  # fmt: skip
         connection.executemany(_DELETE, [(key,) for key in before if after.get(key) is None])
-        connection.executemany(
-            _SAVE, [(*astuple(row), batch.jobs[key][-1].position) for key, row in after.items() if row]
-        )
+        jobs = batch.jobs
+        rows = [(key, (*astuple(row), jobs[key][-1].position)) for key, row in after.items() if row]
+        put(connection, _INSERT, _REPLACE, before, rows)
         self._sum_up(connection, before.values(), (row for row in after.values() if row))
 
     def forget(self, connection: sqlite3.Connection, through: int) -> None:
@@ -149,15 +141,29 @@ class Usage(ReadModel[Used]):
                 connection.execute(_CLEAR, place)
 
 
-def _stopped(row: Used, time: int) -> Used:
-    """Return the row of a job whose program has ended."""
-    return replace(row, microseconds=row.microseconds + max(0, time - (row.started or time)))
+def _created(event: Event) -> Used:
+    payload: e.JobCreated = event.payload
+    uploads = _with_uploads("", payload.parameters)
+    return Used(
+        event.key, event.position, payload.service, payload.owner, "PENDING", None, None, 0, 0, uploads
+    )
+
+
+def _enter(row: Used, phase: str, event: Event) -> None:
+    if row.phase in STARTED and phase not in STARTED:  # the program has ended
+        row.microseconds += max(0, event.time - (row.started or event.time))
+    row.phase = phase
+    if event.kind is e.JobStarted:
+        row.started = event.time
+    elif event.kind in _ENDING:
+        row.ended = event.time
+        row.results = sum([result.size for result in event.payload.results])
+    elif phase in _WITHOUT_FILES:
+        row.results, row.uploads = 0, ""
 
 
 def _with_uploads(uploads: str, parameters: Mapping[str, e.Values]) -> str:
-    if not uploads and not any(
-        isinstance(value, e.Upload) for values in parameters.values() for value in values
-    ):
+    if not uploads and e.Upload not in {type(value) for values in parameters.values() for value in values}:
         return ""
     sizes = _sizes.decode(uploads or "{}")
     for name, values in parameters.items():

@@ -546,7 +546,7 @@ async def test_a_real_trace_becomes_the_jobs_that_it_lists(store: EventStore) ->
         assert job.created == job.queued == job.started == at(submitted)
         assert job.ended == at(submitted + ran)
         assert job.parameters["Processors"] == (str(processors),)
-    assert [type(fact.payload) for fact in map(e.read, (await streams(store)).popitem()[1])] == [
+    assert [type(e.decode(event)) for event in (await streams(store)).popitem()[1]] == [
         e.JobCreated, e.JobQueued, e.JobStarted, e.JobCompleted,
     ]  # fmt: skip
 

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from eventstore import MemoryEventStore, Metadata, RecordedEvent, to_microseconds
+from eventstore import MemoryEventStore, Metadata, RecordedEvent, from_microseconds, to_microseconds
 from tests.harness import ManualClock
 from uws.model import Failure, Job, Phase, apply, fold
 from uws.model import events as e
-from uws.model.job import PHASE_AFTER, apply_fact
+from uws.model.job import PHASE_AFTER, evolve_through
 
 GOLDEN = Path(__file__).with_name("golden")
 CREATED = msgspec.json.decode((GOLDEN / "JobCreated.1.full.json").read_bytes(), type=e.JobCreated)
@@ -102,19 +102,32 @@ async def test_what_is_recorded_later_has_the_times_at_which_it_happened(clock: 
 
 
 @pytest.mark.parametrize("happened", [None, TIMES])
-async def test_an_event_can_be_read_once_and_applied_then(
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+async def test_however_many_events_are_applied_at_once_the_job_is_the_same(
+    clock: ManualClock, happened: list[datetime] | None, at_once: int
+) -> None:
+    events = await recorded(clock, CREATED, *STEPS, happened=happened)
+    job: Job | None = None
+    for begin in range(0, len(events), at_once):
+        course = [
+            (e.decode(event), from_microseconds(e.time_of(event)))
+            for event in events[begin : begin + at_once]
+        ]
+        job = evolve_through(job, course, job_id="j", position=events[begin].position)
+        assert job == fold(events[: begin + at_once])
+
+
+@pytest.mark.parametrize("happened", [None, TIMES])
+async def test_an_event_shows_its_kind_and_its_time_before_its_payload_is_decoded(
     clock: ManualClock, happened: list[datetime] | None
 ) -> None:
-    job: Job | None = None
-    for event, kind in zip(
-        await recorded(clock, CREATED, *STEPS, happened=happened), [CREATED, *STEPS], strict=True
-    ):
-        fact = e.read(event)
-        assert fact.payload == kind == e.decode(event)
-        assert fact.time == (to_microseconds(happened[event.version - 1]) if happened else event.time)
-        after = apply_fact(job, event, fact)
-        assert after == apply(job, event)
-        job = after
+    payloads = [CREATED, *STEPS]
+    for event, payload in zip(await recorded(clock, *payloads, happened=happened), payloads, strict=True):
+        kind, decoder, time = e.outline(event)
+        assert kind is type(payload)
+        assert decoder is not None
+        assert decoder.decode(event.data) == payload == e.decode(event)
+        assert time == (to_microseconds(happened[event.version - 1]) if happened else event.time)
 
 
 async def test_metadata_of_events_that_are_no_imports_take_no_more_room_than_before() -> None:

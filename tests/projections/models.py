@@ -6,6 +6,7 @@ They stand here alone so that processes which make them have little to import.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event as Flag
 from typing import Any
@@ -28,8 +29,8 @@ class NextDocuments(Documents):
 
     version = 2
 
-    def apply(self, row: Job | None, event: Event) -> Job | None:
-        job = super().apply(row, event)
+    def apply(self, row: Job | None, events: Sequence[Event]) -> Job | None:
+        job = super().apply(row, events)
         return job and replace(job, note="version 2")
 
 
@@ -70,10 +71,10 @@ class BrokenDocuments(Documents):
 
     mended = False
 
-    def apply(self, row: Job | None, event: Event) -> Job | None:
-        if bad(event) and not self.mended:
+    def apply(self, row: Job | None, events: Sequence[Event]) -> Job | None:
+        if any(map(bad, events)) and not self.mended:
             raise RuntimeError("a bug")
-        return super().apply(row, event)
+        return super().apply(row, events)
 
 
 class NextBrokenDocuments(BrokenDocuments):
@@ -108,12 +109,13 @@ class GatedDocuments(NextDocuments):
 
     tried = False
 
-    def apply(self, row: Job | None, event: Event) -> Job | None:
+    def apply(self, row: Job | None, events: Sequence[Event]) -> Job | None:
         test, _, directory = os.environ.get(GATE, "").partition(" ")
-        if directory and int(test) != os.getpid() and getattr(event.payload, "run_id", None) == STOP:
+        stops = any(getattr(event.payload, "run_id", None) == STOP for event in events)
+        if directory and int(test) != os.getpid() and stops:
             if not self.tried:
                 self.tried = True
                 raise RuntimeError("what is before this event is folded first")
             Path(directory, "reached").write_text(str(os.getpid()))
             Path(directory, "released").read_bytes()
-        return super().apply(row, event)
+        return super().apply(row, events)

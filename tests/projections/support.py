@@ -453,7 +453,7 @@ def _used(job: Job, events: Sequence[RecordedEvent]) -> tuple[Any, ...] | None:
         after = apply(before, event)
         assert after
         if before and before.phase in STARTED and after.phase not in STARTED:
-            ran += max(0, e.read(event).time - (_micros(before.started) or 0))
+            ran += max(0, e.time_of(event) - (_micros(before.started) or 0))
         before = after
     gone = bool(job.destroyed) or job.phase is Phase.ARCHIVED
     uploads = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,10 @@ LATE = (e.JobAborted, e.JobDestroyed, e.RunIdSet)
 class LateJobList(JobList):
     """Does not come to learn what happens to a job after all others have."""
 
-    def apply(self, row: Listed | None, event: Event) -> Listed | None:
-        if isinstance(event.payload, LATE):
+    def apply(self, row: Listed | None, events: Sequence[Event]) -> Listed | None:
+        if any(event.kind in LATE for event in events):
             raise RuntimeError("late")
-        return super().apply(row, event)
+        return super().apply(row, events)
 
 
 async def test_no_page_shows_a_job_that_its_filters_do_not_let_through(

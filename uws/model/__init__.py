@@ -21,7 +21,7 @@ from .errors import (
     did_you_mean,
 )
 from .events import Failure, Result, Upload, Values
-from .job import PHASE_AFTER, Job, apply, apply_fact, fold
+from .job import PHASE_AFTER, Job, apply, fold
 from .jobclass import UserUWSJobBase, make_user_uws_job_class, parameters_schema
 from .parameters import (
     BoolParameter,
@@ -88,7 +88,6 @@ __all__ = [
     "UserUWSTransitions",
     "Values",
     "apply",
-    "apply_fact",
     "did_you_mean",
     "fold",
     "make_user_uws_job_class",

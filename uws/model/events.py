@@ -196,41 +196,43 @@ def schema_of(event_type: str, upcasters: Upcasters = UPCASTERS) -> int:
     return 1 + len(upcasters.get(event_type, ()))
 
 
-class Fact(msgspec.Struct, frozen=True, gc=False):
-    """An event as it was read: what happened, and when, in microseconds since 1970 UTC."""
-
-    payload: JobEvent
-    time: int
-
-
-def read(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> Fact:
-    """Read an event of a job's stream; its time is that at which it happened, whenever it was recorded.
-
-    Raises what `decode` does.
-    """
-    form, name = _form.decode(recorded.metadata), recorded.type
-    if form.schema == 1 and name in _JOB_DECODERS and name not in upcasters:  # nearly always
-        payload = _JOB_DECODERS[name].decode(recorded.data)
-    else:
-        payload = _decode(recorded, form.schema, _JOB_DECODERS, upcasters)
-    return Fact(payload, recorded.time if form.occurred is None else form.occurred)
-
-
 def decode(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> JobEvent:
     """Read a payload of a job's stream. Old forms become today's here, and nowhere else.
 
     Raises `UnknownForm` for what a newer version has written, `msgspec.MsgspecError` for what no version
     has; of erased events nothing can be read.
     """
-    return read(recorded, upcasters).payload
+    return _decode(recorded, _JOB_DECODERS, upcasters)
 
 
 def decode_declaration(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> ServiceDeclared:
     """Read a payload of a service's stream, as `decode` does."""
-    return _decode(recorded, _form.decode(recorded.metadata).schema, _SERVICE_DECODERS, upcasters)
+    return _decode(recorded, _SERVICE_DECODERS, upcasters)
 
 
-class _Form(msgspec.Struct, gc=False):
+def time_of(recorded: RecordedEvent) -> int:
+    """Return when an event happened, whenever it was recorded, in microseconds since 1970 UTC."""
+    occurred = _about.decode(recorded.metadata).occurred
+    return recorded.time if occurred is None else occurred
+
+
+def outline(
+    recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS
+) -> tuple[type[JobEvent] | None, msgspec.json.Decoder[JobEvent] | None, int]:
+    """Return of what kind an event of a job is, what decodes its payload, and its time (see `time_of`).
+
+    Most who fold events need not know more of most of them. There is no kind when `decode` would not know
+    the form, and no decoder for it or for an old one. Raises `msgspec.MsgspecError`.
+    """
+    about, name = _about.decode(recorded.metadata), recorded.type
+    time = recorded.time if about.occurred is None else about.occurred
+    today = 1 + len(upcasters[name]) if name in upcasters else 1
+    if about.schema == today:
+        return JOB_EVENTS.get(name), _JOB_DECODERS.get(name), time
+    return JOB_EVENTS.get(name) if 1 <= about.schema < today else None, None, time
+
+
+class _About(msgspec.Struct, gc=False):
     """What of an event's metadata tells how to read it."""
 
     schema: int = 1
@@ -238,16 +240,17 @@ class _Form(msgspec.Struct, gc=False):
 
 
 E = TypeVar("E", bound=Event)
-_form = msgspec.json.Decoder(_Form)
-_JOB_DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in JOB_EVENTS.items()}
+_about = msgspec.json.Decoder(_About)
+_JOB_DECODERS: dict[str, msgspec.json.Decoder[JobEvent]] = {
+    name: msgspec.json.Decoder(kind) for name, kind in JOB_EVENTS.items()
+}
 _SERVICE_DECODERS = {ServiceDeclared.__name__: msgspec.json.Decoder(ServiceDeclared)}
 
 
 def _decode(
-    recorded: RecordedEvent, schema: int, decoders: Mapping[str, msgspec.json.Decoder[E]],
-    upcasters: Upcasters,
-) -> E:  # fmt: skip
-    name = recorded.type
+    recorded: RecordedEvent, decoders: Mapping[str, msgspec.json.Decoder[E]], upcasters: Upcasters
+) -> E:
+    name, schema = recorded.type, _about.decode(recorded.metadata).schema
     decoder = decoders.get(name)
     steps = upcasters.get(name, ())
     if decoder is None or not 1 <= schema <= len(steps) + 1:

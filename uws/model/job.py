@@ -71,23 +71,14 @@ def apply(job: Job | None, recorded: RecordedEvent) -> Job | None:
     """Return the job after one more event of its stream.
 
     Erased events leave what is known as it is: nothing, or what the event that says so will take away.
-    Raises `ValueError` for a stream that has no beginning, and what `uws.model.events.read` does.
+    Raises `ValueError` for a stream that has no beginning, and what `uws.model.events.decode` does.
     """
     if recorded.erased:
         return job
     if recorded.type == Erased.type:
         return _stub(recorded)
-    return apply_fact(job, recorded, e.read(recorded))
-
-
-def apply_fact(job: Job | None, recorded: RecordedEvent, fact: e.Fact) -> Job:
-    """Return the job after an event that was read already, for those who have more to do with it than this.
-
-    Raises `ValueError` for a stream that has no beginning.
-    """
-    job_id = job.id if job else _job_id(recorded)
-    now = from_microseconds(fact.time)
-    return evolve(job, fact.payload, job_id=job_id, now=now, position=recorded.position)
+    job_id, now = job.id if job else _job_id(recorded), from_microseconds(e.time_of(recorded))
+    return evolve(job, e.decode(recorded), job_id=job_id, now=now, position=recorded.position)
 
 
 def _job_id(recorded: RecordedEvent) -> str:
@@ -115,15 +106,28 @@ def evolve(job: Job | None, event: e.JobEvent, *, job_id: str, now: datetime, po
 
     Raises `ValueError` for a stream that has no beginning, or two.
     """
-    if isinstance(event, e.JobCreated):
-        if job is not None:
-            raise ValueError(f"job {job_id} was created twice")
-        return _begin(event, job_id, now, position)
-    if job is None:
-        raise ValueError(f"job {job_id} begins with {type(event).__name__}")
-    kind = type(event)
-    changed = _CHANGES[kind](job, event, now)
-    return replace(changed, version=job.version + 1, phase=PHASE_AFTER.get(kind, job.phase))
+    return evolve_through(job, [(event, now)], job_id=job_id, position=position)
+
+
+def evolve_through(
+    job: Job | None, happened: Iterable[tuple[e.JobEvent, datetime]], *, job_id: str, position: int = 0
+) -> Job:
+    """Return the job after one event or more, each with its time, as `evolve` does, but faster."""
+    version, phase = (job.version, job.phase) if job else (0, Phase.PENDING)
+    for event, now in happened:
+        kind = type(event)
+        if isinstance(event, e.JobCreated):
+            if job:
+                raise ValueError(f"job {job_id} was created twice")
+            job = _begin(event, job_id, now, position)
+        elif job:
+            job = _CHANGES[kind](job, event, now)
+        else:
+            raise ValueError(f"job {job_id} begins with {kind.__name__}")
+        version += 1
+        phase = PHASE_AFTER.get(kind, phase)
+    assert job, "nothing happened"
+    return replace(job, version=version, phase=phase)
 
 
 def _begin(event: e.JobCreated, job_id: str, now: datetime, position: int) -> Job:
@@ -132,7 +136,7 @@ def _begin(event: e.JobCreated, job_id: str, now: datetime, position: int) -> Jo
         service=event.service,
         declaration=event.declaration,
         phase=PHASE_AFTER[e.JobCreated],
-        version=1,
+        version=0,
         position=position,
         created=_told(now),
         execution_duration=event.execution_duration,
@@ -185,7 +189,8 @@ def _given(parameters: dict[str, e.Values]) -> dict[str, e.Values]:
 
 def _told(time: datetime) -> datetime:
     # Documents tell milliseconds, and AFTER is compared with what they tell.
-    return time - timedelta(0, 0, time.microsecond % 1000)
+    rest = time.microsecond % 1000
+    return time - timedelta(0, 0, rest) if rest else time
 
 
 def fold(recorded: Iterable[RecordedEvent], job: Job | None = None) -> Job | None:
