@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from eventstore import Erased, from_microseconds, to_microseconds
 from uws.model import events as e
@@ -27,7 +27,7 @@ from .readmodel import (
     as_json,
     headless,
     pass_over,
-    put,
+    put_structs,
     stream_of_job,
 )
 
@@ -140,15 +140,14 @@ class JobList(ReadModel[Listed]):
         self, connection: sqlite3.Connection, before: Mapping[str, Listed],
         after: Mapping[str, Listed | None], batch: Batch,
     ) -> None:  # fmt: skip
-        rows, changed = [], dict[tuple[str, str | None], tuple[int, int]]()
+        put_structs(connection, _INSERT, _REPLACE, before, after, batch)
+        changed: dict[tuple[str, str | None], tuple[int, int]] = {}
         for key, row in after.items():
             if row:
                 last = batch.jobs[key][-1]
-                rows.append((key, (*astuple(row), last.position)))
                 place, when = (row.service, row.owner), (last.position, last.recorded.time)
                 if when > changed.get(place, _NEVER):
                     changed[place] = when
-        put(connection, _INSERT, _REPLACE, before, rows)
         for place, when in changed.items():
             if not connection.execute(_MOVE, (*when, *place)).rowcount:
                 connection.execute(_BEGIN, (*place, *when))

@@ -9,13 +9,23 @@ from importlib import resources
 from typing import ClassVar
 
 import msgspec
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from eventstore import Erased, from_microseconds
 from uws.model import events as e
 from uws.model.phases import ENDED, STARTED
 
-from .readmodel import PHASES_AFTER, Batch, Contents, Event, ReadModel, as_json, pass_over, put, stream_of_job
+from .readmodel import (
+    PHASES_AFTER,
+    Batch,
+    Contents,
+    Event,
+    ReadModel,
+    as_json,
+    pass_over,
+    put_structs,
+    stream_of_job,
+)
 
 _LOAD = """
 SELECT position, id, service, owner, phase, queued FROM active WHERE id IN (SELECT value FROM json_each(?))
@@ -79,9 +89,7 @@ class Queue(ReadModel[Active]):
         after: Mapping[str, Active | None], batch: Batch,
     ) -> None:  # fmt: skip
         connection.executemany(_DELETE, [(key,) for key in before if after.get(key) is None])
-        jobs = batch.jobs
-        rows = [(key, (*astuple(row), jobs[key][-1].position)) for key, row in after.items() if row]
-        put(connection, _INSERT, _REPLACE, before, rows)
+        put_structs(connection, _INSERT, _REPLACE, before, after, batch)
 
     def forget(self, connection: sqlite3.Connection, through: int) -> None:
         pass  # a job that was destroyed has no row

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import msgspec
+from msgspec.structs import astuple
 
 import uws.model
 from eventstore import Erased, Pruned, RecordedEvent
@@ -194,6 +195,16 @@ def put(
         (changed if key in before else new).append(row)
     connection.executemany(insert, new)
     connection.executemany(replace, changed)
+
+
+def put_structs(
+    connection: sqlite3.Connection, insert: str, replace: str, before: Mapping[str, msgspec.Struct],
+    after: Mapping[str, msgspec.Struct | None], batch: Batch,
+) -> None:  # fmt: skip
+    """Write rows whose fields are all columns but the last, which is where the job's last event stands."""
+    jobs = batch.jobs
+    rows = ((key, (*astuple(row), jobs[key][-1].position)) for key, row in after.items() if row)
+    put(connection, insert, replace, before, rows)
 
 
 def headless(event: Event) -> ValueError:

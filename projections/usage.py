@@ -10,14 +10,24 @@ from statistics import median
 from typing import ClassVar
 
 import msgspec
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from eventstore import Erased
 from uws.model import events as e
 from uws.model.events import job_stream
 from uws.model.phases import STARTED
 
-from .readmodel import PHASES_AFTER, Batch, Contents, Event, ReadModel, as_json, headless, pass_over, put
+from .readmodel import (
+    PHASES_AFTER,
+    Batch,
+    Contents,
+    Event,
+    ReadModel,
+    as_json,
+    headless,
+    pass_over,
+    put_structs,
+)
 
 _LOAD = """
 SELECT id, position, service, owner, phase, started, ended, microseconds, results, uploads FROM used
@@ -116,9 +126,7 @@ class Usage(ReadModel[Used]):
         batch: Batch,
     ) -> None:  # fmt: skip
         connection.executemany(_DELETE, [(key,) for key in before if after.get(key) is None])
-        jobs = batch.jobs
-        rows = [(key, (*astuple(row), jobs[key][-1].position)) for key, row in after.items() if row]
-        put(connection, _INSERT, _REPLACE, before, rows)
+        put_structs(connection, _INSERT, _REPLACE, before, after, batch)
         self._sum_up(connection, before.values(), (row for row in after.values() if row))
 
     def forget(self, connection: sqlite3.Connection, through: int) -> None:

@@ -212,8 +212,7 @@ def decode_declaration(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS
 
 def time_of(recorded: RecordedEvent) -> int:
     """Return when an event happened, whenever it was recorded, in microseconds since 1970 UTC."""
-    occurred = _about.decode(recorded.metadata).occurred
-    return recorded.time if occurred is None else occurred
+    return _about.decode(recorded.metadata).time_of(recorded)
 
 
 def outline(
@@ -225,8 +224,7 @@ def outline(
     the form, and no decoder for it or for an old one. Raises `msgspec.MsgspecError`.
     """
     about, name = _about.decode(recorded.metadata), recorded.type
-    time = recorded.time if about.occurred is None else about.occurred
-    today = 1 + len(upcasters[name]) if name in upcasters else 1
+    time, today = about.time_of(recorded), schema_of(name, upcasters)
     if about.schema == today:
         return JOB_EVENTS.get(name), _JOB_DECODERS.get(name), time
     return JOB_EVENTS.get(name) if 1 <= about.schema < today else None, None, time
@@ -237,6 +235,9 @@ class _About(msgspec.Struct, gc=False):
 
     schema: int = 1
     occurred: int | None = None
+
+    def time_of(self, recorded: RecordedEvent) -> int:
+        return recorded.time if self.occurred is None else self.occurred
 
 
 E = TypeVar("E", bound=Event)
