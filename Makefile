@@ -12,6 +12,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 UWS_CLIENT := .venv-uws-client
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 # pip reads the versions from here, for what packages are built with too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -39,8 +40,9 @@ $(UWS_CLIENT)/ready: tests/clients/uws_client/convert.py constraints.txt
 	$(UWS_CLIENT)/bin/python tests/clients/uws_client/convert.py
 	touch $@
 
+# One process a core; ARGS="-n 0" keeps to one, for a debugger.
 test: $(VENV)/test $(UWS_CLIENT)/ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 crash: $(VENV)/test
 	$(BIN)/python -m pytest tests/crash --kills 300 $(ARGS)
@@ -52,7 +54,7 @@ lint: $(VENV)/test
 	$(BIN)/lint-imports
 
 check: lint $(UWS_CLIENT)/ready
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 bench-eventstore: $(VENV)/run
 	$(BIN)/python -m benchmarks.eventstore $(ARGS)
