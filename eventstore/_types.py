@@ -95,16 +95,12 @@ class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
 
 _metadata = msgspec.json.Decoder(Metadata)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EXACT = 1 << 51
-"""Microseconds: up to there (2041) a float of seconds is less than half a microsecond off, and fast."""
+_MICROSECOND = timedelta(0, 0, 1)
 
 
 def from_microseconds(time: int) -> datetime:
     """Convert microseconds since 1970 to an aware UTC datetime, exactly."""
-    if -_EXACT < time < _EXACT:
-        return datetime.fromtimestamp(time / 1_000_000, UTC)
-    seconds, micros = divmod(time, 1_000_000)
-    return _EPOCH + timedelta(0, seconds, micros)
+    return _EPOCH + _MICROSECOND * time
 
 
 def to_microseconds(time: datetime) -> int:

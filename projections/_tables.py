@@ -28,6 +28,7 @@ _READ_BOOT = "SELECT boot FROM checkpoint"
 _SET_BOOT = "UPDATE checkpoint SET boot = ? WHERE position = ?"
 _ADVANCE = "UPDATE checkpoint SET position = ?, mark = ?, error = NULL WHERE position = ?"
 _FAIL = "UPDATE checkpoint SET error = ?"
+_ROOM_TO_SORT = "PRAGMA cache_size = -32000"
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
 
 
@@ -156,14 +157,14 @@ class Tables:
 
     def finish(self) -> None:
         """Make the indexes, and wait for the disk if that was put off."""
+        self._connection.execute(_ROOM_TO_SORT)
         with transaction(self._connection):
             for statement in self.model.indexes.split(";"):
                 self._connection.execute(statement)
         if self._boot:
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._mark_boot(
-                self._boot
-            )  # so that there is something to be brought to the disk, with all before
+            # So that there is something to be brought to the disk, with all before.
+            self._mark_boot(self._boot)
             if self._reach_disk():
                 self._mark_boot(None)
             self._connection.execute("PRAGMA synchronous = NORMAL")

@@ -121,8 +121,8 @@ class JobList(ReadModel[Listed]):
                 row = _erased(event)
             elif row is None:
                 raise headless(event)
-            elif kind in PHASES_AFTER:
-                row.phase = PHASES_AFTER[kind]
+            elif phase := PHASES_AFTER.get(kind):
+                row.phase = phase
             elif kind is e.JobDestroyed:
                 row.destroyed = 1
             elif kind is e.RunIdSet:

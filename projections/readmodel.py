@@ -74,7 +74,7 @@ class Batch:
         jobs, prefix, skip = self.jobs, _JOB, len(_JOB)
         for event in recorded:
             stream = event.stream
-            if stream.startswith(prefix):
+            if stream[:skip] == prefix:  # which is faster than `startswith`
                 if event.salt:
                     key = stream[skip:]
                     if key in jobs:

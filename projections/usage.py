@@ -110,8 +110,8 @@ class Usage(ReadModel[Used]):
                 raise headless(event)
             elif kind is e.ParametersSet:
                 row.uploads = _with_uploads(row.uploads, event.payload.parameters)
-            elif kind in PHASES_AFTER:
-                _enter(row, PHASES_AFTER[kind], event)
+            elif phase := PHASES_AFTER.get(kind):
+                _enter(row, phase, event)
             elif kind is e.JobDestroyed:
                 _enter(row, DESTROYED, event)
             else:
