@@ -16,6 +16,7 @@ import pytest
         "uws",
         "uws.model",
         "uws.jobs",
+        "uws.functions",
         "uws.execution",
         "uws.web",
         "uws.app",

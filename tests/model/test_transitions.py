@@ -22,6 +22,7 @@ from uws import (
     Lifetime,
     MissingParameters,
     Phase,
+    QueueFull,
     Result,
     Service,
     StrParameter,
@@ -53,6 +54,7 @@ def transitions_of(**fields: Any) -> UserUWSTransitions:
 
 RULES = transitions_of()
 KEEPING = transitions_of(archive=True)
+HOLDING = transitions_of(when_full="hold")
 
 
 def given_job(*events: e.JobEvent, rules: UserUWSTransitions = RULES) -> Job:
@@ -96,6 +98,10 @@ WISHES: dict[str, tuple[Callable[[UserUWSTransitions, Job], list[e.JobEvent]], f
         frozenset(Phase) - {Phase.ARCHIVED},
     ),
     "RUN": (lambda rules, job: rules.queue_job(job, None), frozenset({Phase.PENDING, Phase.HELD})),
+    "RUN while the queue is full": (
+        lambda rules, job: HOLDING.hold_job(job, "so many"), frozenset({Phase.PENDING, Phase.HELD}),
+    ),
+    "room in the queue": (lambda rules, job: rules.release_job(job, None), frozenset({Phase.HELD})),
     "ABORT": (
         lambda rules, job: rules.abort_job(job), STARTED | {Phase.PENDING, Phase.HELD, Phase.QUEUED},
     ),
@@ -150,6 +156,24 @@ def test_only_parameters_that_change_are_recorded() -> None:
     with_y = after(job, [e.ParametersSet(parameters={"y": ("2",)})])
     assert with_y.parameters == {"x": ("1",), "y": ("2",)}
     assert after(with_y, RULES.set_parameters(with_y, {"y": ()})).parameters == {"x": ("1",)}
+
+
+def test_a_full_queue_refuses_a_job_unless_its_service_says_that_it_is_held() -> None:
+    with pytest.raises(QueueFull, match="so many"):
+        RULES.hold_job(given_job(), "so many")
+    (held,) = HOLDING.hold_job(given_job(), "so many")
+    assert held == e.JobHeld(reason="waiting for room in the queue: so many")
+    assert HOLDING.hold_job(after(given_job(), [held]), "so many") == []
+    with pytest.raises(MissingParameters, match="x"):
+        HOLDING.hold_job(after(given_job(), [e.ParametersSet(parameters={"x": ()})]), "so many")
+
+
+def test_a_held_job_is_queued_when_there_is_room_or_fails_when_it_cannot_run_any_more() -> None:
+    held = given_job(e.JobHeld(reason="full"))
+    assert RULES.release_job(held, NOW) == [e.JobQueued(quote=NOW)]
+    (failed,) = RULES.release_job(after(held, [e.ParametersSet(parameters={"x": ()})]), NOW)
+    assert isinstance(failed, e.JobFailed)
+    assert failed.failure.message == "it could not be queued when there was room: required, but not given: x"
 
 
 def test_a_job_that_lacks_a_parameter_is_not_queued() -> None:
@@ -229,6 +253,37 @@ def test_a_failure_keeps_its_exit_code_its_signal_and_its_results() -> None:
     ended = after(job, RULES.end_job(job, Ending(exit_code=75, failure=failure, results=(RESULT,))))
     assert (ended.phase, ended.exit_code, ended.failure) == (Phase.ERROR, 75, failure)
     assert ended.results == (RESULT,)
+
+
+@pytest.mark.parametrize("stop", [None, "abort"])
+@pytest.mark.parametrize("failure", [None, Failure(message="no")])
+def test_what_a_program_has_used_is_told_however_its_job_ends(
+    stop: e.StopReason | None, failure: Failure | None
+) -> None:
+    job = given_job(*GIVEN[Phase.EXECUTING], *([e.StopRequested(reason=stop)] if stop else []))
+    ended = after(
+        job, RULES.end_job(job, Ending(exit_code=0, failure=failure, cpu_seconds=2.5, memory_bytes=9))
+    )
+    assert (ended.exit_code, ended.cpu_seconds, ended.memory_bytes) == (0, 2.5, 9)
+
+
+def test_a_lost_job_fails_unless_its_service_starts_it_again_which_keeps_its_place() -> None:
+    job = given_job(*GIVEN[Phase.EXECUTING])
+    lost = after(job, RULES.lose_job(job, (RESULT,), "it was lost"))
+    assert (lost.phase, lost.failure) == (Phase.ERROR, Failure(message="it was lost", type="transient"))
+    assert lost.results == (RESULT,)
+    patient = transitions_of(on_lost="requeue", requeues=1)
+    again = after(job, patient.lose_job(job, (), "it was lost"))
+    assert (again.phase, again.queued, again.started) == (Phase.QUEUED, job.queued, None)
+    assert again.note == "it was lost; waiting for start 2 of at most 2"
+    started = after(again, patient.start_job(again, None))
+    assert after(started, patient.lose_job(started, (), "it was lost")).phase is Phase.ERROR
+
+
+def test_a_lost_job_that_was_to_be_stopped_is_not_started_again() -> None:
+    job = given_job(*GIVEN[Phase.EXECUTING], e.StopRequested(reason="abort"))
+    patient = transitions_of(on_lost="requeue")
+    assert after(job, patient.lose_job(job, (), "it was lost")).phase is Phase.ABORTED
 
 
 # Any sequence of wishes

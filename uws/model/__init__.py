@@ -12,6 +12,7 @@ from .errors import (
     OtherService,
     OutOfSpace,
     ParameterError,
+    QueueFull,
     RepeatedParameter,
     TooLarge,
     Unavailable,
@@ -37,7 +38,8 @@ from .parameters import (
     TimestampParameter,
 )
 from .phases import ACTIVE, ENDED, STARTED, TRANSITIONS, Phase
-from .service import ExecutionDuration, Lifetime, ResultDeclaration, Service
+from .queueing import QueueSettings
+from .service import ExecutionDuration, Lifetime, Limits, ResultDeclaration, Service
 from .transitions import Ending, UserUWSTransitions
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "JobGone",
     "JobNotFound",
     "Lifetime",
+    "Limits",
     "MissingParameters",
     "NotAuthenticated",
     "NotAuthorized",
@@ -72,6 +75,8 @@ __all__ = [
     "Phase",
     "PointParameter",
     "PolygonParameter",
+    "QueueFull",
+    "QueueSettings",
     "RepeatedParameter",
     "Result",
     "ResultDeclaration",

@@ -75,6 +75,10 @@ class IllegalPhase(UWSError):
         self.job_id, self.phase = job_id, phase
 
 
+class QueueFull(UWSError):
+    """RUN is refused: as many jobs wait in the queue as may."""
+
+
 class NotAuthenticated(UWSError):
     """The caller must say who he is."""
 

@@ -1,4 +1,4 @@
-"""The events of a job's and a service's stream: facts in the past tense, in UWS words.
+"""The events of a job's, a service's and the queue's stream: facts in the past tense, in UWS words.
 
 The classes are the payloads; the class name is the event's type. Who caused an event and when stands in
 its metadata, not here.
@@ -18,13 +18,17 @@ from .errors import UnknownForm
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True, tag="upload"):
-    """A received file: ``file`` is its name among the job's uploads, ``filename`` the client's name."""
+    """A received file: ``file`` is its name among the job's uploads, ``filename`` the client's name.
+
+    One that was fetched has its URL as ``source``, without query, user and password, which may be secret.
+    """
 
     file: str
     filename: str
     size: int
     sha256: str
     media_type: str = "application/octet-stream"
+    source: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +50,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 StopReason = Literal["abort", "destroy", "duration", "shutdown"]
+Finding = Literal["running", "ended", "lost", "not started"]
+"""A program runs, or has ended on record, or has gone without one; or the start was decided and not made."""
 Value = str | Upload
 Values = tuple[Value, ...]
 
@@ -127,9 +133,40 @@ class StopRequested(Event, frozen=True):
     reason: StopReason
 
 
+class ProgramSignalled(Event, frozen=True):
+    """All processes of the program were sent this signal, so that it ends."""
+
+    signal: Literal["SIGTERM", "SIGKILL"]
+
+
+class ProgramFound(Event, frozen=True):
+    """A server that did not see what became of the program has looked for it: see `Finding`."""
+
+    finding: Finding
+
+
+class ProgressMade(Event, frozen=True):
+    """The program told how much of its work is done, from 0 to 1 if it said so, and what it is doing."""
+
+    fraction: float | None = None
+    text: str = ""
+
+
+class JobRequeued(Event, frozen=True):
+    """The job waits for another start, in its old place."""
+
+    reason: str
+
+
 class JobCompleted(Event, frozen=True):
+    """Nothing is left of the program, which was a success. It used ``cpu_seconds`` of processor time, all
+    its processes together, and held ``memory_bytes`` at most.
+    """
+
     results: tuple[Result, ...] = ()
     exit_code: int = 0
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
 
 
 class JobFailed(Event, frozen=True):
@@ -139,13 +176,22 @@ class JobFailed(Event, frozen=True):
     results: tuple[Result, ...] = ()
     exit_code: int | None = None
     signal: str | None = None
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
 
 
 class JobAborted(Event, frozen=True):
-    """The job was ended by somebody; ``reason`` says by whom or why, in words."""
+    """The job was ended by somebody; ``reason`` says by whom or why, in words.
+
+    Nothing is left of its program, if there was one, which ended with ``exit_code`` or by ``signal``.
+    """
 
     reason: str
     results: tuple[Result, ...] = ()
+    exit_code: int | None = None
+    signal: str | None = None
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
 
 
 class JobLost(Event, frozen=True):
@@ -166,10 +212,23 @@ class JobDestroyed(Event, frozen=True):
     reason: str
 
 
+class QueuePaused(Event, frozen=True):
+    """No job of the service is started from now on, none at all where it is None; what runs goes on."""
+
+    service: str | None = None
+
+
+class QueueResumed(Event, frozen=True):
+    """What was paused under the same name is so no more."""
+
+    service: str | None = None
+
+
+QueueEvent = QueuePaused | QueueResumed
 JobEvent = (
     JobCreated | ParametersSet | RunIdSet | ExecutionDurationSet | DestructionSet | JobQueued | JobHeld
-    | JobStarted | JobSuspended | JobResumed | StopRequested | JobCompleted | JobFailed | JobAborted
-    | JobLost | JobArchived | JobDestroyed
+    | JobStarted | JobSuspended | JobResumed | StopRequested | ProgramSignalled | ProgramFound | ProgressMade
+    | JobRequeued | JobCompleted | JobFailed | JobAborted | JobLost | JobArchived | JobDestroyed
 )  # fmt: skip
 
 JOB_EVENTS: dict[str, type[JobEvent]] = {cls.__name__: cls for cls in JobEvent.__args__}
@@ -210,6 +269,11 @@ def decode_declaration(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS
     return _decode(recorded, _SERVICE_DECODERS, upcasters)
 
 
+def decode_queue(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> QueueEvent:
+    """Read a payload of the queue's stream, as `decode` does."""
+    return _decode(recorded, _QUEUE_DECODERS, upcasters)
+
+
 def time_of(recorded: RecordedEvent) -> int:
     """Return when an event happened, whenever it was recorded, in microseconds since 1970 UTC."""
     return _about.decode(recorded.metadata).time_of(recorded)
@@ -245,6 +309,9 @@ _about = msgspec.json.Decoder(_About)
 _JOB_DECODERS: dict[str, msgspec.json.Decoder[JobEvent]] = {
     name: msgspec.json.Decoder(kind) for name, kind in JOB_EVENTS.items()
 }
+_QUEUE_DECODERS: dict[str, msgspec.json.Decoder[QueueEvent]] = {
+    kind.__name__: msgspec.json.Decoder(kind) for kind in QueueEvent.__args__
+}
 _SERVICE_DECODERS = {ServiceDeclared.__name__: msgspec.json.Decoder(ServiceDeclared)}
 
 
@@ -262,6 +329,10 @@ def _decode(
     for step in steps[schema - 1 :]:
         payload = step(payload)
     return msgspec.convert(payload, decoder.type)
+
+
+QUEUE_STREAM = "queue"
+"""The stream of what was decided of the queue as a whole."""
 
 
 def service_stream(name: str) -> str:

@@ -19,7 +19,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     """The state of one job; equal to the fold of its events, always.
 
     ``version`` counts the events of its stream, ``position`` is where its first one stands in the log.
-    ``note`` says in words why the job is where it is, when the phase alone does not.
+    ``note`` says in words why the job is where it is, when the phase alone does not. ``signalled`` is the
+    last signal that its program was sent to be stopped, ``requeued`` how often it was started in vain.
+    ``progress``, from 0 to 1, and ``doing`` are what its program told last, ``reports`` how often it did.
     """
 
     id: str
@@ -45,6 +47,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     exit_code: int | None = None
     signal: str | None = None
     destroyed: datetime | None = None
+    signalled: str | None = None
+    requeued: int = 0
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+    progress: float | None = None
+    doing: str = ""
+    reports: int = 0
 
     @property
     def has_ended(self) -> bool:
@@ -58,6 +67,7 @@ PHASE_AFTER: Mapping[type[e.JobEvent], Phase] = {
     e.JobStarted: Phase.EXECUTING,
     e.JobSuspended: Phase.SUSPENDED,
     e.JobResumed: Phase.EXECUTING,
+    e.JobRequeued: Phase.QUEUED,
     e.JobCompleted: Phase.COMPLETED,
     e.JobFailed: Phase.ERROR,
     e.JobAborted: Phase.ABORTED,
@@ -159,28 +169,44 @@ _CHANGES: Mapping[type[e.JobEvent], _Change] = {
     e.JobQueued: lambda job, event, now: replace(job, queued=now, quote=event.quote, note=""),
     e.JobHeld: lambda job, event, now: replace(job, note=event.reason),
     e.JobStarted: lambda job, event, now: replace(
-        job, started=now, declaration=event.declaration, quote=event.quote
+        job, started=now, declaration=event.declaration, quote=event.quote, note="", progress=None, doing=""
     ),
     e.JobSuspended: lambda job, event, now: replace(job, note=event.reason),
     e.JobResumed: lambda job, event, now: replace(job, note=""),
     e.StopRequested: lambda job, event, now: replace(job, stop=event.reason),
-    e.JobCompleted: lambda job, event, now: replace(
-        job, ended=now, results=event.results, exit_code=event.exit_code
+    e.ProgramSignalled: lambda job, event, now: replace(job, signalled=event.signal),
+    e.ProgramFound: lambda job, event, now: job,
+    e.ProgressMade: lambda job, event, now: replace(
+        job, progress=event.fraction, doing=event.text, reports=job.reports + 1
     ),
-    e.JobFailed: lambda job, event, now: replace(
-        job,
-        ended=now,
-        results=event.results,
-        failure=event.failure,
-        exit_code=event.exit_code,
-        signal=event.signal,
+    e.JobRequeued: lambda job, event, now: replace(
+        job, started=None, note=event.reason, requeued=job.requeued + 1
     ),
-    e.JobAborted: lambda job, event, now: replace(job, ended=now, results=event.results, note=event.reason),
+    e.JobCompleted: lambda job, event, now: _ended(job, event, now, exit_code=event.exit_code),
+    e.JobFailed: lambda job, event, now: _ended(
+        job, event, now, failure=event.failure, exit_code=event.exit_code, signal=event.signal
+    ),
+    e.JobAborted: lambda job, event, now: _ended(
+        job, event, now, note=event.reason, exit_code=event.exit_code, signal=event.signal
+    ),
     e.JobLost: lambda job, event, now: replace(job, note=event.reason),
     e.JobArchived: lambda job, event, now: replace(job, results=(), note=event.reason),
     e.JobDestroyed: lambda job, event, now: replace(job, destroyed=now, note=event.reason),
 }
 """What each event but the first changes, besides version and phase."""
+
+
+def _ended(
+    job: Job, event: e.JobCompleted | e.JobFailed | e.JobAborted, now: datetime, **changes: Any
+) -> Job:
+    return replace(
+        job,
+        ended=now,
+        results=event.results,
+        cpu_seconds=event.cpu_seconds,
+        memory_bytes=event.memory_bytes,
+        **changes,
+    )
 
 
 def _given(parameters: dict[str, e.Values]) -> dict[str, e.Values]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from hashlib import sha256
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,7 +15,7 @@ from .argv import Template, check_template
 from .errors import DeclarationError, did_you_mean
 from .parameters import Parameter
 from .text import first_foreign
-from .units import parse_duration
+from .units import parse_duration, parse_size
 
 MAX_DURATION = 2**31 - 1  # executionDuration is an xs:int
 STANDARD_PARAMETERS = ("RESPONSEFORMAT", "MAXREC", "REQUEST", "VERSION", "LANG")
@@ -84,6 +84,52 @@ class Lifetime(_Limit, frozen=True):
     max: int | str = "30d"
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What all processes of one job together may use; a program that uses more is ended.
+
+    ``memory`` (not shared with files) and ``disk`` (of the job's directory) are sizes such as ``2GB``,
+    ``cpu`` is processor time as seconds or as ``10min``, ``processes`` a number. Of each process, and kept by
+    the system: ``file_size``, and how many ``open_files`` it has.
+    """
+
+    memory: int | str | None = None
+    cpu: int | str | None = None
+    disk: int | str | None = None
+    processes: int | None = None
+    file_size: int | str | None = None
+    open_files: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            given = getattr(self, name)
+            if given is None:
+                continue
+            try:
+                number = _LIMIT_UNITS.get(name, int)(given)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            if number < (least := _LEAST.get(name, 1)):
+                raise ValueError(f"{name}: {given} is below the minimum {least}")
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The limits there are, by name: bytes, seconds, or how many."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {
+            name: _LIMIT_UNITS.get(name, int)(limit) for name, limit in given.items() if limit is not None
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self.numbers)
+
+
+_LIMIT_UNITS: dict[str, Callable[[Any], int]] = {
+    "memory": parse_size, "disk": parse_size, "file_size": parse_size, "cpu": parse_duration,
+}  # fmt: skip
+_LEAST = {"open_files": 16}
+"""Fewer, and hardly a program starts."""
+
+
 class ResultDeclaration(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
@@ -132,6 +178,16 @@ class Service(
     parameters: dict[str, Parameter] = {}
     unknown_parameters: Literal["refuse", "ignore"] = "refuse"
     archive: bool = False
+    limits: Limits = Limits()
+    nice: int = 0
+    sandbox: bool = False
+    on_lost: Literal["error", "requeue"] = "error"
+    requeues: int = 3
+    max_running_per_owner: int | None = None
+    max_queued_per_owner: int | None = None
+    when_full: Literal["refuse", "hold"] = "refuse"
+    priority: int = 0
+    progress_prefix: str = ""
 
     def __post_init__(self) -> None:
         problems = [f"services.{self.name}{place}: {what}" for place, what in self._problems()]
@@ -146,8 +202,15 @@ class Service(
         for key in ("title", "description"):
             if first_foreign(getattr(self, key)):
                 yield f".{key}", "has a character that cannot be part of an XML document"
-        if self.max_running < 1:
-            yield ".max_running", f"{self.max_running} is below the minimum 1"
+        for key in ("max_running", "max_running_per_owner", "max_queued_per_owner"):
+            if (most := getattr(self, key)) is not None and most < 1:
+                yield f".{key}", f"{most} is below the minimum 1"
+        if not 0 <= self.nice <= 19:
+            yield ".nice", f"{self.nice} is not between 0 and 19"
+        if self.requeues < 1:
+            yield ".requeues", f'{self.requeues} is below the minimum 1; never is on_lost = "error"'
+        if not self.progress_prefix.isprintable():
+            yield ".progress_prefix", f"{self.progress_prefix!r} is not the beginning of a line of text"
         yield from self._parameter_problems()
         ids = [result.id for result in self.results]
         for index, name in enumerate(ids):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import datetime, timedelta
+from typing import Any, Literal
 
 import msgspec
 
 from . import events as e
-from .errors import IllegalPhase, MissingParameters, UsageError
+from .errors import IllegalPhase, MissingParameters, QueueFull, UsageError
 from .job import Job
 from .jobclass import UserUWSJobBase
 from .phases import ENDED, SETTING_UP, STARTED, TRANSITIONS, Phase
@@ -26,13 +27,16 @@ SERVER_STOPPED = e.Failure(message="the server was stopped while the job ran", t
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a program: its exit code or the signal that ended it, and what it left behind.
 
-    ``failure`` is set when it was no success; its results are kept all the same.
+    ``failure`` is set when it was no success; its results are kept all the same. ``cpu_seconds`` and
+    ``memory_bytes`` are what all its processes together have used, and held at most.
     """
 
     results: tuple[e.Result, ...] = ()
     exit_code: int | None = None
     signal: str | None = None
     failure: e.Failure | None = None
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
 
 
 class UserUWSTransitions:
@@ -98,13 +102,37 @@ class UserUWSTransitions:
 
     def queue_job(self, job: Job, quote: datetime | None) -> list[e.JobEvent]:
         """Answer RUN. Raises `MissingParameters`; `ParameterError` when the declaration has changed."""
+        self._require_complete(job)
+        return [e.JobQueued(quote=quote)]
+
+    def hold_job(self, job: Job, full: str) -> list[e.JobEvent]:
+        """Answer RUN while the queue is ``full``: as `queue_job` does, then hold the job until there is room.
+
+        Raises `QueueFull` where the service does not say so.
+        """
+        self._require_complete(job)
+        if self.service.when_full == "refuse":
+            raise QueueFull(full)
+        reason = f"waiting for room in the queue: {full}"
+        return [e.JobHeld(reason=reason)] if (job.phase, job.note) != (Phase.HELD, reason) else []
+
+    def release_job(self, job: Job, quote: datetime | None) -> list[e.JobEvent]:
+        """Queue a job that was held; one that was changed so that it cannot run any more has failed."""
+        require(job, {Phase.HELD}, "ending its wait for room in the queue")
+        try:
+            return self.queue_job(job, quote)
+        except UsageError as error:
+            return [
+                e.JobFailed(failure=e.Failure(message=f"it could not be queued when there was room: {error}"))
+            ]
+
+    def _require_complete(self, job: Job) -> None:
         require(job, SETTING_UP, "RUN")
         if missing := self.job_class.missing(job.parameters):
             raise MissingParameters(missing)
         for name, values in job.parameters.items():
             if name in self.service.parameters:
                 self.job_class.check(name, values)
-        return [e.JobQueued(quote=quote)]
 
     def abort_job(self, job: Job) -> list[e.JobEvent]:
         """Answer ABORT: at once where nothing runs, else by asking for a stop."""
@@ -123,6 +151,11 @@ class UserUWSTransitions:
             aborted = [e.JobAborted(reason=f"{reason} before it started")]
         return aborted + self._remove(job, reason)
 
+    def purge_job(self, job: Job, now: datetime, phases: Container[Phase] = ()) -> list[e.JobEvent]:
+        """Destroy a job whose destruction time has come, or that is in one of ``phases``; else do nothing."""
+        expired = job.destruction is not None and job.destruction <= now
+        return self.destroy_job(job, expired=expired) if expired or job.phase in phases else []
+
     def _remove(self, job: Job, reason: str) -> list[e.JobEvent]:
         if self.service.archive and job.phase is not Phase.ARCHIVED:
             return [e.JobArchived(reason=reason)]
@@ -137,44 +170,55 @@ class UserUWSTransitions:
         """Decide that a running program is stopped, for the server's own reasons."""
         return [e.StopRequested(reason=reason)] if job.phase in STARTED and job.stop is None else []
 
+    def find_program(self, job: Job, finding: e.Finding) -> list[e.JobEvent]:
+        """Record what became of a program that nobody saw."""
+        require(job, STARTED, "looking for the program")
+        return [e.ProgramFound(finding=finding)]
+
+    def signal_program(self, job: Job, signal: Literal["SIGTERM", "SIGKILL"]) -> list[e.JobEvent]:
+        """Record that a program was told to end."""
+        return [e.ProgramSignalled(signal=signal)] if job.phase in STARTED else []
+
+    def report_progress(self, job: Job, fraction: float | None, text: str) -> list[e.JobEvent]:
+        """Record what a program that runs told of its progress, if that is news."""
+        if job.phase not in STARTED or (fraction, text) == (job.progress, job.doing):
+            return []
+        return [e.ProgressMade(fraction=fraction, text=text)]
+
+    def lose_job(self, job: Job, results: tuple[e.Result, ...], reason: str) -> list[e.JobEvent]:
+        """Record that a program is gone and nobody knows how it ended: the job fails, or waits again."""
+        if job.stop is None and self.service.on_lost == "requeue" and job.requeued < self.service.requeues:
+            require(job, STARTED, "another start")
+            again = f"start {job.requeued + 2} of at most {self.service.requeues + 1}"
+            return [e.JobRequeued(reason=f"{reason}; waiting for {again}")]
+        return self.end_job(job, Ending(results=results, failure=e.Failure(message=reason, type="transient")))
+
     def end_job(self, job: Job, ending: Ending) -> list[e.JobEvent]:
         """Record that the program is gone; why it was stopped, if it was, decides how the job ends."""
         require(job, STARTED, "ending")
         match job.stop:
             case "abort":
-                return [e.JobAborted(reason="aborted on request", results=ending.results)]
+                return [_aborted("aborted on request", ending)]
             case "destroy":
                 reason = "destroyed on request or at its destruction time"
-                return [
-                    e.JobAborted(reason=f"{reason} while it ran", results=ending.results),
-                    *self._remove(job, reason),
-                ]
+                return [_aborted(f"{reason} while it ran", ending), *self._remove(job, reason)]
             case "duration":
                 limit = f"{job.execution_duration} s ({format_duration(job.execution_duration)})"
-                return [
-                    e.JobAborted(
-                        reason=f"the execution duration of {limit} was exceeded", results=ending.results
-                    )
-                ]
+                return [_aborted(f"the execution duration of {limit} was exceeded", ending)]
             case "shutdown":
-                return [
-                    e.JobFailed(
-                        failure=SERVER_STOPPED,
-                        results=ending.results,
-                        exit_code=ending.exit_code,
-                        signal=ending.signal,
-                    )
-                ]
-        if ending.failure:
-            return [
-                e.JobFailed(
-                    failure=ending.failure,
-                    results=ending.results,
-                    exit_code=ending.exit_code,
-                    signal=ending.signal,
-                )
-            ]
-        return [e.JobCompleted(results=ending.results, exit_code=ending.exit_code or 0)]
+                ending = msgspec.structs.replace(ending, failure=SERVER_STOPPED)
+        if failure := ending.failure:
+            return [e.JobFailed(failure=failure, **_told(ending))]
+        return [e.JobCompleted(**_told(ending) | {"exit_code": ending.exit_code or 0})]
+
+
+def _aborted(reason: str, ending: Ending) -> e.JobAborted:
+    return e.JobAborted(reason=reason, **_told(ending))
+
+
+def _told(ending: Ending) -> dict[str, Any]:
+    told = {name: getattr(ending, name) for name in ("results", "exit_code", "cpu_seconds", "memory_bytes")}
+    return told if ending.signal is None else {**told, "signal": ending.signal}
 
 
 def ways_to(phase: Phase) -> frozenset[Phase]:
@@ -183,9 +227,10 @@ def ways_to(phase: Phase) -> frozenset[Phase]:
 
 
 def require_room(job: Job) -> None:
-    """Raise `UsageError` when a job has been changed too often."""
-    if job.version >= MAX_VERSION:
-        raise UsageError(f"job {job.id} has been changed {job.version} times: create a new one")
+    """Raise `UsageError` when a job has been changed too often. What its program reports does not count."""
+    changes = job.version - job.reports
+    if changes >= MAX_VERSION:
+        raise UsageError(f"job {job.id} has been changed {changes} times: create a new one")
 
 
 def require(job: Job, allowed: Iterable[Phase], asked: str) -> None:

@@ -1,0 +1,245 @@
+"""Which job starts next, why the others wait, and how long that may take. Pure.
+
+Two kinds of limits hold together: those of the ``[queue]`` table over all services, and those of a service
+over its own jobs. Jobs without an owner count as one owner's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+
+import msgspec
+
+from .service import Service
+from .units import parse_duration
+
+SHORTEST_HALF_LIFE = 3600
+"""Seconds. What was used is kept by the hour."""
+LEAST_CHARGE = 1.0
+"""Seconds that a start counts at least, so that owners of the shortest jobs take turns, too."""
+
+
+class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[queue]`` table: what holds for all services together."""
+
+    max_running: int | None = None
+    """Jobs that run at one time."""
+    max_running_per_owner: int | None = None
+    """Jobs of one owner that run at one time."""
+    max_queued_per_owner: int | None = None
+    """Jobs of one owner that wait in queues."""
+    half_life: int | float | str = "1d"
+    """A duration after which what an owner has used counts half."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_running", "max_running_per_owner", "max_queued_per_owner"):
+            most = getattr(self, name)
+            if most is not None and most < 1:
+                raise ValueError(f"{name}: {most} is below the minimum 1")
+        try:
+            seconds = parse_duration(self.half_life)
+        except ValueError as error:
+            raise ValueError(f"half_life: {error}") from None
+        if seconds < SHORTEST_HALF_LIFE:
+            raise ValueError(f"half_life: {self.half_life} is below the minimum 1h")
+
+    @property
+    def half_life_seconds(self) -> int:
+        """The half-life in seconds."""
+        return parse_duration(self.half_life)
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """The jobs of one owner that are QUEUED in one service: how many, and which has waited longest."""
+
+    service: str
+    owner: str | None
+    job_id: str
+    queued: datetime
+    jobs: int = 1
+
+
+class Running(msgspec.Struct, frozen=True, gc=False):
+    """A job for which there may be a program running."""
+
+    service: str
+    owner: str | None
+    started: datetime
+    job_id: str = ""
+
+
+class Spot(msgspec.Struct, frozen=True):
+    """A spot in a queue: ``before`` jobs of the same owner and service are in front of it."""
+
+    service: str
+    owner: str | None
+    before: int = 0
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """At most so many jobs run at one time of those that it concerns, told in words by ``of_what``."""
+
+    most: int
+    of_what: str
+    concerns: Callable[[Line | Running], bool]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that decides which job starts next.
+
+    ``lines`` wait, ``running`` run, ``used`` are the seconds that owners' ended jobs count. ``services`` are
+    those that are offered; ``paused`` names those whose queue is paused, None is the whole. ``held`` are
+    service, owner and id of the first job of each that is HELD.
+    """
+
+    now: datetime
+    services: Mapping[str, Service]
+    settings: QueueSettings = field(default_factory=QueueSettings)
+    lines: Sequence[Line] = ()
+    running: Sequence[Running] = ()
+    used: Mapping[str | None, float] = field(default_factory=dict)
+    paused: Collection[str | None] = ()
+    held: Sequence[tuple[str, str | None, str]] = ()
+
+    def after(self, line: Line) -> Situation:
+        """Return what the situation is once the first job of a line was started."""
+        rest = [msgspec.structs.replace(line, jobs=line.jobs - 1)] if line.jobs > 1 else []
+        return replace(
+            self,
+            lines=[*(other for other in self.lines if other is not line), *rest],
+            running=[*self.running, Running(line.service, line.owner, self.now, line.job_id)],
+        )
+
+    def next(self, but: Collection[str] = ()) -> Line | None:
+        """Return the line whose first job is to be started now, None when there is none; not one of ``but``.
+
+        It is of the highest priority, then of the owner who has used least, then the one that waits longest.
+        """
+        ready = [line for line in self.lines if line.job_id not in but and not self._obstacle(line)]
+        return min(ready, key=self._rank, default=None)
+
+    def reason(self, spot: Spot) -> str:
+        """Say why the job at a spot waits: what keeps its line from moving, or how many jobs go first."""
+        if obstacle := self._obstacle(self._line(spot)):
+            return obstacle
+        first = self.place(spot) - 1
+        return f"{_jobs(first)} to be started first" if first else "to be started next"
+
+    def place(self, spot: Spot) -> int:
+        """Return which place in the queue of its service the job at a spot has, from 1.
+
+        That is as if all jobs took equally long: owners then take turns.
+        """
+        return 1 + self._ahead(spot, lambda line: line.service == spot.service)
+
+    def start(self, spot: Spot, usual: float) -> datetime | None:
+        """Predict when the job at a spot starts, if all before it take ``usual`` seconds; not before now.
+
+        None when nobody can tell: its service is paused or not offered, or that is beyond all calendars.
+        """
+        if self._closed(spot.service):
+            return None
+        try:
+            free = (self._free(limit, spot, usual) for limit in self._limits(self._line(spot)))
+            return max(self.now, *free)
+        except OverflowError:
+            return None
+
+    def _free(self, limit: _Limit, spot: Spot, usual: float) -> datetime:
+        """Predict when a limit lets the job at a spot be started."""
+        span = timedelta(seconds=usual)
+        ends = sorted(max(self.now, job.started + span) for job in self.running if limit.concerns(job))
+        rounds, slot = divmod(self._ahead(spot, limit.concerns), limit.most)
+        idle = limit.most - len(ends)  # negative when more run than may by now
+        return (self.now if slot < idle else ends[slot - idle]) + rounds * span
+
+    def _ahead(self, spot: Spot, concerns: Callable[[Line], bool]) -> int:
+        mine = self._line(spot)
+        ahead, rank = spot.before, self._rank(mine)
+        for line in self.lines:
+            if not concerns(line) or (line.service, line.owner) == (mine.service, mine.owner):
+                continue
+            other = self._rank(line)
+            if other[0] == rank[0]:
+                ahead += min(line.jobs, spot.before + (other < rank))
+            elif other[0] < rank[0]:
+                ahead += line.jobs
+        return ahead
+
+    def _line(self, spot: Spot) -> Line:
+        """Return the line that a spot is in, or would begin now."""
+        there = self._by_place.get((spot.service, spot.owner))
+        return there or Line(spot.service, spot.owner, "", self.now, 0)
+
+    @cached_property
+    def _by_place(self) -> Mapping[tuple[str, str | None], Line]:
+        return {(line.service, line.owner): line for line in self.lines}
+
+    def _rank(self, line: Line) -> tuple[int, float, datetime]:
+        service = self.services.get(line.service)
+        return -service.priority if service else 0, self._seconds.get(line.owner, 0.0), line.queued
+
+    @cached_property
+    def _seconds(self) -> Mapping[str | None, float]:
+        """What owners have used lately, what runs included."""
+        seconds = defaultdict(float, self.used)
+        for job in self.running:
+            seconds[job.owner] += max(LEAST_CHARGE, (self.now - job.started).total_seconds())
+        return seconds
+
+    def _obstacle(self, line: Line) -> str | None:
+        """Say why no job of a line can be started now."""
+        if closed := self._closed(line.service):
+            return closed
+        for limit in self._limits(line):
+            if (count := sum(map(limit.concerns, self.running))) >= limit.most:
+                return f"{_jobs(count)}{limit.of_what} running, at most {limit.most} allowed"
+        return None
+
+    def _closed(self, service: str) -> str | None:
+        if service not in self.services:
+            return f"{service} is not offered now"
+        if None in self.paused:
+            return "the queue is paused"
+        return f"the queue of {service} is paused" if service in self.paused else None
+
+    def _limits(self, line: Line) -> Iterator[_Limit]:
+        name, owner = line.service, line.owner
+        service, settings = self.services[name], self.settings
+        if settings.max_running:
+            yield _Limit(settings.max_running, "", lambda job: True)
+        yield _Limit(service.max_running, f" of {name}", lambda job: job.service == name)
+        if settings.max_running_per_owner:
+            yield _Limit(settings.max_running_per_owner, _OWNERS, lambda job: job.owner == owner)
+        if service.max_running_per_owner:
+            yield _Limit(
+                service.max_running_per_owner,
+                f" of {name}{_OWNERS}",
+                lambda job: (job.service, job.owner) == (name, owner),
+            )
+
+
+_OWNERS = " of the same owner"
+
+
+def fullness(service: Service, settings: QueueSettings, queued: Mapping[str, int]) -> str | None:
+    """Say why an owner may queue no more jobs of a service now; None when he may.
+
+    ``queued`` counts his jobs that are QUEUED, by service.
+    """
+    here, all_of_them = queued.get(service.name, 0), sum(queued.values())
+    if (most := service.max_queued_per_owner) and here >= most:
+        return f"{_jobs(here)} of {service.name}{_OWNERS} queued, at most {most} allowed"
+    if (most := settings.max_queued_per_owner) and all_of_them >= most:
+        return f"{_jobs(all_of_them)}{_OWNERS} queued, at most {most} allowed"
+    return None
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job" if count == 1 else f"{count} jobs"
