@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from tests.daemon import Daemon, serving
 from tests.harness import NAMESPACES, Answer, Site, job_id, running, text
@@ -201,92 +199,6 @@ async def test_a_file_can_be_added_to_a_pending_job(tmp_path: Path) -> None:
         assert (await site.get(f"{job}/results/out")).body == CONTENT
 
 
-# By URL
-
-
-@asynccontextmanager
-async def another_server(content: bytes = CONTENT) -> AsyncIterator[str]:
-    """Serve ``content`` from somewhere else, and some answers that are no file."""
-
-    async def file(_: web.Request) -> web.Response:
-        return web.Response(body=content, content_type="image/fits")
-
-    async def moved(_: web.Request) -> web.Response:
-        raise web.HTTPFound("/sky.fits")
-
-    async def broken(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": "1000"})
-        await response.prepare(request)
-        await response.write(b"half")
-        assert request.transport is not None
-        request.transport.abort()
-        return response
-
-    app = web.Application()
-    app.add_routes([web.get("/sky.fits", file), web.get("/moved", moved), web.get("/broken", broken)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-@pytest.mark.parametrize("name", ["image", "IMAGE"])
-async def test_a_url_on_an_allowed_host_is_fetched(tmp_path: Path, name: str) -> None:
-    async with another_server() as there, running(tmp_path, FILES, upload_hosts=["127.0.0.1"]) as site:
-        job = await site.create("files", UPLOAD=f"{name},{there}/sky.fits?size=1")
-        file = await site.get(f"{job}/parameters/image")
-        assert (file.body, file.headers["Content-Type"]) == (CONTENT, "image/fits")
-        assert file.headers["Content-Disposition"] == "inline; filename*=UTF-8''sky.fits"
-        (shown,) = (await site.get(f"{job}/parameters")).xml
-        assert (shown.get("byReference"), shown.text) == ("true", f"{job}/parameters/image")
-
-
-@pytest.mark.parametrize(
-    "url", ["{there}/sky.fits", "http://localhost/x", "http://allowed.example@127.0.0.1/x", "http://127.1/x",
-            "http://allowed.example.127.0.0.1/x", "https://[::1]/x", "http://allowed.example%2e127.0.0.1/x"],
-)  # fmt: skip
-async def test_a_url_on_any_other_host_is_refused_unfetched(tmp_path: Path, url: str) -> None:
-    async with another_server() as there, running(tmp_path, FILES, upload_hosts=["allowed.example"]) as site:
-        answer = await site.post("/files/async", {"UPLOAD": f"image,{url.format(there=there)}"})
-        assert answer.status == 400
-        assert answer.text.startswith("UsageFault: image: files are not fetched from ")
-        assert await nothing_is_left(site)
-
-
-@pytest.mark.parametrize(
-    ("path", "complaint"),
-    [("/none", "answered 404"), ("/moved", "answered 302"), ("/broken", "could not be fetched: ")],
-)
-async def test_a_url_that_gives_no_file_is_refused(tmp_path: Path, path: str, complaint: str) -> None:
-    async with another_server() as there, running(tmp_path, FILES, upload_hosts=["127.0.0.1"]) as site:
-        answer = await site.post("/files/async", {"UPLOAD": f"image,{there}{path}"})
-        assert answer.status == 400
-        assert answer.text.startswith(f"UsageFault: image: {there}{path} {complaint}")
-        assert await nothing_is_left(site)
-
-
-async def test_a_url_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:
-    async with another_server() as there:
-        pass
-    async with running(tmp_path, FILES, upload_hosts=["127.0.0.1"]) as site:
-        answer = await site.post("/files/async", {"UPLOAD": f"image,{there}/sky.fits"})
-        assert answer.status == 400
-        assert f"image: {there}/sky.fits could not be fetched" in answer.text
-
-
-async def test_a_fetched_file_has_a_maximum_size_too(tmp_path: Path) -> None:
-    async with another_server() as there, running(tmp_path, FILES, upload_hosts=["127.0.0.1"]) as site:
-        answer = await site.post("/files/async", {"UPLOAD": f"small,{there}/sky.fits"})
-        assert (answer.status, answer.text) == (
-            413,
-            "UsageFault: small: the file is larger than the maximum 100 B\n",
-        )
-        assert await nothing_is_left(site)
-
-
 # Size
 
 
@@ -443,7 +355,7 @@ async def test_an_old_file_that_cannot_be_deleted_now_keeps_no_command_from_bein
 
 @pytest.mark.parametrize("way", ["put", "post"])
 async def test_a_file_for_a_job_that_takes_none_any_more_is_thrown_away(tmp_path: Path, way: str) -> None:
-    async with running(tmp_path, FILES) as site:
+    async with running(tmp_path, FILES, executes=False) as site:
         job = await site.create("files", image=b"old")
         await record(site, job, *PHASES["EXECUTING"])
         if way == "put":

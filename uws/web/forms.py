@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -22,6 +21,8 @@ from uws.model.service import CONTROL_PARAMETERS
 from uws.model.units import parse_time
 
 from .errors import legible
+from .fetching import MAX_FETCHED, Fetcher, Fetches, url_of
+from .stored import media_type_of
 
 _PLAIN = frozenset({"7bit", "8bit", "binary"})
 MAX_TEXT = 1_000_000
@@ -29,11 +30,9 @@ MAX_TEXT = 1_000_000
 MAX_FIELDS = 1000
 MAX_FILES = 16
 """Files of one request for a parameter that takes several."""
-FETCH_SECONDS = 60
 KEY = "Idempotency-Key"
 _CHUNK = 1 << 16
 _KEY = re.compile("[ -~]{1,255}")
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BROKEN_OFF = (web.RequestPayloadError, aiohttp.ClientPayloadError, ConnectionError, EOFError)
 
@@ -56,6 +55,8 @@ class Submission:
 
 @dataclass
 class _Form:
+    budget: int
+    """Bytes that files may still have, of all parameters together."""
     pairs: list[Pair] = field(default_factory=list)
     files: dict[str, list[Spooled]] = field(default_factory=dict)
     size: int = 0
@@ -85,11 +86,11 @@ def key_of(request: web.Request) -> str | None:
 async def read_submission(
     request: web.Request, service: Service, spool: Spool, fetcher: Fetcher
 ) -> Submission:
-    """Read query and body of a POST; files go to ``spool`` as they come.
+    """Read query and body of a POST; files go to ``spool`` as they come, and then those named by URL.
 
     Raises `UsageError` for what is malformed, `TooLarge`, `ParameterError`.
     """
-    form = _Form()
+    form = _Form(_budget(service))
     form.add(query_of(request), 0)
     if request.content_type == "application/x-www-form-urlencoded":
         body = await _read_text(request.content.iter_chunked(_CHUNK))
@@ -101,7 +102,7 @@ async def read_submission(
             f"a body of type {request.content_type} is not understood; "
             "send application/x-www-form-urlencoded or multipart/form-data"
         )
-    return await _sort(form, service, spool, fetcher)
+    return await _sort(form, service, Fetches(fetcher, request, spool))
 
 
 async def read_value(request: web.Request) -> str:
@@ -116,7 +117,7 @@ async def read_file(request: web.Request, name: str, parameter: FileParameter, s
             request.content.iter_chunked(_CHUNK),
             name=name,
             filename="",
-            media_type=_media_type(request.content_type),
+            media_type=media_type_of(request.content_type),
             max_size=parameter.max_bytes,
         )
     except _BROKEN_OFF as error:
@@ -148,39 +149,7 @@ def phase_of(text: str) -> Phase:
         ) from None
 
 
-class Fetcher:
-    """Gets uploads that clients name by URL, from hosts that the operator allows and from no other."""
-
-    def __init__(self, session: aiohttp.ClientSession, allow_hosts: frozenset[str]) -> None:
-        self._session, self._allow_hosts = session, allow_hosts
-
-    async def fetch(self, url: URL, name: str, max_size: int, spool: Spool) -> Spooled:
-        """Download ``url``, following no redirects. Raises `ParameterError`, `TooLarge`."""
-        if url.host not in self._allow_hosts:
-            raise ParameterError(name, f"files are not fetched from {url.host}; send it as a part")
-        try:
-            async with self._session.get(url, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise ParameterError(name, f"{url} answered {response.status}")
-                return await spool.receive(
-                    response.content.iter_chunked(_CHUNK),
-                    name=name,
-                    filename=url.name,
-                    media_type=_media_type(response.content_type),
-                    max_size=max_size,
-                )
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise ParameterError(
-                name, f"{url} could not be fetched: {error or 'it took too long'}"
-            ) from error
-
-
 async def _read_parts(request: web.Request, service: Service, spool: Spool, form: _Form) -> None:
-    budget = sum(
-        parameter.max_bytes * (MAX_FILES if parameter.multiple else 1)
-        for parameter in service.parameters.values()
-        if isinstance(parameter, FileParameter)
-    )
     try:
         reader = await request.multipart()
         while (part := await reader.next()) is not None:
@@ -199,10 +168,10 @@ async def _read_parts(request: web.Request, service: Service, spool: Spool, form
                 _chunks(part),
                 name=name,
                 filename=filename,
-                media_type=_media_type(part.headers.get("Content-Type", "")),
-                max_size=min(_max_size(service, name), budget),
+                media_type=media_type_of(part.headers.get("Content-Type", "")),
+                max_size=min(_max_size(service, name), form.budget),
             )
-            budget -= spooled.size
+            form.budget -= spooled.size
             if spooled.size or filename:  # else it is a form's field that was left blank
                 form.files.setdefault(name, []).append(spooled)
             form.add([], len(name))
@@ -229,6 +198,14 @@ async def _read_text(chunks: AsyncIterator[bytes], limit: int = MAX_TEXT) -> byt
     return bytes(body)
 
 
+def _budget(service: Service) -> int:
+    return sum(
+        parameter.max_bytes * (MAX_FILES if parameter.multiple else 1)
+        for parameter in service.parameters.values()
+        if isinstance(parameter, FileParameter)
+    )
+
+
 def _may_be_file(name: str, service: Service) -> bool:
     """Whether a part without a file's name is one: a file parameter, or a label that UPLOAD may refer to."""
     known = service.find(name)
@@ -251,7 +228,7 @@ def _max_size(service: Service, name: str) -> int:
     return declared.get(service.find(name) or "", max(declared.values()))
 
 
-async def _sort(form: _Form, service: Service, spool: Spool, fetcher: Fetcher) -> Submission:
+async def _sort(form: _Form, service: Service, fetches: Fetches) -> Submission:
     """Tell control parameters, values and files apart."""
     pairs = form.pairs
     parameters: dict[str, list[str]] = {}
@@ -269,10 +246,10 @@ async def _sort(form: _Form, service: Service, spool: Spool, fetcher: Fetcher) -
     return Submission(
         changes=Changes(
             parameters=parameters,
-            files=await _assign(form, service, spool, fetcher),
             run_id=single(pairs, "RUNID"),
             execution_duration=None if duration is None else whole_number(duration, "EXECUTIONDURATION", 0),
             destruction=None if destruction is None else instant(destruction, "DESTRUCTION"),
+            files=await _assign(form, service, fetches),  # last: nothing is fetched in vain
         ),
         phase=phase,
         delete=action is not None,
@@ -280,10 +257,30 @@ async def _sort(form: _Form, service: Service, spool: Spool, fetcher: Fetcher) -
     )
 
 
-async def _assign(form: _Form, service: Service, spool: Spool, fetcher: Fetcher) -> dict[str, list[Spooled]]:
+async def _assign(form: _Form, service: Service, fetches: Fetches) -> dict[str, list[Spooled]]:
     """Give every file to its parameter: by UPLOAD (DALI 1.1 section 3.4.5), or by the name of its part."""
     files: dict[str, list[Spooled]] = {}
     referred = set()
+    for name, parameter, source in list(_uploads(form, service)):
+        if isinstance(source, URL):
+            found = [await fetches.fetch(source, name, min(parameter.max_bytes, form.budget))]
+            form.budget -= found[0].size
+        else:
+            referred.add(source)
+            found = form.files[source]
+        if any(spooled.size > parameter.max_bytes for spooled in found):
+            raise TooLarge(f"{name}: the file is larger than the maximum {parameter.max_size}")
+        files.setdefault(name, []).extend(found)
+    for label, found in form.files.items():
+        if label not in referred:
+            files.setdefault(label, []).extend(found)
+    return files
+
+
+def _uploads(form: _Form, service: Service) -> Iterator[tuple[str, FileParameter, str | URL]]:
+    """Read all of UPLOAD: for each file its parameter, and the label of its part or its URL."""
+    seen: set[str] = set()
+    fetched = 0
     for value in (pair.value for pair in form.pairs if pair.name.upper() == "UPLOAD"):
         for item in filter(str.strip, value.split(";")):
             name, comma, uri = (piece.strip() for piece in item.partition(","))
@@ -296,31 +293,19 @@ async def _assign(form: _Form, service: Service, spool: Spool, fetcher: Fetcher)
                     name,
                     f"no file parameter{did_you_mean(name, takers)}; files: {', '.join(takers) or 'none'}",
                 )
-            if uri.startswith("param:"):
-                label = uri.removeprefix("param:")
-                if label not in form.files:
-                    raise UsageError(f"UPLOAD: there is no part {label!r} in this request")
-                if label in referred:
-                    raise UsageError(f"UPLOAD: the part {label!r} can be only one parameter's file")
-                referred.add(label)
-                found = form.files[label]
-            else:
-                found = [await fetcher.fetch(_http_url(uri), name, parameter.max_bytes, spool)]
-            if any(spooled.size > parameter.max_bytes for spooled in found):
-                raise TooLarge(f"{name}: the file is larger than the maximum {parameter.max_size}")
-            files.setdefault(name, []).extend(found)
-    for label, found in form.files.items():
-        if label not in referred:
-            files.setdefault(label, []).extend(found)
-    return files
-
-
-def _http_url(text: str) -> URL:
-    with suppress(ValueError):
-        url = URL(text)
-        if url.scheme in ("http", "https") and url.host:
-            return url
-    raise UsageError(f"UPLOAD: expected param:LABEL or an http(s) URL, got {text!r}")
+            if not uri.startswith("param:"):
+                fetched += 1
+                if fetched > MAX_FETCHED:
+                    raise TooLarge(f"UPLOAD: one request fetches {MAX_FETCHED} files at most")
+                yield name, parameter, url_of(uri)
+                continue
+            label = uri.removeprefix("param:")
+            if label not in form.files:
+                raise UsageError(f"UPLOAD: there is no part {label!r} in this request")
+            if label in seen:
+                raise UsageError(f"UPLOAD: the part {label!r} can be only one parameter's file")
+            seen.add(label)
+            yield name, parameter, label
 
 
 def _pairs(encoded: bytes) -> list[Pair]:
@@ -354,8 +339,3 @@ def instant(text: str, name: str) -> datetime:
         return parse_time(text)
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
-
-
-def _media_type(text: str) -> str:
-    found = _MEDIA_TYPE.match(text)
-    return found[0] if found else "application/octet-stream"
