@@ -4,10 +4,10 @@ from ._following import Behind
 from ._shelf import Making, Status, read_status
 from .documents import Documents
 from .history import Page
-from .job_list import Cursor, JobList, JobReference
+from .job_list import Cursor, ExpiredJob, JobList, JobReference
 from .projector import READ_MODELS, Difference, Projector, Rebuilt
 from .questions import JobReadModel
-from .queue import Queue, QueueHead
+from .queue import Queue, QueueState, WaitingJob
 from .readmodel import Batch, Contents, Event, ReadModel
 from .services import DeclaredService, Services
 from .usage import DESTROYED, Usage, UsageOf
@@ -23,6 +23,7 @@ __all__ = [
     "Difference",
     "Documents",
     "Event",
+    "ExpiredJob",
     "JobList",
     "JobReadModel",
     "JobReference",
@@ -30,12 +31,13 @@ __all__ = [
     "Page",
     "Projector",
     "Queue",
-    "QueueHead",
+    "QueueState",
     "ReadModel",
     "Rebuilt",
     "Services",
     "Status",
     "Usage",
     "UsageOf",
+    "WaitingJob",
     "read_status",
 ]

@@ -75,6 +75,12 @@ SELECT id, service FROM job
 WHERE NOT destroyed AND phase <> 'ARCHIVED' AND destruction IS NOT NULL AND destruction <= ?
 ORDER BY destruction LIMIT 1000
 """
+_EXPIRED = """
+SELECT id, service, owner, phase, run_id, created, destruction, position FROM job
+WHERE NOT destroyed AND phase <> 'ARCHIVED' AND destruction IS NOT NULL AND destruction <= :now
+  AND (destruction, position) > (:time, :position)
+ORDER BY destruction, position LIMIT :limit
+"""
 _KNOWN = """
 SELECT id, NOT destroyed AND phase <> 'ARCHIVED' FROM job WHERE id IN (SELECT value FROM json_each(?))
 """
@@ -254,6 +260,32 @@ def next_destruction(connection: sqlite3.Connection, after: datetime) -> datetim
 def due(connection: sqlite3.Connection, now: datetime) -> list[tuple[str, str]]:
     """Return id and service of jobs, at most a thousand, whose destruction time is not after ``now``."""
     return connection.execute(_DUE, (to_microseconds(now),)).fetchall()
+
+
+class ExpiredJob(msgspec.Struct, frozen=True, gc=False):
+    """A job whose destruction time has come. Its cursor is by that time."""
+
+    id: str
+    service: str
+    owner: str | None
+    phase: Phase
+    run_id: str | None
+    created: datetime
+    cursor: Cursor
+
+
+def expired(
+    connection: sqlite3.Connection, now: datetime, *, behind: Cursor | None, limit: int
+) -> list[ExpiredJob]:
+    """Return the jobs whose destruction time is not after ``now``, the one that came first first."""
+    time, position = behind or (-_END_OF_TIME, 0)
+    asked = {"now": to_microseconds(now), "time": time, "position": position, "limit": limit}
+    return [
+        ExpiredJob(
+            job_id, service, owner, Phase(phase), run_id, from_microseconds(created), Cursor(due, place)
+        )
+        for job_id, service, owner, phase, run_id, created, due, place in connection.execute(_EXPIRED, asked)
+    ]
 
 
 def keep_files(connection: sqlite3.Connection, job_ids: Iterable[str]) -> dict[str, bool]:

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
+from uws.model.events import Values
 from uws.model.job import Job
 from uws.model.phases import Phase
 
 from . import documents, history, job_list, queue, services, usage
 from .history import Page
-from .job_list import Cursor, JobReference
+from .job_list import Cursor, ExpiredJob, JobReference
 from .projector import Projector
-from .queue import QueueHead
+from .queue import QueueState, WaitingJob
 from .services import DeclaredService
 from .usage import UsageOf
 
@@ -67,6 +68,13 @@ class JobReadModel:
         """Return id and service of jobs, at most a thousand, whose destruction time is not after ``now``."""
         return await self._ask(job_list.due, now)
 
+    async def expired(self, now: datetime, *, behind: Cursor | None = None, limit: int) -> list[ExpiredJob]:
+        """Return the jobs of all services whose destruction time is not after ``now``, in its order.
+
+        At most ``limit`` of those behind the cursor of the last that was seen.
+        """
+        return await self._ask(job_list.expired, now, behind=behind, limit=limit)
+
     async def keep_files(self, job_ids: Iterable[str]) -> dict[str, bool]:
         """Return for those of ``job_ids`` that there are or were whether their files are still wanted."""
         return await self._ask(job_list.keep_files, job_ids)
@@ -101,19 +109,43 @@ class JobReadModel:
                 break
         return Page(jobs, before, size)
 
+    # Of usage and the documents
+
+    async def duration_of_like(
+        self, service: str, owner: str | None, parameters: Mapping[str, Values]
+    ) -> float | None:
+        """Return the median run time in seconds of jobs that are like one; None without any of the service.
+
+        They are three of the owner's last twenty that COMPLETED, with the most parameters of the same values;
+        for an owner without any, the service's last hundred.
+        """
+        return await self._ask(usage.duration_of_like, service, owner, parameters)
+
     # Of the queue
 
-    async def queue_heads(self) -> list[QueueHead]:
-        """Return who is first in line, for each service and owner."""
-        return await self._ask(queue.queue_heads)
+    async def queue_state(self) -> QueueState:
+        """Return all that decides which job is to be started: who waits, who runs, what is paused."""
+        return await self._ask(queue.queue_state)
+
+    async def paused(self) -> dict[str | None, datetime]:
+        """Return since when services are paused; None stands for the whole queue."""
+        return await self._ask(queue.paused)
+
+    async def queued_before(self, job_id: str) -> int | None:
+        """Return how many jobs of its owner and service are in front of a QUEUED job, None for another."""
+        return await self._ask(queue.queued_before, job_id)
+
+    async def queued_of(self, owner: str | None, services: Iterable[str]) -> dict[str, int]:
+        """Return how many jobs of an owner are QUEUED in each of some services."""
+        return await self._ask(queue.queued_of, owner, services)
+
+    async def waiting(self, limit: int) -> list[WaitingJob]:
+        """Return the jobs that are QUEUED, those that wait longest first, then those that are HELD."""
+        return await self._ask(queue.waiting, limit)
 
     async def started(self) -> list[tuple[str, str]]:
         """Return id and service of the jobs for which there may be a program running, oldest first."""
         return await self._ask(queue.started)
-
-    async def active(self, service: str) -> int:
-        """Return how many jobs of a service are QUEUED or EXECUTING."""
-        return await self._ask(queue.active, service)
 
     # Of usage and services
 
@@ -124,6 +156,12 @@ class JobReadModel:
     async def usual_duration(self, service: str) -> float | None:
         """Return the median run time in seconds of the last hundred jobs that COMPLETED, None without any."""
         return await self._ask(usage.usual_duration, service)
+
+    async def used_lately(
+        self, owners: Iterable[str | None], now: datetime, half_life: float
+    ) -> dict[str | None, float]:
+        """Return the seconds for which ended jobs of owners ran; they count half after each half-life."""
+        return await self._ask(usage.used_lately, owners, now, half_life)
 
     async def services_with_jobs(self) -> set[str]:
         """Return the names of all services that have jobs which are not destroyed."""

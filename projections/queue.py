@@ -1,4 +1,4 @@
-"""The read model of the queue: who waits, and who may have a program running."""
+"""The read model of the queue: who waits, who may have a program running, and what is paused."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from eventstore import Erased, from_microseconds
 from uws.model import events as e
-from uws.model.phases import ENDED, STARTED
+from uws.model.phases import ENDED, STARTED, Phase
+from uws.model.queueing import Line, Running
 
 from .readmodel import (
     PHASES_AFTER,
@@ -28,14 +29,34 @@ from .readmodel import (
 )
 
 _LOAD = """
-SELECT position, id, service, owner, phase, queued FROM active WHERE id IN (SELECT value FROM json_each(?))
+SELECT position, id, service, owner, phase, queued, started FROM active
+WHERE id IN (SELECT value FROM json_each(?))
 """
-_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?)"
-_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM active WHERE id = ?"
-_HEADS = "SELECT service, owner, id, min(queued) FROM active WHERE phase = 'QUEUED' GROUP BY service, owner"
+_LINES = """
+SELECT service, owner, id, min(queued), count(*) FROM active WHERE phase = 'QUEUED' GROUP BY service, owner
+"""
+_RUNNING = """
+SELECT service, owner, coalesce(started, queued, 0), id FROM active
+WHERE phase IN (SELECT value FROM json_each(?))
+"""
+_PAUSED = "SELECT service, since FROM paused ORDER BY service"
+_PAUSE = "INSERT OR IGNORE INTO paused VALUES (?, ?, ?)"
+_RESUME = "DELETE FROM paused WHERE service = ?"
+_BEFORE = """
+SELECT count(earlier.id) FROM active AS job LEFT JOIN active AS earlier
+ON earlier.phase = 'QUEUED' AND earlier.service = job.service AND earlier.owner IS job.owner
+  AND (earlier.queued, earlier.position) < (job.queued, job.position)
+WHERE job.id = ? AND job.phase = 'QUEUED' GROUP BY job.id
+"""
+_QUEUED = "SELECT count(*) FROM active WHERE phase = 'QUEUED' AND service = ? AND owner IS ?"
+_HELD = "SELECT service, owner, id, min(position) FROM active WHERE phase = 'HELD' GROUP BY service, owner"
+_WAITING = """
+SELECT id, service, owner, phase, queued FROM active WHERE phase = ? ORDER BY queued, position LIMIT ?
+"""
 _STARTED = "SELECT position, id, service FROM active WHERE phase IN (SELECT value FROM json_each(?))"
-_ACTIVE = "SELECT count(*) FROM active WHERE phase IN ('QUEUED', 'EXECUTING') AND service = ?"
 
 _LEAVING = frozenset({e.JobDestroyed, Erased}) | {
     kind for kind, phase in PHASES_AFTER.items() if phase in ENDED
@@ -51,18 +72,23 @@ class Active(msgspec.Struct, gc=False):
     owner: str | None
     phase: str
     queued: int | None
+    started: int | None
 
 
 class Queue(ReadModel[Active]):
-    """The jobs that have not ended; those that have need no row."""
+    """The jobs that have not ended; those that have need no row. And what is paused."""
 
     name = "queue"
-    version = 1
+    version = 2
     share = 0.6
     tables = resources.files(__package__).joinpath("queue.sql").read_text()
-    indexes = "CREATE INDEX IF NOT EXISTS active_by_phase ON active (phase, service, owner, queued)"
+    indexes = """
+    CREATE INDEX IF NOT EXISTS active_by_phase ON active (phase, service, owner, queued);
+    CREATE INDEX IF NOT EXISTS active_by_time ON active (phase, queued);
+    """
     contents: ClassVar[Mapping[str, Contents]] = {
-        "active": Contents("SELECT * FROM active ORDER BY position", stream=stream_of_job)
+        "active": Contents("SELECT * FROM active ORDER BY position", stream=stream_of_job),
+        "paused": Contents("SELECT * FROM paused ORDER BY service"),
     }
 
     def apply(self, row: Active | None, events: Sequence[Event]) -> Active | None:
@@ -79,6 +105,10 @@ class Queue(ReadModel[Active]):
                 row.phase = PHASES_AFTER[kind]
                 if kind is e.JobQueued:
                     row.queued = event.time
+                elif kind is e.JobStarted:
+                    row.started = event.time
+                elif kind is e.JobRequeued:
+                    row.started = None
         return row
 
     def load(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Active]:
@@ -91,29 +121,90 @@ class Queue(ReadModel[Active]):
         connection.executemany(_DELETE, [(key,) for key in before if after.get(key) is None])
         put_structs(connection, _INSERT, _REPLACE, before, after, batch)
 
+    def fold(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        super().fold(connection, batch)
+        for recorded in batch.queue:
+            match e.decode_queue(recorded):
+                case e.QueuePaused(service=service):
+                    connection.execute(_PAUSE, (service or "", e.time_of(recorded), recorded.position))
+                case e.QueueResumed(service=service):
+                    connection.execute(_RESUME, (service or "",))
+
     def forget(self, connection: sqlite3.Connection, through: int) -> None:
         pass  # a job that was destroyed has no row
 
 
 def _created(event: Event) -> Active:
     payload: e.JobCreated = event.payload
-    return Active(event.position, event.key, payload.service, payload.owner, "PENDING", None)
+    return Active(event.position, event.key, payload.service, payload.owner, "PENDING", None, None)
 
 
-class QueueHead(msgspec.Struct, frozen=True):
-    """The job of one owner that has waited longest in one service's queue."""
+class QueueState(NamedTuple):
+    """Who waits, who runs, since when what is paused (None stands for the whole queue), and who is held."""
 
+    lines: list[Line]
+    running: list[Running]
+    paused: dict[str | None, datetime]
+    held: list[tuple[str, str | None, str]]
+
+
+class WaitingJob(msgspec.Struct, frozen=True):
+    """A job that is QUEUED or HELD; ``queued`` is None for one that never was."""
+
+    job_id: str
     service: str
     owner: str | None
-    job_id: str
-    queued: datetime
+    phase: Phase
+    queued: datetime | None
 
 
-def queue_heads(connection: sqlite3.Connection) -> list[QueueHead]:
-    """Return who is first in line, for each service and owner."""
+def queue_state(connection: sqlite3.Connection) -> QueueState:
+    """Return all that decides which job is to be started."""
+    return QueueState(
+        [
+            Line(service, owner, job_id, from_microseconds(queued), jobs)
+            for service, owner, job_id, queued, jobs in connection.execute(_LINES)
+        ],
+        [
+            Running(service, owner, from_microseconds(started), job_id)
+            for service, owner, started, job_id in connection.execute(_RUNNING, (as_json(STARTED),))
+        ],
+        paused(connection),
+        first_held(connection),
+    )
+
+
+def paused(connection: sqlite3.Connection) -> dict[str | None, datetime]:
+    """Return since when services are paused; None stands for the whole queue."""
+    return {service or None: from_microseconds(since) for service, since in connection.execute(_PAUSED)}
+
+
+def queued_before(connection: sqlite3.Connection, job_id: str) -> int | None:
+    """Return how many jobs of the same owner and service are in front of a QUEUED one, None for another."""
+    found = connection.execute(_BEFORE, (job_id,)).fetchone()
+    return found and int(found[0])
+
+
+def queued_of(connection: sqlite3.Connection, owner: str | None, services: Iterable[str]) -> dict[str, int]:
+    """Return how many jobs of an owner are QUEUED in each of some services."""
+    return {service: int(connection.execute(_QUEUED, (service, owner)).fetchone()[0]) for service in services}
+
+
+def first_held(connection: sqlite3.Connection) -> list[tuple[str, str | None, str]]:
+    """Return service, owner and id of the oldest HELD job of each service and owner."""
+    return [(service, owner, job_id) for service, owner, job_id, _ in connection.execute(_HELD)]
+
+
+def waiting(connection: sqlite3.Connection, limit: int) -> list[WaitingJob]:
+    """Return the jobs that are QUEUED, those that wait longest first, then those that are HELD."""
+    found: list[tuple[Any, ...]] = []
+    for phase in (Phase.QUEUED, Phase.HELD):
+        found += connection.execute(_WAITING, (phase, limit - len(found)))
     return [
-        QueueHead(service, owner, job_id, from_microseconds(queued))
-        for service, owner, job_id, queued in connection.execute(_HEADS)
+        WaitingJob(
+            job_id, service, owner, Phase(phase), None if queued is None else from_microseconds(queued)
+        )
+        for job_id, service, owner, phase, queued in found
     ]
 
 
@@ -121,9 +212,3 @@ def started(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     """Return id and service of the jobs for which there may be a program running, oldest first."""
     found = sorted(connection.execute(_STARTED, (as_json(STARTED),)))
     return [(job_id, service) for _, job_id, service in found]
-
-
-def active(connection: sqlite3.Connection, service: str) -> int:
-    """Return how many jobs of a service are QUEUED or EXECUTING."""
-    ((count,),) = connection.execute(_ACTIVE, (service,))
-    return int(count)

@@ -6,5 +6,13 @@ CREATE TABLE active (
     owner    TEXT,
     phase    TEXT    NOT NULL,
     queued   INTEGER,
+    started  INTEGER,
     last     INTEGER NOT NULL         -- position of the job's last event
+) STRICT;
+
+-- What is paused.
+CREATE TABLE paused (
+    service  TEXT    PRIMARY KEY,     -- empty for the whole queue
+    since    INTEGER NOT NULL,
+    position INTEGER NOT NULL         -- of the event that says so
 ) STRICT;

@@ -16,7 +16,7 @@ from msgspec.structs import astuple
 
 import uws.model
 from eventstore import Erased, Pruned, RecordedEvent
-from uws.model.events import ServiceDeclared, decode, job_stream, outline, service_stream
+from uws.model.events import QUEUE_STREAM, ServiceDeclared, decode, job_stream, outline, service_stream
 from uws.model.job import PHASE_AFTER
 
 R = TypeVar("R")
@@ -67,6 +67,8 @@ class Batch:
         """The events of each job; without those that were erased."""
         self.services: dict[str, list[Event]] = {}
         """The declarations of each service."""
+        self.queue: list[RecordedEvent] = []
+        """What was decided of the queue as a whole."""
         self.born: set[str] = set()
         """The jobs that begin here."""
         self.cuts = [event for event in recorded if event.type in _CUTS]
@@ -86,6 +88,8 @@ class Batch:
             elif event.type == ServiceDeclared.__name__ and stream.startswith(_SERVICE):
                 name = stream.removeprefix(_SERVICE)
                 self.services.setdefault(name, []).append(Event(name, ServiceDeclared, event.time, event))
+            elif stream == QUEUE_STREAM:
+                self.queue.append(event)
 
     def behind(self, position: int) -> Batch:
         """Return the part of it behind a position."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from importlib import resources
 from statistics import median
 from typing import ClassVar
@@ -12,10 +13,11 @@ from typing import ClassVar
 import msgspec
 from msgspec.structs import replace
 
-from eventstore import Erased
+from eventstore import Erased, to_microseconds
 from uws.model import events as e
 from uws.model.events import job_stream
 from uws.model.phases import STARTED
+from uws.model.queueing import LEAST_CHARGE
 
 from .readmodel import (
     PHASES_AFTER,
@@ -46,6 +48,17 @@ WHERE service = ? AND owner IS ? AND phase = ?
 """
 _BEGIN = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?)"
 _CLEAR = "DELETE FROM usage WHERE jobs = 0 AND service = ? AND owner IS ? AND phase = ?"
+_CHARGE = """
+UPDATE lately SET jobs = jobs + ?, microseconds = microseconds + ? WHERE owner IS ? AND hour = ?
+"""
+_BEGIN_HOUR = "INSERT INTO lately VALUES (?, ?, ?, ?)"
+_CLEAR_HOUR = "DELETE FROM lately WHERE jobs = 0 AND owner IS ? AND hour = ?"
+_LATELY = "SELECT hour, microseconds FROM lately WHERE owner IS ? AND hour > ?"
+_LIKE = """
+SELECT used.microseconds, document.document FROM used JOIN document ON document.id = used.id
+WHERE used.service = ? AND used.owner IS ? AND used.phase = 'COMPLETED' AND length(document.document) < ?
+ORDER BY used.ended DESC, used.position DESC LIMIT ?
+"""
 _DURATIONS = """
 SELECT microseconds FROM used WHERE service = ? AND phase = 'COMPLETED' ORDER BY ended DESC, position DESC
 LIMIT 100
@@ -56,6 +69,12 @@ _SERVICES = "SELECT DISTINCT service FROM usage WHERE phase <> 'DESTROYED'"
 DESTROYED = "DESTROYED"
 """Stands in the place of a phase where jobs are counted that are gone for their clients."""
 
+_HOUR = 3_600_000_000
+_LEAST = round(LEAST_CHARGE * 1e6)
+_FORGOTTEN = 10
+"""Half-lives after which what was used counts for nothing: it would for a thousandth."""
+_LAST, _MOST_LIKE, _LARGE = 20, 3, 20_000
+"""Of the last so many jobs of an owner, so many that are most like one; not those with documents as large."""
 _ENDING = frozenset({e.JobCompleted, e.JobFailed, e.JobAborted})
 _WITHOUT_FILES = frozenset({DESTROYED, "ARCHIVED"})
 _sizes = msgspec.json.Decoder(dict[str, int])
@@ -85,17 +104,20 @@ class Usage(ReadModel[Used]):
     """What each job has used, and the sums of it."""
 
     name = "usage"
-    version = 1
+    version = 2
     share = 3.0
     tables = resources.files(__package__).joinpath("usage.sql").read_text()
     indexes = """
     CREATE INDEX IF NOT EXISTS used_completed ON used (service, ended, position) WHERE phase = 'COMPLETED';
+    CREATE INDEX IF NOT EXISTS used_completed_of ON used (service, owner, ended, position)
+    WHERE phase = 'COMPLETED';
     CREATE INDEX IF NOT EXISTS used_destroyed ON used (last) WHERE phase = 'DESTROYED';
     """
     contents: ClassVar[Mapping[str, Contents]] = {
         "used": Contents("SELECT * FROM used ORDER BY id", stream=lambda row: job_stream(row[0])),
         "usage": Contents("SELECT service, owner, phase, jobs, microseconds, bytes FROM usage"
                           " ORDER BY service, owner, phase", 3),
+        "lately": Contents("SELECT owner, hour, jobs, microseconds FROM lately ORDER BY owner, hour", 2),
     }  # fmt: skip
 
     def apply(self, row: Used | None, events: Sequence[Event]) -> Used | None:
@@ -127,12 +149,29 @@ class Usage(ReadModel[Used]):
     ) -> None:  # fmt: skip
         connection.executemany(_DELETE, [(key,) for key in before if after.get(key) is None])
         put_structs(connection, _INSERT, _REPLACE, before, after, batch)
-        self._sum_up(connection, before.values(), (row for row in after.values() if row))
+        left = [row for row in after.values() if row]
+        self._sum_up(connection, before.values(), left)
+        self._charge(connection, before.values(), left)
 
     def forget(self, connection: sqlite3.Connection, through: int) -> None:
         gone = [Used(*found) for found in connection.execute(_PRUNED, (through,))]
         connection.executemany(_DELETE, [(row.id,) for row in gone])
         self._sum_up(connection, gone, ())
+        self._charge(connection, gone, ())
+
+    def _charge(self, connection: sqlite3.Connection, taken: Iterable[Used], added: Iterable[Used]) -> None:
+        sums: defaultdict[tuple[str | None, int], list[int]] = defaultdict(lambda: [0, 0])
+        for sign, rows in ((-1, taken), (1, added)):
+            for row in rows:
+                if row.ended is not None and row.started is not None:
+                    cell = sums[row.owner, row.ended // _HOUR]
+                    cell[0] += sign
+                    cell[1] += sign * max(row.microseconds, _LEAST)
+        for place, change in sums.items():
+            if any(change) and not connection.execute(_CHARGE, (*change, *place)).rowcount:
+                connection.execute(_BEGIN_HOUR, (*place, *change))
+            if change[0] < 0:
+                connection.execute(_CLEAR_HOUR, place)
 
     def _sum_up(self, connection: sqlite3.Connection, taken: Iterable[Used], added: Iterable[Used]) -> None:
         sums: defaultdict[tuple[str, str | None, str], list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -163,6 +202,8 @@ def _enter(row: Used, phase: str, event: Event) -> None:
     row.phase = phase
     if event.kind is e.JobStarted:
         row.started = event.time
+    elif event.kind is e.JobRequeued:
+        row.started = None
     elif event.kind in _ENDING:
         row.ended = event.time
         row.results = sum([result.size for result in event.payload.results])
@@ -204,7 +245,60 @@ def services_with_jobs(connection: sqlite3.Connection) -> set[str]:
     return {service for (service,) in connection.execute(_SERVICES)}
 
 
+def used_lately(
+    connection: sqlite3.Connection, owners: Iterable[str | None], now: datetime, half_life: float
+) -> dict[str | None, float]:
+    """Return the seconds for which jobs of owners ran that have ended, half of them after each ``half_life``.
+
+    That is in seconds, and counts by the hour. What it costs grows with the owners and the half-life only.
+    """
+    hour = to_microseconds(now) // _HOUR
+    first = hour - round(_FORGOTTEN * half_life / 3600)
+    return {
+        owner: sum(
+            microseconds / 1e6 * 0.5 ** (max(0, hour - ended) * 3600 / half_life)
+            for ended, microseconds in connection.execute(_LATELY, (owner, first))
+        )
+        for owner in owners
+    }
+
+
 def usual_duration(connection: sqlite3.Connection, service: str) -> float | None:
     """Return the median run time in seconds of the last hundred jobs that COMPLETED, None without any."""
     durations = [duration for (duration,) in connection.execute(_DURATIONS, (service,))]
     return median(durations) / 1e6 if durations else None
+
+
+def duration_of_like(
+    connection: sqlite3.Connection, service: str, owner: str | None, parameters: Mapping[str, e.Values]
+) -> float | None:
+    """Return the median run time in seconds of jobs that are like one; without any, `usual_duration`.
+
+    They are three of the owner's last twenty that COMPLETED: those of which most parameters have the same
+    values, newer ones first.
+    """
+    wanted = _comparable(parameters)
+    found: list[tuple[int, int]] = []
+    for microseconds, document in connection.execute(_LIKE, (service, owner, _LARGE, _LAST)):
+        other = _comparable(_parameters.decode(document).parameters)
+        found.append((len(wanted & other), microseconds))
+    if not found:
+        return usual_duration(connection, service)
+    found.sort(key=lambda like: -like[0])
+    return median(microseconds for alike, microseconds in found[:_MOST_LIKE] if alike == found[0][0]) / 1e6
+
+
+class _Parameters(msgspec.Struct):
+    """What of a job's document tells how it was called."""
+
+    parameters: dict[str, e.Values] = {}
+
+
+_parameters = msgspec.json.Decoder(_Parameters)
+
+
+def _comparable(parameters: Mapping[str, e.Values]) -> set[tuple[str, tuple[str, ...]]]:
+    return {
+        (name, tuple(value.sha256 if isinstance(value, e.Upload) else value for value in values))
+        for name, values in parameters.items()
+    }

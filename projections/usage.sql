@@ -23,3 +23,12 @@ CREATE TABLE usage (
     bytes        INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX usage_by_owner ON usage (service, owner, phase);
+
+-- What jobs that have ended ran for, by the hour in which they did. An hour is counted since 1970, UTC.
+CREATE TABLE lately (
+    owner        TEXT,
+    hour         INTEGER NOT NULL,
+    jobs         INTEGER NOT NULL,
+    microseconds INTEGER NOT NULL         -- of each job one second at least
+) STRICT;
+CREATE UNIQUE INDEX lately_by_owner ON lately (owner, hour);

@@ -39,7 +39,7 @@ class NextJobList(JobList):
 
 
 class NextQueue(Queue):
-    version = 2
+    version = 3
 
 
 class NextServices(Services):
@@ -47,7 +47,7 @@ class NextServices(Services):
 
 
 class NextUsage(Usage):
-    version = 2
+    version = 3
 
 
 NEXT: tuple[ReadModel[Any], ...] = (

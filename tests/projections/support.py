@@ -205,9 +205,19 @@ _by_nobody = st.sampled_from(
         e.JobLost(reason="who knows"),
         e.JobQueued(),
         e.JobStarted(declaration="0"),
+        e.ProgramFound(finding="running"),
+        e.ProgramSignalled(signal="SIGTERM"),
+        e.ProgressMade(fraction=0.5, text="half"),
+        e.JobRequeued(reason="it was lost"),
     ]
 )
-"""What no command causes yet, and queueing again what was started."""
+"""What no command of a client causes, and queueing again what was started."""
+
+
+def _decided(paused: bool, service: str | None) -> e.QueueEvent:
+    return e.QueuePaused(service=service) if paused else e.QueueResumed(service=service)
+
+
 _wish = st.one_of(
     st.tuples(st.just("create"), st.sampled_from([None, "ada", "bob"]), st.booleans()),
     st.tuples(st.just("set"), st.text("ab\n", max_size=3)),
@@ -226,6 +236,10 @@ _wish = st.one_of(
     st.tuples(st.just("append"), _by_nobody),
     st.tuples(st.just("upload"), st.sampled_from(["f", "g", "x"]), _uploads),
     st.tuples(st.just("import"), st.integers(0, 10**6)),
+    st.tuples(
+        st.just("queue of all"),
+        st.builds(_decided, st.booleans(), st.sampled_from([None, "keeps", "forgets"])),
+    ),
     st.tuples(st.just("declare"), st.sampled_from(["keeps", "other"])),
 )
 Step = tuple[int, float, tuple[Any, ...]]
@@ -244,8 +258,9 @@ HISTORY: list[Step] = [
     (3, 1, ("start",)),
     (1, 1, ("upload", "f", (e.Upload(file="f", filename="f", size=5, sha256="0" * 64),))),
     (5, 1, ("import", 1000)),
+    (0, 1, ("queue of all", e.QueuePaused(service="keeps"))),
 ]
-"""Four jobs that go their ways, and one that came from elsewhere."""
+"""Four jobs that go their ways, one that came from elsewhere, and a pause."""
 
 
 class Player:
@@ -275,6 +290,8 @@ class Player:
     async def _do(self, number: int, kind: str, *details: Any) -> None:
         if kind == "declare":
             await self._declare(details[0], number)
+        elif kind == "queue of all":
+            await self.world.store.append(e.QUEUE_STREAM, [e.encode(details[0], Metadata())])
         elif kind == "import":
             await self._import(number, details[0])
         elif kind == "create" or not self.jobs:
@@ -399,12 +416,23 @@ async def told_by(store: EventStore) -> Rows:
         "changed": _changes(jobs, streams, cut),
         "cut": [(0, cut)],
         "active": [
-            (job.position, job.id, job.service, job.owner, job.phase, _micros(job.queued), last[stream])
+            (
+                job.position,
+                job.id,
+                job.service,
+                job.owner,
+                job.phase,
+                _micros(job.queued),
+                _micros(job.started),
+                last[stream],
+            )
             for stream, job in jobs.items()
             if job.phase not in ENDED and not job.destroyed
         ],
         "used": sorted((job_id, position, *row) for position, job_id, *row in used),
         "usage": _sums(used),
+        "lately": _lately(used),
+        "paused": _paused(streams.get(e.QUEUE_STREAM, [])),
         "service": sorted(
             _declared(events) for stream, events in streams.items() if stream[:8] == "service/"
         ),
@@ -476,6 +504,28 @@ def _sums(used: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         size[service, owner, phase] += results + sum(uploads.values())
     places = sorted(jobs, key=lambda place: (place[0], place[1] or "", place[2]))
     return [(*place, jobs[place], ran[place], size[place]) for place in places]
+
+
+def _lately(used: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return how many jobs of each owner ended in each hour, and how long they ran: a second at least."""
+    jobs, ran = Counter[Any](), Counter[Any]()
+    for _, _, _, owner, _, started, ended, microseconds, _, _, _ in used:
+        if started is not None and ended is not None:
+            place = owner, ended // (60 * 60 * 1_000_000)
+            jobs[place] += 1
+            ran[place] += max(microseconds, 1_000_000)
+    return [(*place, jobs[place], ran[place]) for place in sorted(jobs, key=lambda at: (at[0] or "", at[1]))]
+
+
+def _paused(events: Sequence[RecordedEvent]) -> list[tuple[Any, ...]]:
+    paused: dict[str, tuple[int, int]] = {}
+    for event in events:
+        what = e.decode_queue(event)
+        if isinstance(what, e.QueueResumed):
+            paused.pop(what.service or "", None)
+        else:
+            paused.setdefault(what.service or "", (e.time_of(event), event.position))
+    return [(name, *paused[name]) for name in sorted(paused)]
 
 
 def _declared(events: Sequence[RecordedEvent]) -> tuple[Any, ...]:

@@ -42,7 +42,8 @@ async def test_an_erased_job_is_gone_for_everybody(
         await on.projector.caught_up()
         assert await on.jobs.services_with_jobs() == set()
         assert await on.jobs.usage() == []
-        assert await on.jobs.queue_heads() == []
+        assert (await on.jobs.queue_state()).lines == []
+        assert await on.jobs.used_lately(["ada"], clock.now(), 3600) == {"ada": 0}
         assert await on.jobs.keep_files([job.id]) == {job.id: False}
         left = await on.jobs.get(job.id)
         assert left is not None

@@ -82,7 +82,7 @@ async def _stop(on: World, clock: ManualClock, name: str) -> tuple[int, str]:
         await on.projector.caught_up()
     await Player(on, clock).play(HISTORY)
     await on.projector.caught_up(*[other for other in NAMES if other != name])
-    await on.jobs.queue_heads()
+    await on.jobs.queue_state()
     with pytest.raises(Behind, match=name):
         await on.projector.caught_up("queue", name)
     others = [model for model in READ_MODELS if model.name != name]

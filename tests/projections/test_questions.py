@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventstore import Metadata, StoreUnavailable, to_microseconds
+from eventstore import Metadata, StoreUnavailable, from_microseconds, to_microseconds
 from projections import Cursor, JobReadModel, JobReference, UsageOf
 from tests.harness import ManualClock
 from tests.projections.support import (
@@ -224,18 +225,36 @@ def _place(job: Job) -> tuple[str, str | None, str]:
 
 
 async def _check_queue(model: JobReadModel, jobs: list[Job]) -> None:
-    heads = await model.queue_heads()
+    heads, running, _, first_held = await model.queue_state()
     queued = [job for job in jobs if job.phase is Phase.QUEUED]
     assert {(head.service, head.owner) for head in heads} == {(job.service, job.owner) for job in queued}
     for head in heads:
         line = [job for job in queued if (job.service, job.owner) == (head.service, head.owner)]
         assert head.queued == min(job.queued for job in line if job.queued)
         assert head.queued == next(job.queued for job in line if job.id == head.job_id)
+        assert head.jobs == len(line)
+        in_order = sorted(line, key=lambda job: (job.queued or job.created, job.position))
+        assert [await model.queued_before(job.id) for job in in_order] == [*range(len(line))]
+        assert await model.queued_of(head.owner, [head.service]) == {head.service: len(line)}
+    held = [job for job in jobs if job.phase is Phase.HELD]
+    assert first_held == sorted(
+        {(job.service, job.owner): (job.service, job.owner, job.id) for job in reversed(held)}.values(),
+        key=lambda found: (found[0], found[1] or ""),
+    )
+    waiting = await model.waiting(1000)
+    assert {job.job_id for job in waiting} == {job.id for job in queued + held}
+    assert [job.job_id for job in waiting if job.phase is Phase.QUEUED] == [
+        job.id for job in sorted(queued, key=lambda job: (job.queued or job.created, job.position))
+    ]
+    assert waiting[:2] == await model.waiting(2)
     started = {Phase.EXECUTING, Phase.SUSPENDED, Phase.UNKNOWN}
     assert await model.started() == [(job.id, job.service) for job in jobs if job.phase in started]
-    for service in SERVICES:
-        active = [job for job in jobs if job.service == service.name and job.phase in ("QUEUED", "EXECUTING")]
-        assert await model.active(service.name) == len(active)
+    assert Counter((job.service, job.owner, job.started) for job in running) == Counter(
+        # Whoever runs without having been started, in a log that nobody can explain, holds up no queue.
+        (job.service, job.owner, job.started or job.queued or from_microseconds(0))
+        for job in jobs
+        if job.phase in started
+    )
 
 
 async def _check_destruction(model: JobReadModel, jobs: list[Job], clock: ManualClock) -> None:
@@ -324,11 +343,18 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     await model.get("x")
     await model.list_state("keeps", None)
     await model.list_state("keeps", "ada")
-    await model.queue_heads()
+    await model.queue_state()
+    await model.paused()
+    await model.queued_before("x")
+    await model.queued_of("ada", ["keeps"])
+    await model.waiting(3)
     await model.started()
-    await model.active("keeps")
+    await model.used_lately([None, "ada"], clock.now(), 86400)
+    await model.duration_of_like("keeps", "ada", {"x": ("1",)})
     await model.next_destruction(clock.now())
     await model.due(clock.now())
+    await model.expired(clock.now(), limit=3)
+    await model.expired(clock.now(), behind=Cursor(1, 1), limit=3)
     await model.keep_files(["x"])
     await model.usage()
     await model.usual_duration("keeps")
@@ -337,7 +363,9 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     assert asked == 32
     questions = {name for name in vars(JobReadModel) if not name.startswith("_")}
     assert questions == {
-        "get", "page", "entries", "list_state", "queue_heads", "started", "active", "next_destruction", "due",
+        "get", "page", "entries", "list_state", "queue_state", "paused", "queued_before", "queued_of",
+        "waiting", "started", "used_lately", "duration_of_like", "next_destruction", "due",
+        "expired",
         "keep_files", "usage", "usual_duration", "services_with_jobs", "services",
     }, "a question is new: ask it above"  # fmt: skip
 
@@ -346,7 +374,7 @@ async def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, clock: ManualC
     async with world(tmp_path, clock) as on:
         await on.projector.ask(lambda connection: connection.execute("DETACH queue"))
         with pytest.raises(StoreUnavailable, match="the read models cannot be read: no such table: active"):
-            await on.jobs.queue_heads()
+            await on.jobs.queue_state()
         assert await on.jobs.usage() == []
 
 

@@ -1,0 +1,202 @@
+"""The queue as a whole: what is asked of it, how many jobs it takes of an owner, and pausing it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from eventstore import EventStore, StoreUnavailable, VersionConflict
+from projections import Behind, JobReadModel, Projector, WaitingJob
+from uws.clock import Clock
+from uws.commands import Caller
+from uws.model import Phase, Service, Unavailable, UsageError, did_you_mean
+from uws.model import events as e
+from uws.model.queueing import QueueSettings, Situation, Spot, fullness
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 20
+_PATIENCE = 1.0
+"""Seconds that is waited for read models without which there is still an answer."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a job waits: its place in the queue of its service, why it waits, and when it may start.
+
+    A HELD one has no place. ``start`` is None when nobody can tell.
+    """
+
+    place: int | None
+    reason: str
+    start: datetime | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A job that waits, and why."""
+
+    job: WaitingJob
+    place: int | None
+    reason: str
+
+
+class QueueShown(msgspec.Struct, frozen=True):
+    """The queue: what is paused, since when, and the jobs that wait, in their order.
+
+    A pause of None is that of the whole. There may be ``more`` jobs than are shown.
+    """
+
+    paused: list[tuple[str | None, datetime]]
+    running: int
+    waiting: list[Waiting]
+    more: bool
+
+
+@dataclass(frozen=True)
+class Queueing:
+    """The queue of a server. All methods may raise `eventstore.EventStoreError`."""
+
+    store: EventStore
+    projector: Projector
+    jobs: JobReadModel
+    clock: Clock
+    services: Mapping[str, Service]
+    settings: QueueSettings
+    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    # Questions
+
+    async def situation(self, *, timeout: float = 10.0) -> Situation:
+        """Return all that decides which job starts next. Raises `Behind` after ``timeout`` seconds.
+
+        What owners have used is what is known of it: no job waits for that read model to be mended.
+        """
+        await self.projector.caught_up("queue", timeout=timeout)
+        state, now = await self.jobs.queue_state(), self.clock.now()
+        used: dict[str | None, float] = {}
+        owners = [*{line.owner for line in state.lines}]
+        if len(owners) > 1:
+            with suppress(Behind):
+                await self.projector.caught_up("usage", timeout=_PATIENCE)
+            with suppress(StoreUnavailable):
+                used = await self.jobs.used_lately(owners, now, self.settings.half_life_seconds)
+        return Situation(
+            now, self.services, self.settings, state.lines, state.running, used, state.paused, state.held
+        )
+
+    async def standing(self, job_id: str, service: str, owner: str | None) -> Standing | None:
+        """Return how a QUEUED job waits; None when it does not, or when nobody can tell now."""
+        try:
+            situation = await self.situation(timeout=_PATIENCE)
+            before = await self.jobs.queued_before(job_id)
+            usual = await self.jobs.usual_duration(service)
+        except StoreUnavailable:
+            return None
+        if before is None:
+            return None
+        spot = Spot(service, owner, before)
+        start = situation.start(spot, usual) if usual is not None else None
+        return Standing(situation.place(spot), situation.reason(spot), start)
+
+    async def joining(self, service: str, owner: str | None) -> datetime | None:
+        """Predict when a job that joins the queue now starts; None when nobody can tell."""
+        situation = await self.situation(timeout=_PATIENCE)
+        before = sum(line.jobs for line in situation.lines if (line.service, line.owner) == (service, owner))
+        usual = await self.jobs.usual_duration(service)
+        return situation.start(Spot(service, owner, before), usual) if usual is not None else None
+
+    async def full(self, service: Service, owner: str | None) -> str | None:
+        """Say why an owner may queue no more jobs of a service now; None when he may.
+
+        While the read model of the queue is not up to date, he may: it keeps nothing from being recorded.
+        """
+        if not self._is_limited(service):
+            return None
+        try:
+            await self.projector.caught_up("queue")
+            queued = await self.jobs.queued_of(owner, {service.name, *self.services})
+        except StoreUnavailable as error:
+            log.warning("how many jobs are queued is not known, and none is refused: %s", error)
+            return None
+        return fullness(service, self.settings, queued)
+
+    @asynccontextmanager
+    async def turn(self, service: Service, owner: str | None) -> AsyncIterator[None]:
+        """Keep others meanwhile from queueing jobs of an owner where their number is limited."""
+        if not self._is_limited(service):
+            yield
+            return
+        lock = self._turns.setdefault(owner or "", asyncio.Lock())
+        async with lock:
+            yield
+
+    def _is_limited(self, service: Service) -> bool:
+        return bool(service.max_queued_per_owner or self.settings.max_queued_per_owner)
+
+    async def show(self, limit: int) -> QueueShown:
+        """Return the queue, with at most ``limit`` of the jobs that wait. Raises `Behind`."""
+        situation = await self.situation()
+        paused = await self.jobs.paused()
+        found = await self.jobs.waiting(limit + 1)
+        before: dict[tuple[str, str | None], int] = {}
+        held: dict[tuple[str, str | None], str] = {}
+        waiting = []
+        for job in found[:limit]:
+            line = job.service, job.owner
+            if job.phase is Phase.HELD:
+                if line not in held:
+                    held[line] = await self._why_held(*line)
+                waiting.append(Waiting(job, None, held[line]))
+                continue
+            spot = Spot(*line, before.get(line, 0))
+            before[line] = spot.before + 1
+            waiting.append(Waiting(job, situation.place(spot), situation.reason(spot)))
+        return QueueShown([*paused.items()], len(situation.running), waiting, len(found) > limit)
+
+    async def _why_held(self, name: str, owner: str | None) -> str:
+        if name not in self.services:
+            return f"{name} is not offered now"
+        full = await self.full(self.services[name], owner)
+        return f"held: {full}" if full else "held: to be queued next"
+
+    # Commands
+
+    async def pause(self, service: str | None, caller: Caller) -> bool:
+        """Start no job of a service, or none at all, from now on. Returns whether that is new.
+
+        Raises `UsageError` for a service that there never was.
+        """
+        await self._check(service)
+        return await self._decide(e.QueuePaused(service=service), caller)
+
+    async def resume(self, service: str | None, caller: Caller) -> bool:
+        """Take back `pause` of the same name. Returns whether there was anything to take back."""
+        await self._check(service)
+        return await self._decide(e.QueueResumed(service=service), caller)
+
+    async def _check(self, service: str | None) -> None:
+        if service is None or service in self.services:
+            return
+        if not await self.store.read_stream(e.service_stream(service)):
+            known = ", ".join(self.services) or "none"
+            hint = did_you_mean(service, self.services)
+            raise UsageError(f"there is no service {service}{hint}; declared are: {known}")
+
+    async def _decide(self, event: e.QueueEvent, caller: Caller) -> bool:
+        for _ in range(_ATTEMPTS):
+            recorded = await self.store.read_stream(e.QUEUE_STREAM)
+            last = {(known := e.decode_queue(one)).service: type(known) for one in recorded}
+            if last.get(event.service, e.QueueResumed) is type(event):
+                return False
+            version = recorded[-1].version if recorded else 0
+            with suppress(VersionConflict):
+                new = e.encode(event, caller.metadata)
+                await self.store.append(e.QUEUE_STREAM, [new], expected=version)
+                return True
+        raise Unavailable("the queue is being paused and resumed by too many others")
