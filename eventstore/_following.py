@@ -19,6 +19,7 @@ class Following(ABC):
     def __init__(self) -> None:
         self._changed = asyncio.Event()
         self._closed = False
+        self._reads: dict[int, asyncio.Future[tuple[RecordedEvent, ...]]] = {}
 
     @abstractmethod
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]: ...
@@ -51,11 +52,27 @@ class Following(ABC):
             changed = self._changed
             if (await self.head()).position <= after:
                 await changed.wait()
-            elif batch := await self.read_all(after=after):
+            elif batch := await self._read_next(after):
                 yield batch
                 after = batch[-1].position
             else:
                 raise ChainBroken(after + 1, "missing; the log ends before its head")
+
+    async def _read_next(self, after: int) -> tuple[RecordedEvent, ...]:
+        """Read what stands behind a position: once, for all subscribers that are woken at one moment."""
+        if reading := self._reads.get(after):
+            await asyncio.wait([reading])
+            if not reading.cancelled():
+                return reading.result()
+        reading = self._reads[after] = asyncio.get_running_loop().create_future()
+        try:
+            batch = await self.read_all(after=after)
+            reading.set_result(batch)
+            return batch
+        finally:  # whoever waits for a read that failed does it himself
+            reading.cancel()
+            if self._reads.get(after) is reading:
+                del self._reads[after]
 
     async def verify(
         self, *, contains: Iterable[Head] = (), progress: Callable[[int], None] | None = None

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,10 +15,22 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from aiohttp.abc import AbstractResolver
 from lxml import etree
 
-from uws import Authenticator, Node, Service, make_application, run_node
+from uws import (
+    Authenticator,
+    Node,
+    QueueSettings,
+    Service,
+    UploadSettings,
+    make_application,
+    run_node,
+)
+from uws.admin import Place
+from uws.app import open_backend
 from uws.clock import Clock
+from uws.jobs import make_uws_for_service
 from uws.model import NotAuthenticated
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -193,19 +205,30 @@ async def running(
     *services: Service,
     clock: Clock | None = None,
     grace: float = 2.0,
+    jobs_end_with_server: bool = True,
     base_url: str | None = None,
     authenticator: Authenticator | None = None,
     mount: str | None = None,
-    upload_hosts: Iterable[str] = (),
+    uploads: UploadSettings | None = None,
+    resolver: AbstractResolver | None = None,
     longest_wait: float = 30.0,
+    queue: QueueSettings | None = None,
+    executes: bool = True,
 ) -> AsyncIterator[Site]:
-    """Serve ``services`` on a free port of the loopback interface."""
-    async with run_node(data, services, clock=clock, grace=grace) as node:
+    """Serve ``services`` on a free port of the loopback interface.
+
+    One that does not ``executes`` leaves all jobs as they are: programs are neither started nor looked for.
+    """
+    executing = run_node(
+        data, services, clock=clock, grace=grace, jobs_end_with_server=jobs_end_with_server, queue=queue
+    )
+    async with executing if executes else _showing(data, services, clock) as node:
         app = make_application(
             node.services,
             base_url=base_url,
             authenticator=authenticator,
-            upload_hosts=upload_hosts,
+            uploads=uploads,
+            resolver=resolver,
             longest_wait=longest_wait,
         )
         outer = app
@@ -221,3 +244,9 @@ async def running(
                 yield Site(node, url, session, app)
         finally:
             await runner.cleanup()
+
+
+@asynccontextmanager
+async def _showing(data: Path, services: Sequence[Service], clock: Clock | None) -> AsyncIterator[Node]:
+    async with open_backend(Place(data, services=tuple(services)), clock=clock) as backend:
+        yield Node(backend, tuple(make_uws_for_service(service, backend, "") for service in services))

@@ -37,6 +37,9 @@ band  = { type = "str", pattern = "[a-z]+", max_length = 8, values = ["j", "h"],
 
 # Says its own process and one that it has started, and ends after so many seconds.
 SLEEPER = """
+[server]
+jobs_end_with_server = %s
+
 [services.sleeper]
 title = "Sleeper"
 command = ["sh", "-c", 'sleep "$1" & echo $$ $! > "$FIFO"; wait', "sleeper", "{seconds}"]
@@ -62,7 +65,7 @@ def fifo(tmp_path: Path) -> Path:
 @pytest.fixture
 def sleeper(tmp_path: Path, fifo: Path) -> Path:
     path = tmp_path / "uwsd.toml"
-    path.write_text(SLEEPER % fifo)
+    path.write_text(SLEEPER % ("true", fifo))
     return path
 
 
@@ -278,7 +281,7 @@ async def test_a_waiting_client_is_answered_when_the_server_is_stopped(sleeper: 
         assert text(etree.fromstring(body), "phase") == "EXECUTING"
 
 
-async def test_sigterm_stops_what_runs_and_leaves_the_queue_to_the_next_server(
+async def test_where_jobs_end_with_the_server_sigterm_stops_them_and_leaves_the_queue_to_the_next_one(
     sleeper: Path, fifo: Path
 ) -> None:
     async with announcements(fifo) as heard:
@@ -302,20 +305,27 @@ async def test_sigterm_stops_what_runs_and_leaves_the_queue_to_the_next_server(
             assert text(await server.ended(third), "phase") == "COMPLETED"
 
 
-async def test_a_server_that_is_killed_is_cleaned_up_after_by_the_next_one(sleeper: Path, fifo: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_programs_outlive_their_server_and_are_the_next_ones(
+    sleeper: Path, fifo: Path, number: signal.Signals
+) -> None:
+    sleeper.write_text(SLEEPER % ("false", fifo))
     async with announcements(fifo) as heard:
         async with serving(sleeper) as server:
             running = await server.run("sleeper", seconds=600)
             pids = [int(pid) for pid in await heard()]
             queued = await server.run("sleeper", seconds=0)
-            assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
+            assert await server.stop(number) == (0 if number is signal.SIGTERM else -number)
             for pid in pids:
                 os.kill(pid, 0)  # it survives its server
 
         async with serving(sleeper, port=port_of(server)) as server:
+            assert await server.phase(running) == "EXECUTING"
+            assert await server.phase(queued) == "QUEUED", "there is one slot"
+            await server.post(f"{running}/phase", {"PHASE": "ABORT"})
+            assert text(await server.ended(running), "phase") == "ABORTED"
             for pid in pids:
                 await has_ended(pid)
-            await assert_interrupted(server, running)
             assert text(await server.ended(queued), "phase") == "COMPLETED"
 
 

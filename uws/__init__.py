@@ -14,6 +14,7 @@ from uws.model import __all__ as _model
 if TYPE_CHECKING:
     from uws.app import Node, make_uws_application, run_node, serve
     from uws.commands import Caller, Changes
+    from uws.config import UploadSettings, make_service
     from uws.jobs import Backend, UserUWS, make_uws_for_service
     from uws.web import Authenticator, make_application
 
@@ -23,8 +24,10 @@ __all__ = [
     "Caller",
     "Changes",
     "Node",
+    "UploadSettings",
     "UserUWS",
     "make_application",
+    "make_service",
     "make_uws_application",
     "make_uws_for_service",
     "run_node",
@@ -37,6 +40,7 @@ __all__.extend(_model)
 _ROOMS = {
     "uws.app": ("Node", "make_uws_application", "run_node", "serve"),
     "uws.commands": ("Caller", "Changes"),
+    "uws.config": ("UploadSettings", "make_service"),
     "uws.jobs": ("Backend", "UserUWS", "make_uws_for_service"),
     "uws.web": ("Authenticator", "make_application"),
 }

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from errno import EACCES, EADDRINUSE
@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.abc import AbstractResolver
 
 from eventstore import EventStore, SQLiteEventLog, SQLiteEventStore, StoreLocked
 from projections import Behind, JobReadModel, Projector
@@ -34,11 +35,11 @@ from uws.admin import (
 from uws.audit import Checkpointing
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
-from uws.config import AuditSettings, Settings
+from uws.config import AuditSettings, Settings, UploadSettings
 from uws.execution import Destruction, Scheduler
 from uws.files import Files
 from uws.jobs import Backend, UserUWS, first_of, make_uws_for_service
-from uws.model import Service, UnknownForm, UWSError
+from uws.model import QueueSettings, Service, UnknownForm, UWSError
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
 from uws.web import LONGEST_WAIT, SITE, Authenticator, make_application
 
@@ -91,7 +92,8 @@ async def open_backend(
         stack.push_async_callback(projector.close)
         for service in place.services:
             await _declare(store, service)
-        yield Backend(store, projector, JobReadModel(projector), files, clock)
+        services = {service.name: service for service in place.services}
+        yield Backend(store, projector, JobReadModel(projector), files, clock, services, place.queue)
 
 
 async def administer(place: Place, operation: Operation[R], report: Report) -> R:
@@ -122,7 +124,7 @@ async def _administer_alone(place: Place, operation: Operation[R], report: Repor
         finally:
             await log.close()
     async with open_backend(place, follow=operation.needs_read_models) as backend:
-        here = Administered(place, backend)
+        here = Administered(place, backend, _finder(backend, {}))
         return await carry_out(operation, here, caller_of(operation), report)
 
 
@@ -133,36 +135,33 @@ async def run_node(
     *,
     base_url: str = "http://127.0.0.1:8080",
     grace: float = 10.0,
+    jobs_end_with_server: bool = False,
     audit: AuditSettings | None = None,
+    queue: QueueSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Node]:
-    """Open the data directory, settle what an earlier server left, and run jobs until the context is left.
+    """Open the data directory, take over what an earlier server ran, and run jobs until the context is left.
 
     Admin commands are taken through ``admin.sock`` in the data directory. With ``audit``, checkpoints of the
-    log are written on its schedule. Leaving stops running programs (SIGTERM, SIGKILL after ``grace``
-    seconds), records their jobs as ERROR and closes the log. Raises what `open_backend` does.
+    log are written on its schedule; ``queue`` says what holds for all services together.
+    Leaving closes the log; programs go on under their supervisors, and the
+    next server takes them over. With ``jobs_end_with_server`` they are stopped (SIGTERM, SIGKILL after
+    ``grace`` seconds), and their jobs recorded as ERROR. Raises what `open_backend` does.
     """
     signed = audit or AuditSettings()
-    place = Place(data.absolute(), signed, signed.origin, tuple(services))
+    place = Place(data.absolute(), signed, signed.origin, tuple(services), queue or QueueSettings())
     async with AsyncExitStack() as stack:
         backend = await stack.enter_async_context(open_backend(place, clock=clock))
-        await stack.enter_async_context(listening(Administered(place, backend)))
         uwses = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
+        find = _finder(backend, uwses)
+        await stack.enter_async_context(listening(Administered(place, backend, find)))
         try:
             # What is only missing is made anew meanwhile.
             await backend.projector.caught_up(*_NEEDED_TO_RUN_JOBS, timeout=_LONGEST_MAKING)
         except Behind as error:
             log.error("%s: what needs it waits until it is mended", error)
 
-        known = dict(uwses)
-
-        async def find(name: str) -> UserUWS:
-            if name not in known:
-                service = await _last_declaration(backend.store, name)
-                known[name] = make_uws_for_service(service, backend, base_url)
-            return known[name]
-
-        scheduler = Scheduler(backend, uwses, find, grace=grace)
+        scheduler = Scheduler(backend, uwses, find, grace=grace, end_with_server=jobs_end_with_server)
         await scheduler.start()
         stack.push_async_callback(scheduler.close)
         destruction = Destruction(backend, find)
@@ -188,10 +187,13 @@ def make_uws_application(
     *,
     base_url: str | None = None,
     authenticator: Authenticator | None = None,
-    upload_hosts: Iterable[str] = (),
+    uploads: UploadSettings | None = None,
+    resolver: AbstractResolver | None = None,
     longest_wait: float = LONGEST_WAIT,
     grace: float = 10.0,
+    jobs_end_with_server: bool = False,
     audit: AuditSettings | None = None,
+    queue: QueueSettings | None = None,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an application that is a whole server: mount it with `aiohttp.web.Application.add_subapp`.
@@ -202,13 +204,21 @@ def make_uws_application(
         (),
         base_url=base_url,
         authenticator=authenticator,
-        upload_hosts=upload_hosts,
+        uploads=uploads,
+        resolver=resolver,
         longest_wait=longest_wait,
     )
 
     async def with_node(app: web.Application) -> AsyncIterator[None]:
         async with run_node(
-            data, services, base_url=base_url or "", grace=grace, audit=audit, clock=clock
+            data,
+            services,
+            base_url=base_url or "",
+            grace=grace,
+            jobs_end_with_server=jobs_end_with_server,
+            audit=audit,
+            queue=queue,
+            clock=clock,
         ) as node:
             app[SITE].services.update({uws.service.name: uws for uws in node.services})
             yield
@@ -247,10 +257,12 @@ async def serve(
             settings.services,
             base_url=server.base_url,
             authenticator=authenticator,
-            upload_hosts=settings.uploads.allow_hosts,
+            uploads=settings.uploads,
             longest_wait=server.longest_wait,
             grace=server.grace,
+            jobs_end_with_server=server.jobs_end_with_server,
             audit=settings.audit,
+            queue=settings.queue,
             clock=clock,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
@@ -302,6 +314,19 @@ async def _declare(store: EventStore, service: Service) -> None:
     )
     new = encode(event, SERVER.metadata)
     await store.append(stream, [new], expected=recorded[-1].version if recorded else 0)
+
+
+def _finder(backend: Backend, offered: Mapping[str, UserUWS]) -> Callable[[str], Awaitable[UserUWS]]:
+    """Return what finds the service of a name: one that is ``offered``, or else was once."""
+    known = dict(offered)
+
+    async def find(name: str) -> UserUWS:
+        if name not in known:
+            service = await _last_declaration(backend.store, name)
+            known[name] = make_uws_for_service(service, backend, "")
+        return known[name]
+
+    return find
 
 
 async def _last_declaration(store: EventStore, name: str) -> Service:

@@ -15,7 +15,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from eventstore import Metadata, NewEvent, RecordedEvent
+from eventstore import Metadata, NewEvent, RecordedEvent, to_microseconds
 from uws.files import Spooled
 from uws.model import UsageError
 from uws.model import events as e
@@ -36,12 +36,14 @@ class Caller:
     """Who asks, and through which request. ``user`` None is nobody in particular.
 
     A command under a ``key`` of the caller's choice is carried out once, however often it is sent.
+    To an ``is_admin`` it does not matter whose job it is.
     """
 
     user: str | None = None
     request_id: str | None = None
     client: str | None = None
     key: str | None = None
+    is_admin: bool = False
 
     @property
     def metadata(self) -> Metadata:
@@ -54,7 +56,7 @@ class Caller:
         )
 
 
-SERVER = Caller(user="uwsd")
+SERVER = Caller(user="uwsd", is_admin=True)
 """The server itself, as the actor of what nobody asked for."""
 
 
@@ -79,6 +81,7 @@ class Command:
 
     ``scope`` is where the caller's key counts; ``changes`` is None as long as it is not known what was sent.
     ``led_by`` are the types of the events that can have led to what the server does of its own accord.
+    ``occurred`` is when that was which is recorded only now.
     """
 
     caller: Caller
@@ -86,6 +89,7 @@ class Command:
     changes: Changes | None = None
     wishes: tuple[str, ...] = ()
     led_by: tuple[str, ...] = ()
+    occurred: datetime | None = None
 
     def encode(
         self, happened: Iterable[e.JobEvent], recorded: Sequence[RecordedEvent] = ()
@@ -94,6 +98,8 @@ class Command:
         metadata = replace(self.caller.metadata, command=self._digest)
         if cause := next((event for event in reversed(recorded) if event.type in self.led_by), None):
             metadata = replace(metadata, correlation_id=cause.about.correlation_id, causation_id=cause.id)
+        if self.occurred:
+            metadata = replace(metadata, occurred=to_microseconds(self.occurred))
         new = [e.encode(event, metadata) for event in happened]
         if self.caller.key is None:
             return new
@@ -123,7 +129,10 @@ class Command:
             return None
         changes = self.changes
         files = {
-            name: [(file.filename, file.media_type, file.sha256) for file in sent]
+            # What is at a URL may change, and is not fetched again to be compared.
+            name: [
+                (file.url,) if file.url else (file.filename, file.media_type, file.sha256) for file in sent
+            ]
             for name, sent in changes.files.items()
         }
         control = changes.run_id, changes.execution_duration, changes.destruction

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import shutil
 import tomllib
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, datetime
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from uws.model import DeclarationError, Parameter, ResultDeclaration, Service, did_you_mean
+from uws import functions
+from uws.functions import Description, NoFunction
+from uws.model import DeclarationError, Parameter, QueueSettings, ResultDeclaration, Service, did_you_mean
 from uws.model.errors import closest
-from uws.model.service import ExecutionDuration, Lifetime
+from uws.model.service import ExecutionDuration, Lifetime, Limits
 from uws.model.units import parse_duration
 
 T = TypeVar("T")
 
 
 _BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.ASCII)
+_HOST = re.compile(r"([\w-][\w.-]*|\[([0-9A-Fa-f:.]+)\])(?::(\d{1,5}))?", re.ASCII)
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
 
 
@@ -31,6 +39,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     base_url: str | None = None
     grace: float = 10.0
     """Seconds between SIGTERM and SIGKILL."""
+    jobs_end_with_server: bool = False
+    """Whether stopping the server stops what runs; else it goes on, and the next server takes it over."""
     longest_wait: float = 60.0
     """Seconds that WAIT blocks at most."""
 
@@ -45,10 +55,38 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class UploadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``[uploads]`` table."""
+    """The ``[uploads]`` table: how files are fetched that clients name by URL."""
 
+    public_hosts: bool = True
+    """Whether they are from any host with a public address."""
     allow_hosts: list[str] = []
-    """Hosts from which uploads are fetched that clients name by URL."""
+    """Hosts, each with a port or without, from which they are whatever its address."""
+    longest_fetch: float = 60.0
+    """Seconds that all files of one request may take."""
+    longest_silence: float = 10.0
+    """Seconds in which at least a byte must come."""
+    redirects: int = 5
+    """How many are followed for one file."""
+
+    def __post_init__(self) -> None:
+        for entry in self.allow_hosts:
+            if not _is_host(entry):
+                raise ValueError(f"allow_hosts: expected HOST, HOST:PORT or [IPv6]:PORT, got {entry!r}")
+        for field in ("longest_fetch", "longest_silence"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds above 0")
+        if not 0 <= self.redirects <= 20:
+            raise ValueError(f"redirects: {self.redirects} is not between 0 and 20")
+
+
+def _is_host(entry: str) -> bool:
+    """Whether this is a host as it stands in a URL, with a port or without."""
+    found = _HOST.fullmatch(entry)
+    with suppress(ValueError):
+        if found and found[2]:
+            IPv6Address(found[2])
+        return found is not None and int(found[3] or 0) <= 65535
+    return False
 
 
 class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     uploads: UploadSettings = UploadSettings()
     audit: AuditSettings = AuditSettings()
+    queue: QueueSettings = QueueSettings()
 
 
 class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -94,6 +133,7 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     server: dict[str, Any] = {}
     uploads: dict[str, Any] = {}
     audit: dict[str, Any] = {}
+    queue: dict[str, Any] = {}
     services: dict[str, Any]
 
 
@@ -111,11 +151,13 @@ def load(path: Path) -> Settings:
     file = _File(**{"services": {}, **_right_part(_without_times(raw), _File, "", problems)})
     if raw.get("services") == {}:
         problems.append("services: there is none; declare one as [services.NAME]")
-    services = [_service(name, table, problems) for name, table in file.services.items()]
+    directory = str(path.parent.resolve())
+    services = [_declared(name, table, directory, problems) for name, table in file.services.items()]
     server = _convert(file.server, ServerSettings, "server", problems)
     uploads = _convert(file.uploads, UploadSettings, "uploads", problems)
     audit = _convert(file.audit, AuditSettings, "audit", problems)
-    if problems or server is None or uploads is None or audit is None:
+    queue = _convert(file.queue, QueueSettings, "queue", problems)
+    if problems or server is None or uploads is None or audit is None or queue is None:
         raise DeclarationError(problems)
     return Settings(
         data=(path.parent / file.data).resolve(),
@@ -123,7 +165,107 @@ def load(path: Path) -> Settings:
         server=server,
         uploads=uploads,
         audit=audit if "origin" in file.audit else _named_after(server.base_url, audit),
+        queue=queue,
     )
+
+
+def make_service(function: Callable[..., Any], *, name: str | None = None, **keys: Any) -> Service:
+    """Declare an annotated function as a service, under its own name where ``name`` is not given.
+
+    ``keys`` are the other fields of `Service`, or what TOML has for them; those that follow from the
+    function (title and description, too) need not be given. Its jobs import it anew, each in a process of
+    its own. Raises `DeclarationError`.
+    """
+    named = str(name or getattr(function, "__name__", ""))
+    problems: list[str] = []
+    service = None
+    try:
+        reference = functions.reference_of(function)
+        service = _from_function(
+            named,
+            msgspec.to_builtins(keys),
+            reference,
+            functions.directory_of(function),
+            lambda environment: functions.describe(function),
+            problems,
+        )
+    except NoFunction as error:
+        problems.append(f"services.{named}: {error}")
+    if service is None or problems:
+        raise DeclarationError(problems)
+    return service
+
+
+def service_of(reference: str, directory: Path) -> Service:
+    """Declare the function ``package.module:name``, as a file in ``directory`` with nothing else would.
+
+    Raises `DeclarationError`.
+    """
+    problems: list[str] = []
+    name = re.split("[.:]", reference)[-1]
+    service = _declared(name, {"function": reference}, str(directory.resolve()), problems)
+    if service is None or problems:
+        raise DeclarationError(problems)
+    return service
+
+
+def _declared(name: str, table: Any, directory: str, problems: list[str]) -> Service | None:
+    """Read one service, which is a program, or a function that is looked at in a process of its own."""
+    if not isinstance(table, dict) or "function" not in table:
+        return _service(name, table, problems)
+    rest = {key: value for key, value in table.items() if key != "function"}
+    reference = table["function"]
+    if not isinstance(reference, str):
+        problems.append(f"services.{name}.function: expected str, got {_kind(reference)}")
+        return None
+    return _from_function(
+        name,
+        rest,
+        reference,
+        directory,
+        lambda variables: functions.described(str(reference), variables),
+        problems,
+    )
+
+
+def _from_function(
+    name: str,
+    table: dict[str, Any],
+    reference: str,
+    directory: str | None,
+    describe: Callable[[dict[str, str]], Description],
+    problems: list[str],
+) -> Service | None:
+    """Read a service whose command and parameters follow from a function, found in ``directory``."""
+    place = f"services.{name}"
+    before = len(problems)
+    problems += [
+        f"{place}.{key}: follows from the function; leave out one of the two"
+        for key in ("command", "parameters")
+        if key in table
+    ]
+    variables = table.get("environment", {})
+    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        problems += _mistakes(variables, dict[str, str], f"{place}.environment")
+        return None
+    path = [entry for entry in (directory, variables.get(functions.PATH)) if entry]
+    variables = {**variables, functions.PATH: os.pathsep.join(path)}
+    try:
+        found = describe(variables)
+    except NoFunction as error:
+        problems.append(f"{place}.function: {error}")
+        return None
+    if not found.title and "title" not in table:
+        problems.append(f"{place}.title: missing; give the service one, or {reference} a docstring")
+        table = {**table, "title": name}
+    about = [f"{place}{where}: {what}" for where, what in found.problems]
+    derived = {"command": functions.command_of(reference), "environment": variables}
+    service = _service(name, {**found.keys, **table, **derived}, about)
+    stands = f" (in {reference}, {found.stands})"
+    problems += [
+        problem + (stands if problem.startswith(f"{place}.parameters.") else "") for problem in about
+    ]
+    return service if len(problems) == before else None
 
 
 def _named_after(base_url: str | None, audit: AuditSettings) -> AuditSettings:
@@ -133,9 +275,11 @@ def _named_after(base_url: str | None, audit: AuditSettings) -> AuditSettings:
 
 
 _READ_APART: dict[str, Any] = {
+    "function": str,
     "environment": dict[str, Any],
     "execution_duration": dict[str, Any],
     "lifetime": dict[str, Any],
+    "limits": dict[str, Any],
     "parameters": dict[str, Any],
     "results": list[Any],
 }
@@ -152,7 +296,11 @@ def _service(name: str, table: Any, problems: list[str]) -> Service | None:
     parts = _right_part(table, Service, place, problems)
     for key, value in parts.get("environment", {}).items():
         problems += _mistakes(value, str, f"{place}.environment.{key}")
-    for key, kind in (("execution_duration", ExecutionDuration), ("lifetime", Lifetime)):
+    for key, kind in (
+        ("execution_duration", ExecutionDuration),
+        ("lifetime", Lifetime),
+        ("limits", Limits),
+    ):
         if key in parts:
             parts[key] = _convert(parts[key], kind, f"{place}.{key}", problems)
     if "parameters" in parts:
@@ -166,6 +314,11 @@ def _service(name: str, table: Any, problems: list[str]) -> Service | None:
             for index, value in enumerate(parts["results"])
         ]
     if len(problems) > before:
+        return None
+    if parts.get("sandbox") and not shutil.which("bwrap"):
+        problems.append(
+            f"{place}.sandbox: there is no bwrap in PATH: install bubblewrap, or leave sandbox = true out"
+        )
         return None
     try:
         return msgspec.convert({**parts, "name": name}, Service)

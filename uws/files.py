@@ -1,8 +1,9 @@
 """The files of jobs: below the data directory, ``jobs`` with one directory for each job, and ``spool``.
 
 A job's directory holds ``work``, where its program runs; ``results``, its ``UWS_RESULTS``; ``uploads``, the
-received files under names of ours; ``logs``, standard output and error; and ``parameters.json``. The spool
-holds uploads that are coming in.
+received files under names of ours; ``logs``, standard output and error; ``starts``, what its supervisors put
+on record; ``parameters.json``; and ``progress``, its ``UWS_PROGRESS``. The spool holds uploads that are
+coming in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from errno import EDQUOT, ENOSPC
 from io import FileIO
 from pathlib import Path
+
+import msgspec
 
 from uws.model import OutOfSpace, TooLarge, Unavailable, Upload
 from uws.model.units import format_size
@@ -39,6 +42,10 @@ class Spooled:
         self.path, self.filename, self.media_type = path, filename, media_type
         self.size = 0
         self.sha256 = ""
+        self.url: str | None = None
+        """The URL that a client named it by, None for one that came with the request."""
+        self.source: str | msgspec.UnsetType = msgspec.UNSET
+        """The same without what may be secret in it."""
 
     def as_upload(self, parameter: str) -> Upload:
         """Describe the file under a name of ours, which keeps harmless suffixes such as ``.fits.gz``."""
@@ -49,6 +56,7 @@ class Spooled:
             size=self.size,
             sha256=self.sha256,
             media_type=self.media_type,
+            source=self.source,
         )
 
 
@@ -59,7 +67,7 @@ class Spool:
     """
 
     def __init__(self, directory: Path, check_room: Callable[[], None], *, keep: bool) -> None:
-        self._directory, self._check_room, self._keep = directory, check_room, keep
+        self._directory, self._check_room, self.keep = directory, check_room, keep
         self._files: list[Spooled] = []
 
     async def receive(
@@ -80,19 +88,19 @@ class Spool:
                 if spooled.size > max_size:
                     raise TooLarge(f"{name}: the file is larger than the maximum {format_size(max_size)}")
                 if len(buffer) >= _CHUNK:
-                    if self._keep:
+                    if self.keep:
                         self._check_room()
                     await asyncio.to_thread(_write, file, digest, bytes(buffer))
                     buffer.clear()
             await asyncio.to_thread(_write, file, digest, bytes(buffer))
-            if self._keep:
+            if self.keep:
                 await asyncio.to_thread(_sync, file)
         spooled.sha256 = digest.hexdigest()
         return spooled
 
     def _opened(self, spooled: Spooled) -> FileIO:
         with _storing():
-            if not self._keep:
+            if not self.keep:
                 return Path(os.devnull).open("wb", buffering=0)
             self._check_room()
             file = spooled.path.open("xb", buffering=0)
@@ -113,11 +121,20 @@ class JobDirectory:
         self.results = root / "results"
         self.uploads = root / "uploads"
         self.logs = root / "logs"
+        self.starts = root / "starts"
         self.parameters = root / "parameters.json"
+        self.progress = root / "progress"
 
     def make(self) -> None:
         """Make the directories that a program finds."""
-        for directory in (self.root, self.work, self.results, self.uploads, self.logs):
+        for directory in (
+            self.root,
+            self.work,
+            self.results,
+            self.uploads,
+            self.logs,
+            self.starts,
+        ):
             directory.mkdir(mode=0o700, exist_ok=True)
 
     def take(self, spooled: Spooled, upload: Upload) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import (
     AsyncGenerator,
+    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
@@ -18,14 +19,17 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Literal
 
 from eventstore import (
     DuplicateEventId,
     EventStore,
     NewEvent,
+    RecordedEvent,
     StoreUnavailable,
     VersionConflict,
     new_id,
@@ -48,6 +52,8 @@ from uws.model import (
     OtherService,
     ParameterError,
     Phase,
+    QueueSettings,
+    Result,
     Service,
     Unavailable,
     Upload,
@@ -60,10 +66,12 @@ from uws.model import (
 from uws.model import events as e
 from uws.model.job import evolve
 from uws.model.text import first_foreign
+from uws.queueing import Queueing, Standing
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
+_LEADS_TO_END = "JobStarted", "StopRequested", "ProgramFound"
 LONGEST_STOP = 60.0
 """Seconds that a command waits for a program to be stopped."""
 Step = Callable[[Job], list[e.JobEvent]]
@@ -95,13 +103,23 @@ class JobFilter:
 
 @dataclass(frozen=True)
 class Backend:
-    """What all services of a server share: the log, its read models, the files, the time."""
+    """What all services of a server share: the log, its read models, the files, the time, and the queue.
+
+    ``services`` are those that are offered, by name.
+    """
 
     store: EventStore
     projector: Projector
     jobs: JobReadModel
     files: Files
     clock: Clock
+    services: Mapping[str, Service] = field(default_factory=dict)
+    limits: QueueSettings = field(default_factory=QueueSettings)
+
+    @cached_property
+    def queueing(self) -> Queueing:
+        """The queue of all services."""
+        return Queueing(self.store, self.projector, self.jobs, self.clock, self.services, self.limits)
 
 
 class UserUWS:
@@ -236,16 +254,27 @@ class UserUWS:
                         job = await self.get_job(job_id, caller)
             return job
 
-    async def estimate(self, *, queued: bool = False) -> datetime | None:
-        """Predict when a job that starts now, or joins the queue now, will end; None without experience."""
-        rounds = 1
+    async def estimate(
+        self, owner: str | None, parameters: Mapping[str, Values], *, queued: bool = False
+    ) -> datetime | None:
+        """Predict when such a job that starts now, or joins the queue now, will end.
+
+        That goes by jobs that were like it. None without experience, and while the queue is paused.
+        """
+        start: datetime | None = self.backend.clock.now()
         try:
-            usual = await self.backend.jobs.usual_duration(self.service.name)
-            if queued:
-                rounds += await self.backend.jobs.active(self.service.name) // self.service.max_running
+            takes = await self.backend.jobs.duration_of_like(self.service.name, owner, parameters)
+            if queued and takes is not None:
+                start = await self.backend.queueing.joining(self.service.name, owner)
         except StoreUnavailable:  # no estimate is worth refusing a command
             return None
-        return self.backend.clock.now() + timedelta(seconds=usual * rounds) if usual is not None else None
+        return _later(start, takes)
+
+    async def standing(self, job: Job) -> Standing | None:
+        """Return how a job waits; ``start`` is when it may start. None when it does not wait in the queue."""
+        if job.phase is not Phase.QUEUED:
+            return None
+        return await self.backend.queueing.standing(job.id, job.service, job.owner)
 
     async def _listable(self, looking_into_jobs: bool) -> None:
         await self.backend.projector.caught_up("job_list", *["documents"] * looking_into_jobs)
@@ -285,35 +314,39 @@ class UserUWS:
     async def create_job(self, changes: Changes, caller: Caller, *, run: bool = False) -> Job:
         """Create a job, and with ``run`` queue it in the same breath. All of it happens, or nothing.
 
-        Raises `ParameterError`, `RepeatedParameter`, `UsageError`, `MissingParameters`. A caller that is
-        cancelled does not learn whether the job was created, unless it asks again under the same key.
+        Raises `ParameterError`, `RepeatedParameter`, `UsageError`, `MissingParameters`, `QueueFull`. A caller
+        that is cancelled does not learn whether the job was created, unless it asks again under the same key.
         """
         command = self._command(caller, None, changes, ("RUN",) * run)
         if done := await self._done(command):
             return done
         self.backend.files.check_room()
         values, taken = self._accept(changes)
-        quote = await self.estimate()
+        parameters = {name: given for name, given in values.items() if given}
+        quote = await self.estimate(caller.user, parameters)
 
         def create(_: Job) -> list[e.JobEvent]:
             return self.transitions.create_job(
                 self.backend.clock.now(),
                 owner=caller.user,
                 run_id=changes.run_id,
-                parameters={name: given for name, given in values.items() if given},
+                parameters=parameters,
                 quote=quote,
             )
 
-        steps = [create, *self._control(changes), *(await self._queueing() if run else [])]
         job_id = new_job_id()
-        new = command.encode(self._decide(job_id, None, steps))
-        try:
-            with self._taking(job_id, taken):
-                return await self._append(job_id, None, new)
-        except DuplicateEventId:
-            if done := await self._done(command):
-                return done
-            raise
+        async with AsyncExitStack() as stack:
+            steps = [create, *self._control(changes)]
+            if run:
+                steps.append(await stack.enter_async_context(self._queueing(caller.user, parameters)))
+            new = command.encode(self._decide(job_id, None, steps))
+            try:
+                with self._taking(job_id, taken):
+                    return await self._append(job_id, None, new)
+            except DuplicateEventId:
+                if done := await self._done(command):
+                    return done
+                raise
 
     async def change_job(
         self, job_id: str, changes: Changes, caller: Caller, *, run: bool = False, abort: bool = False
@@ -334,18 +367,25 @@ class UserUWS:
         if (run_id := changes.run_id) is not None:
             steps.append(lambda job: self.transitions.set_run_id(job, run_id))
         steps += self._control(changes)
-        if run:
-            steps += await self._queueing()
-        if abort:
-            steps.append(self.transitions.abort_job)
-        with self._taking(job_id, taken):
-            job = await self._carry_out(job_id, steps, command)
+        async with AsyncExitStack() as stack:
+            if run:
+                before = await self.load_job(job_id, caller)
+                queueing = self._queueing(before.owner, {**before.parameters, **values})
+                steps.append(await stack.enter_async_context(queueing))
+            if abort:
+                steps.append(self.transitions.abort_job)
+            with self._taking(job_id, taken):
+                job = await self._carry_out(job_id, steps, command)
         if unused := {upload for _, upload in taken} - _uploads(job):
             self.backend.files.of(job_id).drop(unused)
         return job
 
     async def queue_job(self, job_id: str, caller: Caller) -> Job:
-        """RUN: put a job that is complete into the queue. Raises `IllegalPhase`, `MissingParameters`."""
+        """RUN: put a job that is complete into the queue.
+
+        Where that is full, the job is held, or `QueueFull` raised, as its service says. Raises
+        `IllegalPhase`, `MissingParameters`.
+        """
         return await self.change_job(job_id, Changes(), caller, run=True)
 
     async def abort_job(self, job_id: str, caller: Caller) -> Job:
@@ -394,26 +434,81 @@ class UserUWS:
     async def start_job(self, job_id: str) -> Job:
         """Record that a program is started now, under the present declaration."""
         self.backend.files.check_room()
-        quote = await self.estimate()
-        return await self._by_server(job_id, lambda job: self.transitions.start_job(job, quote), "JobQueued")
+        recorded = await self.backend.store.read_stream(e.job_stream(job_id))
+        job = self._admitted(fold(recorded), job_id, SERVER)
+        quote = await self.estimate(job.owner, job.parameters)
+        return await self._carry_out(
+            job_id,
+            [lambda job: self.transitions.start_job(job, quote)],
+            Command(SERVER, led_by=("JobQueued",)),
+            recorded,
+        )
+
+    async def release_job(self, job_id: str) -> bool:
+        """Queue a job that is held, if there is room for it now; returns whether there was.
+
+        Raises `IllegalPhase` when it is not HELD any more.
+        """
+        job = await self.load_job(job_id, SERVER)
+        async with self.backend.queueing.turn(self.service, job.owner):
+            if await self.backend.queueing.full(self.service, job.owner):
+                return False
+            quote = await self.estimate(job.owner, job.parameters, queued=True)
+            await self._by_server(job_id, lambda job: self.transitions.release_job(job, quote), "JobHeld")
+        return True
 
     async def stop_job(self, job_id: str, reason: e.StopReason) -> Job:
         """Record why a running program is stopped, unless somebody decided so before."""
         return await self._by_server(job_id, lambda job: self.transitions.stop_job(job, reason), "JobStarted")
 
-    async def end_job(self, job_id: str, ending: Ending) -> Job:
-        """Record what became of a program."""
-        led_by = "JobStarted", "StopRequested"
-        return await self._by_server(job_id, lambda job: self.transitions.end_job(job, ending), *led_by)
+    async def find_program(self, job_id: str, finding: e.Finding) -> Job:
+        """Record what became of a program that no server saw."""
+        return await self._by_server(
+            job_id, lambda job: self.transitions.find_program(job, finding), "JobStarted"
+        )
+
+    async def signal_program(self, job_id: str, signal: Literal["SIGTERM", "SIGKILL"]) -> Job:
+        """Record that a program was told to end."""
+        return await self._by_server(
+            job_id, lambda job: self.transitions.signal_program(job, signal), "StopRequested"
+        )
+
+    async def report_progress(self, job_id: str, fraction: float | None, text: str) -> Job:
+        """Record what a program told of its progress, unless it is no news or comes too late."""
+        return await self._by_server(
+            job_id, lambda job: self.transitions.report_progress(job, fraction, text), "JobStarted"
+        )
+
+    async def end_job(self, job_id: str, ending: Ending, *, ended: datetime | None = None) -> Job:
+        """Record what became of a program, which ``ended`` then, or now."""
+        return await self._by_server(
+            job_id, lambda job: self.transitions.end_job(job, ending), *_LEADS_TO_END, occurred=ended
+        )
+
+    async def lose_job(self, job_id: str, results: tuple[Result, ...], reason: str) -> Job:
+        """Record that a program is gone and nobody knows how it ended."""
+        return await self._by_server(
+            job_id, lambda job: self.transitions.lose_job(job, results, reason), *_LEADS_TO_END
+        )
 
     async def expire_job(self, job_id: str) -> Job:
         """Destroy or archive a job whose destruction time has come; nothing when it was put off meanwhile."""
 
         def expire(job: Job) -> list[e.JobEvent]:
-            due = job.destruction is not None and job.destruction <= self.backend.clock.now()
-            return self.transitions.destroy_job(job, expired=True) if due else []
+            return self.transitions.purge_job(job, self.backend.clock.now())
 
         return await self._by_server(job_id, expire, "JobCreated", "DestructionSet")
+
+    async def purge_job(self, job_id: str, caller: Caller, phases: Collection[Phase] = ()) -> Job:
+        """Do what `expire_job` does, for ``caller``, and also to a job that is in one of ``phases`` now.
+
+        Returns without waiting for a program that has to be stopped first.
+        """
+
+        def purge(job: Job) -> list[e.JobEvent]:
+            return self.transitions.purge_job(job, self.backend.clock.now(), phases)
+
+        return await self._carry_out(job_id, [purge], self._command(caller, job_id))
 
     # How commands are carried out
 
@@ -433,14 +528,23 @@ class UserUWS:
             return None
         return fold(await self.backend.store.read_stream(first.stream))
 
-    async def _by_server(self, job_id: str, step: Step, *led_by: str) -> Job:
+    async def _by_server(
+        self, job_id: str, step: Step, *led_by: str, occurred: datetime | None = None
+    ) -> Job:
         """Carry out a command of the server's own; the last event of a type in ``led_by`` has led to it."""
-        return await self._carry_out(job_id, [step], Command(SERVER, led_by=led_by))
+        return await self._carry_out(job_id, [step], Command(SERVER, led_by=led_by, occurred=occurred))
 
-    async def _carry_out(self, job_id: str, steps: Sequence[Step], command: Command) -> Job:
-        """Load, decide, append; again when somebody else was faster. Files that are unwanted then go."""
+    async def _carry_out(
+        self, job_id: str, steps: Sequence[Step], command: Command,
+        recorded: Sequence[RecordedEvent] | None = None,
+    ) -> Job:  # fmt: skip
+        """Load, decide, append; again when somebody else was faster. Files that are unwanted then go.
+
+        ``recorded`` is what was loaded already.
+        """
         for _ in range(_ATTEMPTS):
-            recorded = await self.backend.store.read_stream(e.job_stream(job_id))
+            if recorded is None:
+                recorded = await self.backend.store.read_stream(e.job_stream(job_id))
             job = fold(recorded)
             if job and command.was_done(recorded):
                 return job
@@ -451,6 +555,7 @@ class UserUWS:
             try:
                 after = await self._append(job_id, before, command.encode(events, recorded))
             except (VersionConflict, DuplicateEventId):
+                recorded = None
                 continue
             if after.destroyed or after.phase is Phase.ARCHIVED:
                 await self._delete_files(job_id)
@@ -498,7 +603,7 @@ class UserUWS:
     def _admitted(self, job: Job | None, job_id: str, caller: Caller) -> Job:
         if job is None:
             raise JobNotFound(job_id)
-        if caller is not SERVER:
+        if not caller.is_admin:
             _check_owner(job, caller)
         if job.destroyed:
             raise JobGone(job_id)
@@ -506,9 +611,16 @@ class UserUWS:
             raise OtherService(job_id, job.service)
         return job
 
-    async def _queueing(self) -> list[Step]:
-        quote = await self.estimate(queued=True)
-        return [lambda job: self.transitions.queue_job(job, quote)]
+    @asynccontextmanager
+    async def _queueing(self, owner: str | None, parameters: Mapping[str, Values]) -> AsyncIterator[Step]:
+        """Give what RUN does to such a job; what that depends on stays so until this is left."""
+        quote = await self.estimate(owner, parameters, queued=True)
+        async with self.backend.queueing.turn(self.service, owner):
+            full = await self.backend.queueing.full(self.service, owner)
+            if full is None:
+                yield lambda job: self.transitions.queue_job(job, quote)
+            else:
+                yield lambda job: self.transitions.hold_job(job, full)
 
     def _control(self, changes: Changes) -> list[Step]:
         steps: list[Step] = []
@@ -587,6 +699,13 @@ def _reference(job: Job) -> JobReference:
 
 def _uploads(job: Job) -> set[Upload]:
     return {value for values in job.parameters.values() for value in values if isinstance(value, Upload)}
+
+
+def _later(time: datetime | None, seconds: float | None) -> datetime | None:
+    try:
+        return time and time + timedelta(seconds=seconds) if seconds is not None else None
+    except OverflowError:
+        return None
 
 
 async def first_of(*awaitables: Awaitable[object]) -> None:

@@ -27,6 +27,9 @@ from uws.model import events as e
 ROOT = Path(__file__).parents[2]
 CLIENTS = 64
 DECLARATION = """
+[server]
+jobs_end_with_server = true
+
 [services.echo]
 title = "Echo"
 command = ["echo", "{text}"]

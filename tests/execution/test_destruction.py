@@ -55,7 +55,9 @@ async def test_jobs_of_all_services_go_when_their_time_has_come(
         clock.advance(hours=1)
         await until_gone(site, waiting)
         events = await site.node.backend.store.read_stream(f"job/{job_id(executing)}")
-        assert [event.type for event in events][-3:] == ["StopRequested", "JobAborted", "JobDestroyed"]
+        assert [event.type for event in events][-4:] == [
+            "StopRequested", "ProgramSignalled", "JobAborted", "JobDestroyed",
+        ]  # fmt: skip
 
 
 async def test_a_job_lives_as_long_as_its_service_says(tmp_path: Path, clock: ManualClock) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import stat
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from lxml import etree
 
 from tests.execution.programs import Pipe, directory_of, is_running, shell
-from tests.harness import NAMESPACES, job_id, running, text
+from tests.harness import NAMESPACES, ManualClock, job_id, running, text
 from uws import (
     BoolParameter,
     FileParameter,
@@ -33,7 +36,21 @@ def summary(document: etree._Element) -> dict[str, str]:
     }
 
 
+USED = ("cpuSeconds", "memoryBytes")
+
+
 def info(document: etree._Element) -> dict[str, str]:
+    """Return what stands in jobInfo, but for what the program has used: see `used`."""
+    return {name: fact for name, fact in _info(document).items() if name not in USED}
+
+
+def used(document: etree._Element) -> tuple[float, int]:
+    """Return the seconds of processor time and the bytes of memory that the program has used."""
+    found = _info(document)
+    return float(found[USED[0]]), int(found[USED[1]])
+
+
+def _info(document: etree._Element) -> dict[str, str]:
     element = document.find("uws:jobInfo", NAMESPACES)
     return {etree.QName(child).localname: child.text or "" for child in ([] if element is None else element)}
 
@@ -143,6 +160,7 @@ async def test_a_program_sees_a_short_list_of_variables_and_no_other(
         directory = directory_of(site, job)
         assert seen.keys() - {"HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR"} == {
             "PATH", "TZ", "OMP_NUM_THREADS", "ODD", "UWS_JOB_ID", "UWS_RESULTS", "UWS_PARAMETERS",
+            "UWS_PROGRESS",
         }  # fmt: skip
         assert seen["ODD"] == "a\nb=c"
         assert seen["UWS_JOB_ID"] == job_id(job)
@@ -214,6 +232,64 @@ async def test_a_program_that_cannot_be_started_is_an_error_of_its_job_and_the_q
                     "message": f"the program {argv[0]} could not be started: {reason}",
                 }
         assert text(await site.ended(await site.run("run")), "phase") == "COMPLETED"
+
+
+def launcher() -> int:
+    """Return the process from which programs are started: a child of the server's, which is this process."""
+    (pid,) = [
+        int(pid)
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+        if b"supervisor.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    return pid
+
+
+async def test_too_many_open_files_are_an_error_of_the_job_and_the_queue_goes_on(tmp_path: Path) -> None:
+    async with running(tmp_path, shell("true")) as site:
+        await site.ended(await site.run("run"))
+        pid = launcher()
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (5, hard))
+        job = await site.run("run")
+        assert summary(await site.ended(job)) == {
+            "type": "transient",
+            "hasDetail": "false",
+            "message": "the program sh could not be started: Too many open files",
+        }
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert text(await site.ended(await site.run("run")), "phase") == "COMPLETED"
+
+
+@pytest.fixture
+def pids() -> Iterator[Path]:
+    """A control group that limits how many processes there are."""
+    group = Path(f"/sys/fs/cgroup/pids/uwsd-test-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error.strerror}")
+    yield group
+    group.rmdir()
+
+
+async def test_a_machine_that_is_full_of_processes_makes_jobs_wait_and_fails_none(
+    tmp_path: Path, pids: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, shell("true"), clock=clock) as site:
+        await site.ended(await site.run("run"))
+        (pids / "pids.max").write_text("1")
+        (pids / "cgroup.procs").write_text(str(launcher()))
+        job = await site.run("run")
+        for _ in range(3):
+            await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
+            assert await site.phase(job) == "EXECUTING"
+            clock.advance(seconds=1)
+        assert "the machine is full; trying again" in caplog.text
+        await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
+        (pids / "pids.max").write_text("max")
+        clock.advance(seconds=1)
+        assert text(await site.ended(job), "phase") == "COMPLETED"
 
 
 async def test_children_that_a_program_leaves_are_ended_with_it(tmp_path: Path, ready: Pipe) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from tests.execution.programs import Pipe, shell
 from tests.harness import BasicUsers, ManualClock, job_id, running, text
@@ -11,7 +12,7 @@ from uws import Service, StrParameter
 from uws.model.units import format_time
 
 
-def held(ready: Pipe, gate: Pipe, *, name: str = "run", max_running: int = 1) -> Service:
+def held(ready: Pipe, gate: Pipe, *, name: str = "run", max_running: int = 1, **fields: Any) -> Service:
     """Declare a service whose programs say ``x`` and then wait for a line."""
     return shell(
         'echo "$1" > "$READY"; read line < "$GATE"',
@@ -20,17 +21,18 @@ def held(ready: Pipe, gate: Pipe, *, name: str = "run", max_running: int = 1) ->
         environment={"READY": ready.path, "GATE": gate.path},
         parameters={"x": StrParameter(required=True)},
         max_running=max_running,
+        **fields,
     )
 
 
-async def test_owners_take_turns_and_within_one_the_oldest_goes_first(
+async def test_owners_of_short_jobs_take_turns_and_within_one_the_oldest_goes_first(
     tmp_path: Path, clock: ManualClock, ready: Pipe, gate: Pipe
 ) -> None:
     service = held(ready, gate)
     async with running(tmp_path / "data", service, clock=clock, authenticator=BasicUsers()) as site:
         jobs = {}
         for name in ("ada-0", "ada-1", "ada-2", "ada-3", "bob-1", "bob-2", "cleo-1"):
-            clock.advance(seconds=1)
+            clock.advance(milliseconds=1)
             user = name.partition("-")[0]
             jobs[name] = await site.create("run", user=user, x=name, PHASE="RUN")
         order = []
@@ -104,7 +106,7 @@ async def test_the_quote_is_nil_without_experience_and_then_comes_from_past_dura
         clock.advance(seconds=10)
         queued = await site.run("run", x=4)
         assert text(await site.document(executing), "quote") == soon
-        later = format_time(clock.now() + timedelta(seconds=80))
+        later = format_time(clock.now() + timedelta(seconds=70))  # the one before it has run for 10
         assert text(await site.document(queued), "quote") == later
         for job in (executing, queued):
             gate.send()

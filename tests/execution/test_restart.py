@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
+from eventstore import from_microseconds
 from projections import Documents, Event, Services
 from tests.daemon import PATIENCE
 from tests.execution.programs import Pipe, directory_of, is_running, shell
-from tests.execution.test_programs import info, results, summary
+from tests.execution.test_programs import info, results, summary, used
 from tests.harness import ManualClock, Site, job_id, running, text
 from uws import FileParameter, FloatParameter, Job, Service
+from uws.execution import _failpoints as execution_failpoints
 from uws.execution import scheduler
+from uws.execution.process import Launcher, NotStarted, Process
+from uws.execution.records import Record, boot, last_record, started
+from uws.files import Files
+from uws.model.events import decode
+from uws.model.units import format_time
 
 ROOT = Path(__file__).parents[2]
 STOPPED = {"type": "transient", "hasDetail": "false", "message": "the server was stopped while the job ran"}
 
 
-def held(ready: Pipe) -> Service:
-    script = 'echo 1 > "$UWS_RESULTS/partial"; echo $$ > "$READY"; sleep 1000'
-    return shell(script, environment={"READY": ready.path})
+LOST = {"type": "transient", "hasDetail": "false", "message": "the program was lost while no server ran"}
+
+
+def held(ready: Pipe, gate: Pipe | None = None) -> Service:
+    """Declare a service whose program waits for ever, or at the gate and then fails."""
+    end = 'read line < "$GATE"; exit 3' if gate else "sleep 1000"
+    script = f'echo 1 > "$UWS_RESULTS/partial"; echo $$ > "$READY"; {end}'
+    return shell(script, environment={"READY": ready.path, **({"GATE": gate.path} if gate else {})})
 
 
 def again(site: Site, job: str) -> str:
@@ -60,48 +76,229 @@ async def test_stopping_records_what_runs_as_a_transient_error_and_keeps_the_que
 
 
 _SERVER = """
-import asyncio, sys
+import asyncio, os, signal, sys
 from pathlib import Path
 from tests.execution.programs import Pipe
 from tests.execution.test_restart import held
 from tests.harness import running
+from uws.execution import _failpoints
 
 class Ready:
     path = sys.argv[2]
 
+class Gate:
+    path = sys.argv[3]
+
+def reached(place):
+    if place == sys.argv[4]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+_failpoints.reached = reached
+
 async def main():
-    async with running(Path(sys.argv[1]), held(Ready)) as site:
-        print(await site.run("run"), flush=True)
+    async with running(Path(sys.argv[1]), held(Ready, Gate)) as site:
+        job = await site.create("run")
+        print(job, flush=True)
+        await site.post(f"{job}/phase", {"PHASE": "RUN"})
         await asyncio.Event().wait()
 
 asyncio.run(main())
 """
 
 
-async def test_after_a_crash_a_running_job_is_a_transient_error_and_its_program_is_ended(
-    tmp_path: Path, ready: Pipe
-) -> None:
-    server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, tmp_path / "data", ready.path], stdout=subprocess.PIPE, cwd=ROOT
-    )
+async def crashed(data: Path, ready: Pipe, gate: Pipe, at: str = "") -> str:
+    """Run a job on a server that is killed ``at`` a failpoint, or once the program runs; return its URL."""
+    command = [sys.executable, "-c", _SERVER, data, ready.path, gate.path, at]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     try:
         assert server.stdout
         job = (await asyncio.to_thread(server.stdout.readline)).decode().strip()
-        (pid,) = await ready.numbers(1)
+        if not at:
+            await ready.line()
+            server.send_signal(signal.SIGKILL)
+        return job
     finally:
-        server.send_signal(signal.SIGKILL)
         await asyncio.to_thread(server.wait)
         assert server.stdout
         server.stdout.close()
-    assert is_running(pid)
-    async with running(tmp_path / "data", held(ready)) as site:
-        assert not is_running(pid)
+
+
+async def types(site: Site, job: str) -> list[str]:
+    return [event.type for event in await site.node.backend.store.read_stream(f"job/{job_id(job)}")]
+
+
+@pytest.mark.parametrize("ends", ["by itself", "on request"])
+async def test_a_program_outlives_a_crash_and_the_next_server_sees_it_through(
+    tmp_path: Path, ready: Pipe, gate: Pipe, ends: str
+) -> None:
+    job = await crashed(tmp_path / "data", ready, gate)
+    async with running(tmp_path / "data", held(ready, gate)) as site:
+        assert await site.phase(again(site, job)) == "EXECUTING"
+        waiting = await site.run("run")
+        assert await site.phase(waiting) == "QUEUED"
+        if ends == "by itself":
+            gate.send()
+        else:
+            await site.post(f"{again(site, job)}/phase", {"PHASE": "ABORT"})
+        document = await site.ended(again(site, job))
+        found = ["JobCreated", "JobQueued", "JobStarted", "ProgramFound"]
+        if ends == "by itself":
+            assert (text(document, "phase"), info(document)) == ("ERROR", {"exitCode": "3"})
+            assert await types(site, job) == [*found, "JobFailed"]
+        else:
+            assert text(document, "phase") == "ABORTED"
+            assert await types(site, job) == [*found, "StopRequested", "ProgramSignalled", "JobAborted"]
+        assert results(document) == ["partial"]
+        await ready.line()
+        assert await site.phase(waiting) == "EXECUTING"
+
+
+async def test_a_program_that_ended_while_no_server_ran_ended_when_it_did(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    job = await crashed(tmp_path / "data", ready, gate)
+    gate.send()
+    while not (ended := end_of(tmp_path / "data", job)):
+        await asyncio.sleep(0)
+    async with running(tmp_path / "data", held(ready, gate)) as site:
         document = await site.document(again(site, job))
         assert text(document, "phase") == "ERROR"
-        assert summary(document) == STOPPED
+        assert text(document, "endTime") == format_time(from_microseconds(ended))
+        assert info(document) == {"exitCode": "3"}
+        assert used(document)[1] > 0
+        assert (await types(site, job))[3:] == ["ProgramFound", "JobFailed"]
+
+
+def end_of(data: Path, job: str) -> int:
+    """Return when the program of a job ended, going by its record; 0 while it runs."""
+    (path,) = (data / "jobs" / job_id(job) / "starts").iterdir()
+    record = Record(path)
+    return record.end.ended if record.end else 0
+
+
+async def test_a_program_whose_supervisor_was_killed_is_lost_and_nothing_is_left_of_it(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    async with running(tmp_path, held(ready, gate)) as site:
+        job = await site.run("run")
+        (pid,) = await ready.numbers(1)
+        os.kill(int(stat_of(pid)[1]), signal.SIGKILL)
+        document = await site.ended(job)
+        assert summary(document) == LOST | {"message": "the program was lost: its supervisor is gone"}
         assert results(document) == ["partial"]
-        events = await site.node.backend.store.read_stream(f"job/{job_id(job)}")
-        assert [event.type for event in events] == ["JobCreated", "JobQueued", "JobStarted", "JobFailed"]
+        assert not is_running(pid)
+
+
+async def test_a_lost_program_is_started_again_where_its_service_says_so_but_not_for_ever(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    service = replace(held(ready, gate), on_lost="requeue", requeues=2)
+    async with running(tmp_path, service) as site:
+        job = await site.run("run")
+        for count in range(3):
+            (pid,) = await ready.numbers(1)
+            assert info(await site.executing(job)).get("requeued", "0") == str(count)
+            os.kill(int(stat_of(pid)[1]), signal.SIGKILL)
+        document = await site.ended(job)
+        assert text(document, "phase") == "ERROR"
+        assert info(document) == {"requeued": "2"}
+        assert (await types(site, job)).count("JobStarted") == 3
+
+
+async def test_a_process_that_has_the_number_of_a_supervisor_of_old_is_let_alone(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    job = await crashed(tmp_path / "data", ready, gate)
+    (path,) = (tmp_path / "data" / "jobs" / job_id(job) / "starts").iterdir()
+    record = Record(path)
+    process = Process.of(record)
+    assert process
+    assert record.supervisor
+    with closing(process):
+        process.kill()
+        await process.ended()
+    innocent = subprocess.Popen(["sleep", "1000"])
+    try:
+        for forged in ({"start": 1}, {"boot": "x"}, {"file": 1}, {"start": 1, "boot": "x"}):
+            who = {"start": started(innocent.pid), "boot": boot(), "file": path.stat().st_ino, **forged}
+            line = msgspec.json.encode(replace(record.supervisor, pid=innocent.pid, **who))
+            path.write_bytes(line + b"\n")
+            assert Process.of(Record(path)) is None
+        async with running(tmp_path / "data", held(ready, gate)) as site:
+            assert summary(await site.document(again(site, job))) == LOST
+        assert innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+@pytest.mark.parametrize("place", execution_failpoints.NAMES)
+async def test_wherever_a_server_is_killed_while_it_starts_a_program_it_runs_once_and_is_on_record(
+    tmp_path: Path, ready: Pipe, gate: Pipe, place: str
+) -> None:
+    job = await crashed(tmp_path, ready, gate, place)
+    async with running(tmp_path, held(ready, gate)) as site:
+        (pid,) = await ready.numbers(1)
+        assert await site.phase(again(site, job)) == "EXECUTING"
+        records = {path.name: Record(path) for path in (site.data / job_id(job) / "starts").iterdir()}
+        (record,) = (record for record in records.values() if record.supervisor)
+        assert record.supervisor
+        assert str(record.supervisor.pid) == stat_of(pid)[1]
+        gate.send()
+        assert info(await site.ended(again(site, job))) == {"exitCode": "3"}
+        (found,) = [
+            decode(event).finding  # type: ignore[union-attr]
+            for event in await site.node.backend.store.read_stream(f"job/{job_id(job)}")
+            if event.type == "ProgramFound"
+        ]
+        assert (found, sorted(records)) == {
+            execution_failpoints.DECIDED: ("not started", ["3-1", "3-2"]),
+            execution_failpoints.LAUNCHED: ("running", ["3-1"]),
+        }[place]
+
+
+async def test_what_an_earlier_server_asked_for_too_late_is_not_started(tmp_path: Path, ready: Pipe) -> None:
+    """The next server has found no record, and none can be made any more."""
+    directory = Files(tmp_path).of("j1")
+    Files(tmp_path).prepare()
+    directory.make()
+    assert last_record(directory, 3) is None
+    launcher = Launcher()
+    with pytest.raises(NotStarted, match="File exists"):
+        await launcher.launch(
+            ["sh", "-c", f"echo $$ > {ready.path}"],
+            record=directory.starts / "3-1",
+            root=directory.root,
+            directory=directory.work,
+            environment={"PATH": "/usr/bin:/bin"},
+            stdout=directory.logs / "stdout",
+            stderr=directory.logs / "stderr",
+            limits={},
+            nice=0,
+        )
+    await launcher.close()
+    assert not (directory.logs / "stdout").exists()
+
+
+async def test_a_launcher_that_is_killed_costs_no_job(tmp_path: Path, ready: Pipe, gate: Pipe) -> None:
+    async with running(tmp_path, replace(held(ready, gate), max_running=2)) as site:
+        first = await site.run("run")
+        (pid,) = await ready.numbers(1)
+        launcher = int(stat_of(int(stat_of(pid)[1]))[1])
+        os.kill(launcher, signal.SIGKILL)
+        while is_running(launcher):
+            await asyncio.sleep(0)
+        second = await site.run("run")
+        await ready.line()
+        gate.send()
+        gate.send()
+        for job in (first, second):
+            assert info(await site.ended(job)) == {"exitCode": "3"}
+
+
+def stat_of(pid: int) -> list[str]:
+    """Return the fields of proc(5)'s ``stat`` from the third on: the second of these is the parent."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 async def test_a_crash_gives_back_the_slot_and_a_server_on_a_copy_leaves_the_first_ones_programs_alone(
@@ -273,12 +470,11 @@ async def test_results_that_cannot_be_collected_end_the_job_and_keep_no_server_f
             assert summary(await site.ended(job)) == {
                 "type": "transient",
                 "hasDetail": "false",
-                "message": "the server could not see the program through: Permission denied",
+                "message": "what the program left could not be collected: Permission denied",
             }
         async with running(tmp_path / "copy", held(ready)) as other:
-            assert summary(await other.document(again(other, left))) == STOPPED
+            assert summary(await other.document(again(other, left))) == LOST
     assert "cannot be collected" in caplog.text
-    assert "could not be seen through" in caplog.text
 
 
 async def test_a_read_model_of_services_that_stopped_keeps_no_server_from_settling_jobs_of_old_services(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -17,10 +16,11 @@ import uvloop
 
 from eventstore import NewEvent, RecordedEvent, StoreUnavailable, _failpoints
 from tests.execution.programs import Pipe, directory_of, is_running, shell
-from tests.execution.test_programs import info, results
+from tests.execution.test_programs import info, results, used
 from tests.harness import ManualClock, job_id, running, text
 from uws import Caller, ExecutionDuration, Job, ResultDeclaration, UserUWS
-from uws.execution.process import Process, end_session, sessions_with
+from uws.execution.process import end_sessions, sessions_with
+from uws.model.events import decode
 from uws.model.units import parse_time
 
 FAMILY = """
@@ -49,7 +49,7 @@ async def test_abort_ends_the_whole_family_and_keeps_the_results_made_so_far(
         assert not any(map(is_running, pids))
         assert results(document) == ["partial"]
         assert (await site.get(f"{job}/results/partial")).body == b"partial\n"
-        assert info(document) == {"reason": "aborted on request"}
+        assert info(document) == {"reason": "aborted on request", "signal": "SIGTERM"}
         assert text(document, "endTime")
 
 
@@ -67,23 +67,52 @@ async def test_a_program_may_clean_up_within_the_grace_period(tmp_path: Path, re
         assert (await site.get(f"{job}/results/note")).text == "cleaned\n"
 
 
-async def test_a_program_that_waits_to_be_ended_does_not_keep_the_server_busy(
-    ready: Pipe, tmp_path: Path
+async def test_what_a_program_started_may_clean_up_as_well_and_keeps_nobody_busy(
+    tmp_path: Path, ready: Pipe
 ) -> None:
-    """Its leader ends at once, a child only at the end of the grace period."""
-    script = 'sh -c \'trap "" TERM; echo > "$READY"; sleep 1000\' & wait'
-    process = Process.start(
-        ["sh", "-c", script],
-        directory=tmp_path,
-        environment={"READY": ready.path, "PATH": os.environ["PATH"]},
-        stdout=tmp_path / "out",
-        stderr=tmp_path / "err",
-    )
-    await ready.line()
-    before = time.process_time()
-    await process.stop(0.5)
-    assert time.process_time() - before < 0.25
-    assert await process.finish() == -15
+    """The program ends at once, and a child of it only at the end of the grace period."""
+    script = """
+    sh -c 'trap "echo x > $UWS_RESULTS/told" TERM; echo > "$READY"; sleep 1000; sleep 1000' &
+    sh -c 'trap "" TERM; echo > "$READY"; sleep 1000' & wait
+    """
+    async with running(
+        tmp_path / "data", shell(script, environment={"READY": ready.path}), grace=0.5
+    ) as site:
+        job = await site.run("run")
+        await ready.line()
+        await ready.line()
+        before = time.process_time()
+        await site.post(f"{job}/phase", {"PHASE": "ABORT"})
+        document = await site.ended(job)
+        assert time.process_time() - before < 0.25
+        assert results(document) == ["told"]
+        assert info(document) == {"reason": "aborted on request", "signal": "SIGTERM"}
+        assert used(document)[0] < 0.25
+
+
+async def test_every_step_of_an_abort_is_on_record(tmp_path: Path, ready: Pipe) -> None:
+    script = 'trap "" TERM; echo > "$READY"; sleep 1000; sleep 1000'
+    async with running(
+        tmp_path / "data", shell(script, environment={"READY": ready.path}), grace=0.3
+    ) as site:
+        job = await site.run("run")
+        await ready.line()
+        store, projector = site.node.backend.store, site.node.backend.projector
+        with projector.watch(f"job/{job_id(job)}") as changed:
+            await site.post(f"{job}/phase", {"PHASE": "ABORT"})
+            while info(document := await site.document(job)).get("signalled") != "SIGTERM":
+                await changed.wait()
+                changed.clear()
+        assert text(document, "phase") == "EXECUTING"
+        assert info(document) == {"stopping": "abort", "signalled": "SIGTERM"}
+        assert info(await site.ended(job)) == {"reason": "aborted on request", "signal": "SIGKILL"}
+        events = await store.read_stream(f"job/{job_id(job)}")
+        assert [(event.type, getattr(decode(event), "signal", None)) for event in events[3:]] == [
+            ("StopRequested", None),
+            ("ProgramSignalled", "SIGTERM"),
+            ("ProgramSignalled", "SIGKILL"),
+            ("JobAborted", "SIGKILL"),
+        ]
 
 
 async def test_a_queued_job_is_aborted_at_once_and_never_runs(tmp_path: Path, ready: Pipe) -> None:
@@ -178,7 +207,7 @@ async def test_exceeding_the_execution_duration_aborts_with_the_reason(
         assert text(document, "phase") == "ABORTED"
         assert not is_running(pid)
         reason = "the execution duration of 90 s (1min 30s) was exceeded"
-        assert info(document) == {"reason": reason}
+        assert info(document) == {"reason": reason, "signal": "SIGTERM"}
         assert (await site.get(f"{job}/error")).text == reason
         assert results(document) == ["partial"]
         assert parse_time(text(document, "endTime") or "") == clock.now()
@@ -214,8 +243,8 @@ async def test_the_sessions_of_a_job_are_found_by_its_id() -> None:
     assert sessions_with("UWS_JOB_ID", "j1") == set()
 
 
-async def test_ending_an_empty_session_is_nothing() -> None:
-    await end_session(2**22 + 1, 0.1)
+async def test_ending_what_is_not_there_is_nothing() -> None:
+    await end_sessions("UWS_JOB_ID", "nobody's")
 
 
 # When the log is in trouble
@@ -266,7 +295,7 @@ async def test_a_start_that_cannot_be_recorded_waits_and_starts_no_program(
         await site.post(f"{job}/phase", {"PHASE": "RUN"})
         await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
         assert await site.phase(job) == "QUEUED"
-        assert not directory_of(site, job).exists()
+        assert list((directory_of(site, job) / "starts").iterdir()) == []
         assert len(refused) == 1
         monkeypatch.undo()
         clock.advance(seconds=1)
@@ -297,8 +326,13 @@ def test_programs_are_watched_and_stopped_under_uvloop_too(tmp_path: Path, ready
     async def run() -> None:
         assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
         service = shell(FAMILY.replace("{", "{{"), name="family", environment={"READY": ready.path})
-        async with running(tmp_path / "data", shell("exit 3"), service, grace=0.2) as site:
+        files = shell('ls /proc/self/fd > "$UWS_RESULTS/open"', name="files")
+        async with running(tmp_path / "data", shell("exit 3"), service, files, grace=0.2) as site:
             assert text(await site.ended(await site.run("run")), "phase") == "ERROR"
+            job = await site.run("files")
+            await site.ended(job)
+            # Nothing of the server's; the last is the directory that is listed.
+            assert (await site.get(f"{job}/results/open")).text.split() == ["0", "1", "2", "3"]
             job = await site.run("family")
             pids = await ready.numbers(5)
             await site.post(f"{job}/phase", {"PHASE": "ABORT"})

@@ -1,7 +1,7 @@
-"""Programs as operating system processes: each in a session of its own, stopped as a whole. Linux only.
+"""Programs as operating system processes, each under a supervisor that outlives the server. Linux only.
 
-Signals go to process groups whose leader is unreaped, and to process descriptors (pidfd_open(2)): never to
-a number that may have come to mean another process.
+Signals go to process descriptors (pidfd_open(2)): never to a number that may have come to mean another
+process.
 """
 
 from __future__ import annotations
@@ -9,77 +9,161 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from .records import End, Record
 
 LAST_WAIT = 5.0
 """Seconds to wait for killed processes; only one stuck in the kernel needs as long."""
 _LOOK_AGAIN = 0.05
 """Seconds until a process is looked at again that cannot be watched, for want of descriptors."""
+_SCRIPT = Path(__file__).with_name("supervisor.py")
+
+
+class NotStarted(OSError):
+    """A program could not be started: ``what`` it was that failed, with the system's reason."""
+
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(number, os.strerror(number))
+        self.what = what
+
+
+class LauncherGone(Exception):
+    """The launcher ended before it answered: whether there is a program is on record, or will be."""
+
+
+class _Answer(msgspec.Struct):
+    id: str
+    errno: int = 0
+    what: str = ""
+
+
+class Launcher:
+    """A small process that forks a supervisor for each program; started when it is needed, or again."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+        self._waiting: dict[str, asyncio.Future[_Answer]] = {}
+
+    async def launch(
+        self, argv: Sequence[str], *, record: Path, root: Path, directory: Path,
+        environment: Mapping[str, str], stdout: Path, stderr: Path, limits: Mapping[str, int], nice: int,
+    ) -> None:  # fmt: skip
+        """Start ``argv`` in ``directory``, output to files, and put it on ``record``.
+
+        ``root`` is what counts for a limit of the disk. Raises `NotStarted`, `LauncherGone`, and `OSError`
+        when there can be no launcher. Cancelled, the program may run, as the record tells.
+        """
+        request = {
+            "id": str(record), "argv": argv, "record": str(record), "root": str(root),
+            "directory": str(directory), "environment": environment, "stdout": str(stdout),
+            "stderr": str(stderr), "limits": limits, "nice": nice,
+        }  # fmt: skip
+        answer = await self._ask(str(record), msgspec.json.encode(request) + b"\n")
+        if answer.errno:
+            raise NotStarted(answer.errno, answer.what)
+
+    async def close(self) -> None:
+        """End the launcher. Supervisors and programs stay."""
+        if self._process and self._listening:
+            assert self._process.stdin
+            self._process.stdin.close()
+            await self._listening
+
+    async def _ask(self, id_: str, line: bytes) -> _Answer:
+        async with self._starting:
+            if self._process is None:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-I", "-S", "-X", "utf8", _SCRIPT, stdin=PIPE, stdout=PIPE
+                )
+                self._listening = asyncio.create_task(self._listen(self._process), name="launcher")
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[id_] = answer
+        assert self._process.stdin
+        with suppress(ConnectionError):  # the future is told
+            self._process.stdin.write(line)
+        return await answer
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout
+        async for line in process.stdout:
+            answer = msgspec.json.decode(line, type=_Answer)
+            waiting = self._waiting.pop(answer.id, None)
+            if waiting and not waiting.done():
+                waiting.set_result(answer)
+        await process.wait()
+        self._process = None
+        gone, self._waiting = self._waiting, {}
+        for future in gone.values():
+            if not future.done():
+                future.set_exception(LauncherGone())
 
 
 class Process:
-    """A program, its session, and everything in it. Make one with `start`, and `finish` it."""
+    """A program under its supervisor. `close` it."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], descriptor: int) -> None:
-        self._popen, self._descriptor = popen, descriptor
+    def __init__(self, record: Record, descriptor: int) -> None:
+        self._record, self._descriptor = record, descriptor
+        self._file: BinaryIO | None = None
+        with suppress(OSError):
+            self._file = record.path.open("rb")
 
     @classmethod
-    def start(
-        cls,
-        argv: Sequence[str],
-        *,
-        directory: Path,
-        environment: Mapping[str, str],
-        stdout: Path,
-        stderr: Path,
-    ) -> Process:
-        """Start ``argv`` in a new session, output to files. Raises `OSError` when it cannot be started."""
-        with stdout.open("wb") as out, stderr.open("wb") as err:
-            popen = subprocess.Popen(
-                [argument.encode() for argument in argv],
-                cwd=directory,
-                env={name.encode(): value.encode() for name, value in environment.items()},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        try:
-            return cls(popen, os.pidfd_open(popen.pid))
-        except OSError:
-            os.killpg(popen.pid, signal.SIGKILL)
-            popen.wait()
-            raise
+    def of(cls, record: Record) -> Process | None:
+        """Return the program of a record, None when its supervisor has ended. Raises `OSError`."""
+        descriptor = record.watch()
+        return None if descriptor is None else cls(record, descriptor)
 
-    async def exited(self) -> None:
-        """Return when the program itself has ended. May be cancelled."""
+    async def ended(self) -> End | None:
+        """Return how the program ended, when nothing is left of it; None when its supervisor told nobody.
+
+        May be cancelled.
+        """
         with _watching([self._descriptor]) as (end,):
             await end.wait()
+        return self._record.read(self._file)
 
-    async def stop(self, grace: float) -> None:
-        """Send SIGTERM to the whole session, SIGKILL after ``grace`` seconds, and return when it is empty."""
-        await end_session(self._popen.pid, grace)
+    def terminate(self) -> None:
+        """Send SIGTERM to all processes of the program."""
+        self._signal(signal.SIGTERM)
 
-    async def finish(self) -> int:
-        """Kill what is left of the session and return the program's exit code, or minus its signal."""
-        await end_session(self._popen.pid, 0)
-        await self.exited()
+    def kill(self) -> None:
+        """Kill all processes of the program."""
+        self._signal(signal.SIGUSR1)
+
+    def give_up(self) -> None:
+        """Kill a supervisor that does not do as it is told."""
+        self._signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
         os.close(self._descriptor)
-        return self._popen.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, number)
 
 
-async def end_session(session: int, grace: float) -> None:
-    """End all processes of ``session``: SIGTERM, then SIGKILL after ``grace`` seconds (at once for 0)."""
-    if grace:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await _signal_and_wait(session, signal.SIGTERM)
+async def end_sessions(variable: str, value: str) -> None:
+    """Kill what is left of a program whose supervisor has gone, by what was in its environment."""
+    sessions = await asyncio.to_thread(sessions_with, variable, value)
+    await asyncio.gather(*map(_end_session, sessions))
+
+
+async def _end_session(session: int) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(LAST_WAIT):
-            while await _signal_and_wait(session, signal.SIGKILL):
+            while await _kill_and_wait(session):
                 pass
 
 
@@ -94,14 +178,12 @@ def sessions_with(variable: str, value: str) -> set[int]:
     return found - {os.getsid(0)}
 
 
-async def _signal_and_wait(session: int, number: signal.Signals) -> bool:
-    """Send a signal to all of a session and wait for the end of those it had; False when it was empty."""
+async def _kill_and_wait(session: int) -> bool:
+    """Kill all of a session and wait for the end of those it had; False when it was empty."""
     with ExitStack() as stack:
         members = await asyncio.to_thread(_members, session)
         if not members:
             return False
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(session, number)  # in one stroke; those that moved to another group come one by one
         descriptors = []
         for pid in members:
             with suppress(OSError):
@@ -109,8 +191,7 @@ async def _signal_and_wait(session: int, number: signal.Signals) -> bool:
                 stack.callback(os.close, descriptor)
                 if _session_of(pid) == session:  # asked after opening, it is the process that was opened
                     descriptors.append(descriptor)
-                    if os.getpgid(pid) != session:
-                        signal.pidfd_send_signal(descriptor, number)
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         with _watching(descriptors) as ends:
             for end in ends:
                 await end.wait()

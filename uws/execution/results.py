@@ -8,13 +8,14 @@ import mimetypes
 import os
 import re
 import secrets
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 from uws.files import JobDirectory
 from uws.model import Ending, Failure, Result, ResultDeclaration, Service
 from uws.model.text import made_fit
+
+from .records import End, signal_name
 
 DETAIL_BYTES = 64_000
 MESSAGE_CHARACTERS = 1000
@@ -30,11 +31,14 @@ for _suffix, _type in (
     _TYPES.add_type(_type, _suffix)
 
 
-def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
-    """Find and measure the results, and judge ``status``: an exit code, or minus the signal that ended it."""
+def collect(service: Service, directory: JobDirectory, ended: End) -> Ending:
+    """Find and measure the results of a program, and judge how it ended."""
+    status = ended.status
     results, missing = _search(service, directory, ended_well=status == 0)
     failure = None
-    if status != 0:
+    if ended.exceeded:
+        failure = Failure(message=_too_much(service, ended.exceeded), detail=_tail(directory))
+    elif status != 0:
         failure = _failure(directory, status)
     elif missing:
         failure = Failure(
@@ -44,8 +48,10 @@ def collect(service: Service, directory: JobDirectory, status: int) -> Ending:
     return Ending(
         results=results,
         exit_code=status if status >= 0 else None,
-        signal=_signal_name(-status) if status < 0 else None,
+        signal=signal_name(-status) if status < 0 else None,
         failure=failure,
+        cpu_seconds=ended.cpu,
+        memory_bytes=ended.memory,
     )
 
 
@@ -70,7 +76,7 @@ def _search(
             missing.append(declaration)
     if not service.results:
         for path in sorted(directory.results.rglob("*")):
-            if directory.is_own_file(path):
+            if _is_its_own(path, directory):
                 _add(path, directory, str(path.relative_to(directory.results)), None, results)
     return tuple(results.values()), missing
 
@@ -82,15 +88,20 @@ def _find(
     if declaration.path == "-":
         stdout = directory.logs / "stdout"
         # That of a program that failed before it said anything is no result.
-        if directory.is_own_file(stdout) and (ended_well or stdout.stat().st_size):
+        if _is_its_own(stdout, directory) and (ended_well or stdout.stat().st_size):
             yield stdout, "stdout"
         return
     for base in (directory.results, directory.work):
         paths = base.glob(declaration.path) if declaration.is_glob else [base / declaration.path]
-        found = [path for path in sorted(paths) if directory.is_own_file(path)]
+        found = [path for path in sorted(paths) if _is_its_own(path, directory)]
         if found:
             yield from ((path, str(path.relative_to(base))) for path in found)
             return
+
+
+def _is_its_own(path: Path, directory: JobDirectory) -> bool:
+    """Whether a program made a file: one with another name may be somebody else's."""
+    return directory.is_own_file(path) and path.lstat().st_nlink == 1
 
 
 def _add(
@@ -136,7 +147,7 @@ def _failure(directory: JobDirectory, status: int) -> Failure:
     tail = _tail(directory)
     lines = tail.strip().splitlines()
     if status < 0:
-        message = f"the program was ended by signal {_signal_name(-status)}"
+        message = f"the program was ended by signal {signal_name(-status)}"
     else:
         message = lines[-1].strip() if lines else f"the program ended with exit status {status}"
     return Failure(
@@ -162,8 +173,6 @@ def _tail(directory: JobDirectory) -> str:
     return made_fit(text.replace(f"{directory.root}/", ""))
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
+def _too_much(service: Service, name: str) -> str:
+    """Say which limit was not kept, as it was declared."""
+    return f"the program exceeded the limit {name} = {getattr(service.limits, name)}"

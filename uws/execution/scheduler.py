@@ -1,23 +1,25 @@
-"""The scheduler: reads the queue, starts programs while there are slots, and records how they end."""
+"""The scheduler: reads the queue, starts programs while there are slots, and records how they end.
+
+What runs is what the log says: a job that is started and that nobody sees through is taken over, whether an
+earlier server started it or this one lost sight of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import os
-import sys
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from datetime import datetime, timedelta
 from errno import EAGAIN, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from eventstore import EventStoreError
-from projections import Behind, QueueHead
-from uws.files import JobDirectory
+from eventstore import EventStoreError, from_microseconds
+from projections import Behind
+from uws.environment import job_environment
 from uws.jobs import Backend, UserUWS, first_of
 from uws.model import (
+    STARTED,
     Ending,
     Failure,
     IllegalPhase,
@@ -28,25 +30,32 @@ from uws.model import (
     Unavailable,
     fold,
 )
-from uws.model.events import StopReason, job_id_of, job_stream
-from uws.model.transitions import SERVER_STOPPED
+from uws.model import events as e
+from uws.model.events import Finding, StopReason, job_id_of, job_stream
 
+from . import _failpoints as failpoint
 from ._persistence import follow, keep_doing, pause
-from .process import Process, end_session, sessions_with
+from .process import LAST_WAIT, Launcher, LauncherGone, Process, end_sessions, sessions_with
+from .progress import Progress
+from .records import End, Record, last_record, next_record
 from .results import collect, results_of
+from .sandbox import sandboxed, with_room
 
 log = logging.getLogger(__name__)
 
-INHERITED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ")
-"""The variables of the server's own environment that programs see."""
-_MOVES_THE_QUEUE = frozenset({"JobQueued", "JobAborted", "JobDestroyed"})
+_LONGEST_LOOK = 60.0
+"""Seconds that a start waits until it is on record what became of an earlier server's programs."""
+_MOVES_THE_QUEUE = frozenset(
+    {"JobQueued", "JobRequeued", "JobHeld", "JobAborted", "JobDestroyed", "QueuePaused", "QueueResumed"}
+)
 
 
 class Scheduler:
     """Runs the jobs of services on this machine; ``grace`` seconds lie between SIGTERM and SIGKILL.
 
     ``offered`` are the services whose jobs are started. Those of others stay in the queue; what an earlier
-    server was running of theirs is settled, with the service that ``find`` returns for a name.
+    server was running of theirs is seen through, with the service that ``find`` returns for a name. Programs
+    outlive the server, unless they are to ``end_with_server``.
     """
 
     def __init__(
@@ -56,23 +65,23 @@ class Scheduler:
         find: Callable[[str], Awaitable[UserUWS]],
         *,
         grace: float = 10.0,
+        end_with_server: bool = False,
     ) -> None:
-        self._backend, self._offered, self._find, self._grace = backend, offered, find, grace
+        self._backend, self._offered, self._find = backend, offered, find
+        self._end_with_server = end_with_server
+        self._here = _Here(Launcher(), grace, asyncio.Event())
         self._running: dict[str, Run] = {}
-        self._settled = False
         self._look = asyncio.Event()
-        self._closing = asyncio.Event()
-        self._turn = itertools.count(1)
-        self._last_turn: dict[str | None, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Settle what an earlier server left behind, then begin to run jobs."""
+        """Find out what became of the programs of an earlier server, then begin to run jobs."""
         position = (await self._backend.store.head()).position
         try:
-            await self._settle_all()
-        except Behind as error:
-            log.error("what an earlier server was running is not settled yet: %s", error)
+            async with asyncio.timeout(_LONGEST_LOOK):
+                await self._take_over()
+        except (Behind, TimeoutError) as error:  # of a log that takes nothing now, perhaps
+            log.error("what an earlier server was running is not on record yet: %s", error or "it takes long")
         self._look.set()
         self._tasks = [
             asyncio.create_task(self._follow(position), name="scheduler: following the log"),
@@ -80,17 +89,25 @@ class Scheduler:
         ]
 
     async def close(self) -> None:
-        """Stop all programs, record their jobs as ERROR (transient), and return when all is recorded."""
-        self._closing.set()
+        """Leave the programs to their supervisors and to the next server.
+
+        If they are to end with this one, stop them, record their jobs as ERROR (transient), and return when
+        all is recorded.
+        """
+        self._here.closing.set()
         for task in self._tasks[1:]:
             task.cancel()
         runs = list(self._running.values())
         for run in runs:
-            run.stop("shutdown")
+            if self._end_with_server:
+                run.stop("shutdown")
+            else:
+                run.task.cancel()
         await asyncio.gather(*(run.task for run in runs), return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._here.launcher.close()
 
     async def _follow(self, position: int) -> None:
         async for batch in follow(self._backend, position):
@@ -103,92 +120,86 @@ class Scheduler:
                 self._look.set()
 
     async def _fill(self) -> None:
-        """Wait until something has moved, and start what there are slots for."""
-        await self._settle_all()
+        """Wait until something has moved, and do what there is to be done."""
         await self._look.wait()
-        while head := await self._next():
-            await self._launch(head)
-
-    async def _settle_all(self) -> None:
-        """End what is left of an earlier server's programs, and record it. Raises `Behind`."""
-        if self._settled:
-            return
-        await self._backend.projector.caught_up("queue")
-        left = [job_id for job_id, _ in await self._backend.jobs.started()]
-        await asyncio.gather(*(self._end_left_over(job_id) for job_id in left))
-        for job_id in left:
-            if job := fold(await self._backend.store.read_stream(job_stream(job_id))):
-                await self._settle(job)
-        self._settled = True
-
-    async def _next(self) -> QueueHead | None:
-        """Choose the job to start now: of the owner whose last turn is longest ago, the oldest one."""
         self._look.clear()  # what moves from now on is looked at in another round
-        if not any(self._has_slot(service) for service in self._offered):
-            return None
-        await self._backend.projector.caught_up("queue")
-        heads = [
-            head
-            for head in await self._backend.jobs.queue_heads()
-            if head.job_id not in self._running and self._has_slot(head.service)
-        ]
-        return min(heads, key=lambda head: (self._last_turn.get(head.owner, 0), head.queued), default=None)
+        try:
+            while await self._move():
+                pass
+        except Exception:
+            self._look.set()  # it was not all looked at
+            raise
 
-    def _has_slot(self, service: str) -> bool:
-        if service not in self._offered:
+    async def _move(self) -> bool:
+        """Do what comes next; False when there is nothing to do until something moves."""
+        situation = await self._backend.queueing.situation()
+        if any(job.job_id not in self._running for job in situation.running):
+            await self._take_over()
+        if situation.held and await self._release(situation.held):
+            return True
+        line = situation.next(but=self._running.keys())
+        if line is None:
             return False
-        used = sum(1 for run in self._running.values() if run.service == service)
-        return used < self._offered[service].service.max_running
+        await self._begin(Run(self._offered[line.service], line.job_id, self._here), Run.start)
+        return bool(situation.held) or situation.after(line).next() is not None
 
-    async def _launch(self, head: QueueHead) -> None:
-        run = Run(self._offered[head.service], head.job_id, self._grace, self._closing)
-        self._running[head.job_id] = run
-        self._last_turn[head.owner] = next(self._turn)
-        run.task = asyncio.create_task(self._see_through(run), name=f"job {head.job_id}")
-        # The queue is read again only when this job has left it.
+    async def _take_over(self) -> None:
+        """Take up the jobs that are started and that nobody sees through. Raises `Behind`."""
+        await self._backend.projector.caught_up("queue")
+        left = [found for found in await self._backend.jobs.started() if found[0] not in self._running]
+        runs = [Run(await self._find(service), job_id, self._here) for job_id, service in left]
+        await asyncio.gather(*(self._begin(run, Run.take_over) for run in runs))
+
+    async def _release(self, held: Sequence[tuple[str, str | None, str]]) -> bool:
+        """Queue held jobs for which there is room again; returns whether there was."""
+        released = False
+        for service, _, job_id in held:
+            if uws := self._offered.get(service):
+                with suppress(IllegalPhase, JobGone):  # somebody was faster
+                    released |= await uws.release_job(job_id)
+        return released
+
+    async def _begin(self, run: Run, step: Callable[[Run], Awaitable[None]]) -> None:
+        self._running[run.job_id] = run
+        run.task = asyncio.create_task(self._see_through(run, step), name=f"job {run.job_id}")
+        # The read model is asked again only when it tells what was decided of this job.
         await run.decided.wait()
 
-    async def _see_through(self, run: Run) -> None:
+    async def _see_through(self, run: Run, step: Callable[[Run], Awaitable[None]]) -> None:
         try:
-            await run.through()
+            await step(run)
         except Exception:
-            log.exception("job %s was given up by the scheduler", run.job_id)
-            # It may still be first in the queue: not again at once.
-            await first_of(pause(self._backend.clock), self._closing.wait())
+            log.exception("job %s is left to itself for a moment", run.job_id)
+            # Whatever is the matter with it: not again at once.
+            run.decided.set()
+            await first_of(pause(self._backend.clock), self._here.closing.wait())
         finally:
             run.decided.set()
             del self._running[run.job_id]
             self._look.set()
 
-    async def _end_left_over(self, job_id: str) -> None:
-        """End what is left of the program that an earlier server started for a job."""
-        # The results directory tells this server's jobs from those of a server on a copy of the data.
-        sessions = await asyncio.to_thread(
-            sessions_with, "UWS_RESULTS", str(self._backend.files.of(job_id).results)
-        )
-        await asyncio.gather(*(end_session(session, self._grace) for session in sessions))
 
-    async def _settle(self, job: Job) -> None:
-        """Record the end of a job that an earlier server was running."""
-        uws = await self._find(job.service)
-        try:
-            results = await asyncio.to_thread(results_of, uws.service, self._backend.files.of(job.id))
-        except Exception:  # one strange directory must not keep the server from starting
-            log.exception("the results of job %s cannot be collected", job.id)
-            results = ()
-        await uws.end_job(job.id, Ending(results=results, failure=SERVER_STOPPED))
+class _Here(NamedTuple):
+    """What all jobs have in common that this server runs."""
+
+    launcher: Launcher
+    grace: float
+    closing: asyncio.Event
 
 
 class Run:
-    """One job on its way from the queue to its end."""
+    """One job on its way from the queue to its end. A cancelled one is taken over by the next server."""
 
     task: asyncio.Task[None]
 
-    def __init__(self, uws: UserUWS, job_id: str, grace: float, closing: asyncio.Event) -> None:
-        self._uws, self.job_id, self._grace, self._closing = uws, job_id, grace, closing
-        self.service = uws.service.name
+    def __init__(self, uws: UserUWS, job_id: str, here: _Here) -> None:
+        self._uws, self.job_id, self._here = uws, job_id, here
+        self._directory = uws.backend.files.of(job_id)
+        self._progress = Progress(uws, job_id, self._directory)
+        # It tells this server's jobs from those of a server on a copy of the data.
+        self._mark = "UWS_RESULTS", str(self._directory.results)
         self.decided = asyncio.Event()
-        """Set when it is on record that the job was started, or that it was not."""
+        """Set when it is on record that the job was started or what was found, or nothing is to be done."""
         self._stop = asyncio.Event()
         self._stop_reason: StopReason | None = None
 
@@ -197,80 +208,207 @@ class Run:
         self._stop_reason = reason
         self._stop.set()
 
-    async def through(self) -> None:
-        """Start the program, wait for its end or stop it, and record what became of it."""
-        if self._closing.is_set():
+    async def start(self) -> None:
+        """Start the program of a job that waits, and see it through."""
+        if self._here.closing.is_set():
             return
+        with suppress(OSError):  # it is tried again, and told, when the start is decided
+            self._directory.make()
         try:
             job = await self._recording(lambda: self._uws.start_job(self.job_id))
         except (IllegalPhase, JobGone):  # aborted or destroyed in the meantime
             return
         finally:
             self.decided.set()
-        try:
-            ending = await self._execute(job)
-        except Exception as error:  # whatever it is, the job does not stay EXECUTING
-            log.exception("job %s: its program could not be seen through", self.job_id)
-            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-            ending = Ending(
-                failure=Failure(
-                    message=f"the server could not see the program through: {reason}", type="transient"
-                )
-            )
-        await self._recording(lambda: self._uws.end_job(self.job_id, ending))
+        failpoint.reached(failpoint.DECIDED)
+        await self._launch(job, job.version)
 
-    async def _execute(self, job: Job) -> Ending:
-        """Run the program to its end, of its own or not; nothing of it is left then, whatever is raised."""
+    async def take_over(self) -> None:
+        """Find out what became of the program of a job that was started, and see it through."""
+        recorded = await self._uws.backend.store.read_stream(job_stream(self.job_id))
+        job = fold(recorded)
+        if job is None or job.destroyed or job.phase not in STARTED:
+            return
+        start = max(event.version for event in recorded if event.type == e.JobStarted.__name__)
+        if job.stop:
+            self.stop(None)
+        try:
+            record = await asyncio.to_thread(last_record, self._directory, start)
+        except FileNotFoundError:  # with the directory, what stood in it is lost
+            await self._lose("the program was lost with its directory", found=True)
+            return
+        left = set() if record else await asyncio.to_thread(sessions_with, *self._mark)
+        if left:
+            await self._lose("the program was lost with its record", found=True)
+        elif record is None:
+            await self._record_finding("not started")
+            self.decided.set()
+            await self._launch(job, start)
+        elif process := Process.of(record):
+            with closing(process):
+                await self._record_finding("running")
+                self.decided.set()
+                await self._see_to_end(job, process)
+        elif ended := record.read():  # just now, perhaps
+            await self._record_finding("ended")
+            if job.execution_duration and record.seconds > job.execution_duration + self._here.grace:
+                await self._record_stop("duration")
+            await self._record_end(await self._collect(ended), from_microseconds(ended.ended))
+        else:
+            await self._lose("the program was lost while no server ran", found=True)
+
+    async def _launch(self, job: Job, start: int) -> None:
+        """Start the program, after the event of version ``start`` decided it, and see it through."""
         if self._stop.is_set():  # decided in the same breath as the start
             await self._record_stop(self._stop_reason)
-            return Ending()
-        directory = self._uws.backend.files.of(job.id)
+            await self._record_end(Ending())
+            return
         try:
-            process = self._spawn(job, directory)
+            record = await self._spawn(job, start)
         except (ParameterError, MissingParameters) as error:
-            return Ending(failure=Failure(message=f"the declaration has changed: {error}"))
+            await self._record_end(Ending(failure=Failure(message=f"the declaration has changed: {error}")))
+            return
         except OSError as error:
-            return Ending(failure=_start_failure(error, self._uws.service.command[0]))
-        try:
-            await self._until_over(process, job)
-        finally:
-            status = await process.finish()
-        return await asyncio.to_thread(collect, self._uws.service, directory, status)
+            await self._record_end(Ending(failure=_start_failure(error, self._uws.service.command[0])))
+            return
+        failpoint.reached(failpoint.LAUNCHED)
+        if process := Process.of(record):
+            with closing(process):
+                await self._see_to_end(job, process)
+        else:
+            await self._over(record.read())
 
-    def _spawn(self, job: Job, directory: JobDirectory) -> Process:
+    async def _spawn(self, job: Job, start: int) -> Record:
+        """Have the program started and return its record. Raises `OSError`, `ParameterError` and such."""
+        directory, service = self._directory, self._uws.service
         directory.make()
+        self._progress.begin()
         typed = self._uws.job_class.from_values(job.parameters, str(directory.uploads))
         directory.parameters.write_bytes(typed.to_json())
         places = {"results": str(directory.results), "parameters": str(directory.parameters)}
-        return Process.start(
-            typed.argv(job_id=job.id, **places),
-            directory=directory.work,
-            environment=environment_of(self._uws, job.id, directory),
-            stdout=directory.logs / "stdout",
-            stderr=directory.logs / "stderr",
-        )
+        argv, limits = typed.argv(job_id=job.id, **places), service.limits.numbers
+        if service.sandbox:
+            directory.progress.touch(mode=0o600)  # what is not there cannot be shown to it
+            argv, limits = sandboxed(argv, directory), with_room(limits)
+        while True:
+            try:
+                path = next_record(directory, start)
+                await self._here.launcher.launch(
+                    argv,
+                    record=path,
+                    root=directory.root,
+                    directory=directory.work,
+                    environment=job_environment(
+                        service.environment, job_id=job.id, progress=str(directory.progress), **places
+                    ),
+                    stdout=directory.logs / "stdout",
+                    stderr=directory.logs / "stderr",
+                    limits=limits,
+                    nice=service.nice,
+                )
+                return Record(path)
+            except LauncherGone:
+                if record := await asyncio.to_thread(last_record, directory, start):
+                    return record
+            except OSError as error:
+                if error.errno != EAGAIN:
+                    raise
+                log.warning("job %s: the machine is full; trying again", self.job_id)
+                await first_of(pause(self._uws.backend.clock), self._stop.wait())
+                if self._stop.is_set():
+                    raise
 
-    async def _until_over(self, process: Process, job: Job) -> None:
-        exited = asyncio.ensure_future(process.exited())
+    async def _see_to_end(self, job: Job, process: Process) -> None:
+        """Wait until the program has ended, or stop it, and record what became of it."""
+        async with self._progress.followed(job):
+            ended = await self._until_over(process, job)
+        await self._over(ended)
+
+    async def _over(self, ended: End | None) -> None:
+        if ended:
+            await self._record_end(await self._collect(ended))
+        else:
+            await self._lose("the program was lost: its supervisor is gone")
+
+    async def _until_over(self, process: Process, job: Job) -> End | None:
+        over = asyncio.ensure_future(process.ended())
         stopped = asyncio.ensure_future(self._stop.wait())
-        over: list[asyncio.Future[Any]] = [exited, stopped]
+        waiting: list[asyncio.Future[Any]] = [over, stopped]
         if job.execution_duration and job.started:
             limit = job.started + timedelta(seconds=job.execution_duration)
-            over.append(asyncio.ensure_future(self._uws.backend.clock.sleep_until(limit)))
+            waiting.append(asyncio.ensure_future(self._uws.backend.clock.sleep_until(limit)))
         try:
-            await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
-            if exited.done():
-                return
-            await self._record_stop(self._stop_reason if stopped.done() else "duration")
-            await process.stop(self._grace)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not over.done():
+                try:
+                    await self._record_stop(self._stop_reason if stopped.done() else "duration")
+                except (EventStoreError, Unavailable):  # the server stops, and its programs with it
+                    await self._stop_program(process, over)
+                    raise
+                await self._stop_program(process, over)
+            return over.result() if over.done() else None
         finally:
-            for future in over:
+            for future in waiting:
                 future.cancel()
-            await asyncio.gather(*over, return_exceptions=True)
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _stop_program(self, process: Process, over: asyncio.Future[End | None]) -> None:
+        """Send SIGTERM, SIGKILL after the grace period, and wait for the end, within reason."""
+        process.terminate()
+        await self._record_signal("SIGTERM")
+        if (await asyncio.wait([over], timeout=self._here.grace))[0]:
+            return
+        process.kill()
+        await self._record_signal("SIGKILL")
+        if not (await asyncio.wait([over], timeout=LAST_WAIT))[0]:
+            log.error("job %s: something of its program cannot be killed", self.job_id)
+            process.give_up()
+            await asyncio.wait([over], timeout=LAST_WAIT)
+
+    async def _collect(self, ended: End) -> Ending:
+        try:
+            return await asyncio.to_thread(collect, self._uws.service, self._directory, ended)
+        except Exception as error:  # whatever it is, the job does not stay EXECUTING
+            log.exception("job %s: what its program left cannot be collected", self.job_id)
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            message = f"what the program left could not be collected: {reason}"
+            return Ending(failure=Failure(message=message, type="transient"))
+
+    async def _lose(self, reason: str, *, found: bool = False) -> None:
+        """Clear away what is left of a program that has no supervisor, and record that it was lost."""
+        if found:
+            await self._record_finding("lost")
+        await end_sessions(*self._mark)
+        try:
+            results = await asyncio.to_thread(results_of, self._uws.service, self._directory)
+        except Exception:
+            log.exception("the results of job %s cannot be collected", self.job_id)
+            results = ()
+        await self._record_progress()
+        await self._recording(lambda: self._uws.lose_job(self.job_id, results, reason))
+
+    async def _record_finding(self, finding: Finding) -> None:
+        await self._recording(lambda: self._uws.find_program(self.job_id, finding))
+
+    async def _record_end(self, ending: Ending, ended: datetime | None = None) -> None:
+        await self._record_progress()
+        await self._recording(lambda: self._uws.end_job(self.job_id, ending, ended=ended))
+
+    async def _record_progress(self) -> None:
+        """Record what the program told last."""
+        if told := await self._progress.last():
+            await self._recording(lambda: self._uws.report_progress(self.job_id, *told))
 
     async def _record_stop(self, reason: StopReason | None) -> None:
         if reason:
             await self._recording(lambda: self._uws.stop_job(self.job_id, reason))
+
+    async def _record_signal(self, signal: Literal["SIGTERM", "SIGKILL"]) -> None:
+        """Record what the program was sent, if the log takes it: nobody waits for that."""
+        try:
+            await self._uws.signal_program(self.job_id, signal)
+        except (EventStoreError, Unavailable) as error:
+            log.warning("job %s: %s was sent, and could not be recorded: %s", self.job_id, signal, error)
 
     async def _recording(self, command: Callable[[], Awaitable[Job]]) -> Job:
         """Carry out a command however long the log refuses it, unless the server stops."""
@@ -278,28 +416,10 @@ class Run:
             try:
                 return await command()
             except (EventStoreError, Unavailable) as error:
-                if self._closing.is_set():
+                if self._here.closing.is_set():
                     raise
                 log.warning("job %s: %s; trying again", self.job_id, error)
-                await first_of(pause(self._uws.backend.clock), self._closing.wait())
-
-
-def environment_of(uws: UserUWS, job_id: str, directory: JobDirectory) -> dict[str, str]:
-    """Return all that a program sees of an environment.
-
-    ``PATH`` begins with the directory of the server's own Python, so that ``python`` in a declaration is
-    the one that the server runs on.
-    """
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    path = [str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]
-    return {
-        **inherited,
-        "PATH": os.pathsep.join(path),
-        **uws.service.environment,
-        "UWS_JOB_ID": job_id,
-        "UWS_RESULTS": str(directory.results),
-        "UWS_PARAMETERS": str(directory.parameters),
-    }
+                await first_of(pause(self._uws.backend.clock), self._here.closing.wait())
 
 
 def _start_failure(error: OSError, program: object) -> Failure:

@@ -1,0 +1,217 @@
+"""Programs that do what no program should: their jobs end, their limits hold, and nothing is left of them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.execution.programs import Pipe, directory_of, is_running, shell
+from tests.execution.test_programs import info, results, summary, used
+from tests.harness import running, text
+from uws import Limits, ResultDeclaration, Service
+
+DAEMON = """
+import os, sys
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        open(os.environ["READY"], "w").write(f"{os.getpid()}\\n")
+        os.execve("/bin/sleep", ["sleep", "1000"], {})
+    os._exit(0)
+os.wait()
+"""
+"""A daemon by the book, which takes even its environment off."""
+
+RUNAWAY = """
+import os, time
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline:
+    if os.fork():
+        os._exit(0)
+"""
+"""A process that is another one at each moment, while nobody stops it for a minute."""
+
+BREEDER = """
+import os, time
+open(os.environ["READY"], "w").write("0\\n")
+while True:
+    try:
+        if os.fork() == 0:
+            time.sleep(1000)
+    except OSError:
+        pass
+"""
+
+
+def python(code: str, ready: Pipe, *, then: str = "", **fields: object) -> Service:
+    """Declare a service that runs Python code, and a line of shell after it."""
+    return Service(
+        name="run",
+        title="run",
+        command=["sh", "-c", f'python3 -I -S -c "$CODE"; {then}'],
+        environment={"READY": ready.path, "CODE": code},
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def processes() -> set[int]:
+    """Return all that descends from this process, which adopts whoever has lost his parents."""
+    found: set[int] = set()
+    ahead = [os.getpid()]
+    while ahead:
+        with suppress(OSError):  # it has just ended
+            for task in Path(f"/proc/{ahead.pop()}/task").iterdir():
+                children = {int(pid) for pid in (task / "children").read_text().split()}
+                found |= children
+                ahead += children
+    return {pid for pid in found if is_running(pid)}
+
+
+async def test_nothing_is_left_of_a_daemon_when_its_program_ends(tmp_path: Path, ready: Pipe) -> None:
+    async with running(tmp_path / "data", python(DAEMON, ready, then="exit 3")) as site:
+        job = await site.run("run")
+        (pid,) = await ready.numbers(1)
+        assert info(await site.ended(job)) == {"exitCode": "3"}
+        assert not is_running(pid)
+
+
+async def test_nothing_is_left_of_a_daemon_when_its_program_is_stopped(tmp_path: Path, ready: Pipe) -> None:
+    service = python(DAEMON, ready, then="sleep 1000")
+    async with running(tmp_path / "data", service, grace=0.2) as site:
+        job = await site.run("run")
+        (pid,) = await ready.numbers(1)
+        await site.post(f"{job}/phase", {"PHASE": "ABORT"})
+        assert text(await site.ended(job), "phase") == "ABORTED"
+        assert not is_running(pid)
+
+
+async def test_who_forks_faster_than_he_is_killed_is_caught(tmp_path: Path, ready: Pipe) -> None:
+    service = python(RUNAWAY, ready, then='echo 0 > "$READY"; sleep 1000')
+    async with running(tmp_path / "data", service, grace=0.2) as site:
+        before = processes()
+        job = await site.run("run")
+        await ready.line()
+        await site.post(f"{job}/phase", {"PHASE": "ABORT"})
+        assert text(await site.ended(job), "phase") == "ABORTED"
+        assert len(processes() - before) <= 1  # the launcher
+
+
+async def test_who_breeds_beyond_the_limit_is_ended_with_all_the_brood(tmp_path: Path, ready: Pipe) -> None:
+    service = python(BREEDER, ready, limits=Limits(processes=30))
+    async with running(tmp_path / "data", service) as site:
+        before = processes()
+        document = await site.ended(await site.run("run"))
+        assert summary(document)["message"] == "the program exceeded the limit processes = 30"
+        assert info(document) == {"signal": "SIGKILL"}
+        assert len(processes() - before) <= 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "script"),
+    [
+        (Limits(memory="80MB"), "python3 -I -S -c 'x = bytearray(10**9); import time; time.sleep(1000)'"),
+        (Limits(memory="80MB"), "for i in 1 2 3 4; do python3 -I -S -c 'x = bytearray(4 * 10**7)\n"
+                                "import time; time.sleep(1000)' & done; wait"),
+        (Limits(cpu="1s"), "while true; do :; done"),
+        (Limits(cpu="1s"), "while true; do sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'; done"),
+        (Limits(disk="20MB"), 'cat /dev/zero > "$UWS_RESULTS/zeros"'),
+        (Limits(disk="20MB"), "cat /dev/zero >&2"),
+        (Limits(disk="20MB"), 'head -c 30000000 /dev/zero > "$UWS_RESULTS/zeros"'),
+        (Limits(file_size="1MB"), 'cat /dev/zero > "$UWS_RESULTS/zeros"'),
+        (Limits(file_size="1MB"), "python3 -I -S -c 'open(\"x\", \"wb\").write(bytes(2 * 10**6))'"),
+    ],
+    ids=["memory", "memory of several", "cpu", "cpu of many", "disk", "disk of output", "disk at the end",
+         "file_size", "file_size, told by an error"],
+)  # fmt: skip
+async def test_who_exceeds_a_limit_is_ended_and_told_which(
+    tmp_path: Path, limits: Limits, script: str
+) -> None:
+    async with running(tmp_path, shell(script.replace("{", "{{"), limits=limits)) as site:
+        document = await site.ended(await site.run("run"))
+        ((name, given),) = ((n, getattr(limits, n)) for n in limits.numbers)
+        assert text(document, "phase") == "ERROR"
+        assert summary(document)["message"] == f"the program exceeded the limit {name} = {given}"
+        if name == "memory":
+            assert 40e6 < used(document)[1] < 2e9
+        if name == "cpu":
+            assert 1 <= used(document)[0] < 3
+
+
+async def test_who_keeps_the_limits_is_not_bothered(tmp_path: Path) -> None:
+    limits = Limits(memory="200MB", cpu="10s", disk="50MB", processes=20, file_size="10MB", open_files=64)
+    script = 'ulimit -n > "$UWS_RESULTS/files"; ulimit -f > "$UWS_RESULTS/size"; nice > "$UWS_RESULTS/nice"'
+    async with running(tmp_path, shell(script, limits=limits, nice=7)) as site:
+        job = await site.run("run")
+        assert text(await site.ended(job), "phase") == "COMPLETED"
+        found = [(await site.get(f"{job}/results/{name}")).text.strip() for name in ("files", "nice")]
+        assert found == ["64", "7"]
+
+
+async def test_of_a_gigabyte_on_standard_error_the_end_is_told(tmp_path: Path) -> None:
+    script = "head -c 1000000000 /dev/zero | tr '\\0' '\\n' >&2; echo the end >&2; exit 1"
+    async with running(tmp_path, shell(script)) as site:
+        job = await site.run("run")
+        assert summary(await site.ended(job))["message"] == "the end"
+        assert len((await site.get(f"{job}/error")).body) < 100_000
+        assert (directory_of(site, job) / "logs" / "stderr").stat().st_size > 10**9
+        await site.request("DELETE", job)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exec 2>&-; exec 1>&-; exec 0<&-",
+        "cd /; true",
+        "(sleep 1000 &)",
+        "sleep 1000 & exit 0",
+        "exec 3>&1; (sleep 1000 >&3 &)",
+        "trap '' TERM HUP INT QUIT USR1 USR2 PIPE CHLD; true",
+    ],
+)
+async def test_who_closes_moves_or_leaves_things_completes(tmp_path: Path, script: str) -> None:
+    async with running(tmp_path, shell(script)) as site:
+        before = processes()
+        assert text(await site.ended(await site.run("run")), "phase") == "COMPLETED"
+        assert len(processes() - before) <= 1
+
+
+async def test_who_deletes_his_directory_is_told_apart_all_the_same(tmp_path: Path) -> None:
+    async with running(tmp_path, shell('cd /; rm -rf "$(dirname "$UWS_RESULTS")"; exit 3')) as site:
+        document = await site.ended(await site.run("run"))
+        assert info(document) == {"exitCode": "3"}
+
+
+async def test_who_stopped_himself_can_be_aborted(tmp_path: Path, ready: Pipe) -> None:
+    script = 'echo > "$READY"; kill -STOP $$; exit 3'
+    async with running(tmp_path / "data", shell(script, environment={"READY": ready.path})) as site:
+        job = await site.run("run")
+        await ready.line()
+        assert await site.phase(job) == "EXECUTING"
+        await site.post(f"{job}/phase", {"PHASE": "ABORT"})
+        assert info(await site.ended(job)) == {"reason": "aborted on request", "signal": "SIGTERM"}
+
+
+async def test_ten_thousand_results_are_served(tmp_path: Path) -> None:
+    script = 'python3 -I -S -c \'for i in range(10_000): open(f"{i:05}.txt", "w").write(str(i))\''
+    service = shell(script.replace("{", "{{"),
+                    results=[ResultDeclaration(id="n", path="*.txt")])  # fmt: skip
+    async with running(tmp_path, service) as site:
+        job = await site.run("run")
+        document = await site.ended(job)
+        assert text(document, "phase") == "COMPLETED", summary(document)
+        assert len(results(document)) == 10_000
+        assert (await site.get(f"{job}/results/n-09999.txt")).text == "9999"
+
+
+async def test_what_is_not_the_programs_own_is_no_result(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("secret")
+    script = f"""
+    cd "$UWS_RESULTS"; echo mine > mine
+    ln -s /etc/passwd link; mkfifo pipe; mknod device c 1 3; ln {outside} hard; ln -s / root
+    """
+    async with running(tmp_path / "data", shell(script)) as site:
+        assert results(await site.ended(await site.run("run"))) == ["mine"]

@@ -1,0 +1,40 @@
+"""Programs in a sandbox of bubblewrap's: https://github.com/containers/bubblewrap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from uws.files import JobDirectory
+
+PROGRAM = "bwrap"
+_PROCESSES = 2
+"""Bubblewrap's own, beside those of the program."""
+
+
+def sandboxed(argv: Sequence[str], directory: JobDirectory) -> list[str]:
+    """Return what runs ``argv`` without a network, where it can write into its job's directory alone.
+
+    It sees the system as it is, but can change nothing of it; of the server's data it sees its own job's.
+    """
+    data = directory.root.parent.parent
+    own = [
+        argument
+        for path in (directory.work, directory.results, directory.progress)
+        for argument in ("--bind", path, path)
+    ]
+    given = [
+        argument
+        for path in (directory.uploads, directory.parameters)
+        for argument in ("--ro-bind", path, path)
+    ]
+    return [
+        PROGRAM, "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
+        "--tmpfs", "/tmp",  # noqa: S108
+        "--tmpfs", str(data), *map(str, own + given), "--chdir", str(directory.work), "--", *argv,
+    ]  # fmt: skip
+
+
+def with_room(limits: Mapping[str, int]) -> dict[str, int]:
+    """Return the limits of a program and of what keeps it in its sandbox."""
+    own = {"processes": limits["processes"] + _PROCESSES} if "processes" in limits else {}
+    return {**limits, **own}

@@ -1,0 +1,369 @@
+"""A supervisor for each program, forked by one small launcher: they need no server, and outlive it.
+
+Run as a script of its own that imports nothing but the standard library. The launcher reads requests from
+standard input, a JSON object a line, and forks a supervisor for each, which shares its memory. The supervisor
+puts on record who it is, starts the program, waits until nothing is left of it, and puts on record how it
+ended. All that descends from a program becomes a child of its supervisor when its own parent ends
+(PR_SET_CHILD_SUBREAPER, prctl(2)): without children, nothing is left.
+
+To a supervisor, SIGTERM means: send SIGTERM to all processes of the program. SIGUSR1: kill them.
+Linux only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gc
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, NoReturn
+
+ROOM = 1024
+"""Bytes of a record that are reserved for how the program ends: a full disk must not keep it secret."""
+_PR_SET_CHILD_SUBREAPER = 36
+_LOOK_EVERY = 0.025
+"""Seconds between two looks at what a program with limits uses."""
+_DISK_SHARE = 0.05
+"""The part of the time that may be spent on measuring what a job has on the disk."""
+_AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+Request = dict[str, Any]
+
+
+def main() -> None:
+    """Launch what is asked for until standard input ends."""
+    os.setsid()  # what a terminal sends to the server is not for programs
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what of the server's came along
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors that have ended need not be waited for
+    gc.collect()
+    gc.freeze()  # what is never touched again stays shared
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _reply(request, error, "the supervisor")
+            continue
+        if pid == 0:
+            _supervise(request)
+
+
+def _supervise(request: Request) -> NoReturn:
+    """Be the supervisor of one program. Whatever happens, the launcher's loop is never come back to."""
+    try:
+        os.setsid()
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for number in (sys.stdin.fileno(), sys.stderr.fileno()):
+            os.dup2(nowhere, number)
+        _Supervisor(request, nowhere).run()
+    except BaseException as error:
+        _reply(request, error, "the supervisor")
+    finally:
+        os._exit(0)
+
+
+class _Supervisor:
+    def __init__(self, request: Request, nowhere: int) -> None:
+        self._request, self._nowhere = request, nowhere
+        self._limits: dict[str, int] = request["limits"]
+        self._program = 0
+        self._status: int | None = None
+        self._ended = 0
+        self._memory = 0
+        self._ending = self._killing = False
+        self._exceeded: str | None = None
+        self._disk_again = 0.0
+
+    def run(self) -> None:
+        record = _Record(self._request["record"])
+        try:
+            self._program = _start(self._request)
+        except _NotStarted as failure:
+            record.end({"errno": failure.error.errno or errno.EINVAL, "what": failure.what, "ended": _now()})
+            _reply(self._request, failure.error, failure.what)
+            return
+        # Not before: a program has the mask of who starts it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        _reply(self._request)
+        os.dup2(self._nowhere, sys.stdout.fileno())  # nobody waits for the end of it
+        self._wait()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert self._status is not None
+        code = os.waitstatus_to_exitcode(self._status)
+        if code:
+            self._exceeded = self._exceeded or self._met(code)
+        record.end(
+            {
+                "status": code,
+                "ended": self._ended,
+                "cpu": round(used.ru_utime + used.ru_stime, 3),
+                "memory": max(used.ru_maxrss * 1024, self._memory),
+                "exceeded": self._exceeded,
+            }
+        )
+
+    def _wait(self) -> None:
+        """Wait until the program has ended and nothing is left of it."""
+        while not self._reap():
+            # What a program leaves behind is killed, unless it was told to end and may clean up.
+            left = self._status is not None and not self._ending
+            if left or self._exceeded or self._killing:
+                _clear()
+            elif self._limits:
+                received = signal.sigtimedwait(_AWAITED, _LOOK_EVERY)
+                self._obey(received.si_signo if received else None)
+                self._exceeded = self._too_much()
+            else:
+                self._obey(signal.sigwaitinfo(_AWAITED).si_signo)
+
+    def _reap(self) -> bool:
+        """Take note of who has ended; True when nobody is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                if self._limits.get("disk") and not self._exceeded and self._on_disk():
+                    self._exceeded = "disk"
+                return True
+            if pid == 0:
+                return False
+            if pid == self._program:
+                self._status, self._ended = status, _now()
+
+    def _obey(self, number: int | None) -> None:
+        if number == signal.SIGTERM:
+            self._ending = True
+            for pid in _descendants():
+                _signal(pid, signal.SIGTERM)
+                _signal(pid, signal.SIGCONT)  # who was stopped hears of it, too
+        elif number == signal.SIGUSR1:
+            self._killing = True
+
+    def _too_much(self) -> str | None:
+        """Return the limit that the program exceeds."""
+        limits = self._limits
+        pids = _descendants()
+        memory = sum(map(_memory_of, pids))
+        self._memory = max(self._memory, memory)
+        if memory > limits.get("memory", memory):
+            return "memory"
+        if len(pids) > limits.get("processes", len(pids)):
+            return "processes"
+        if "cpu" in limits:
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            if used.ru_utime + used.ru_stime + sum(map(_seconds_of, pids)) > limits["cpu"]:
+                return "cpu"
+        if "disk" in limits and time.monotonic() > self._disk_again:
+            began = time.monotonic()
+            exceeded = self._on_disk()
+            now = time.monotonic()
+            self._disk_again = now + (now - began) / _DISK_SHARE
+            if exceeded:
+                return "disk"
+        return None
+
+    def _on_disk(self) -> bool:
+        """Whether the job's files take more room than they may."""
+        return _room_of(self._request["root"]) > self._limits["disk"]
+
+    def _met(self, code: int) -> str | None:
+        """Return the limit of the system's own keeping that made a program fail."""
+        if code == -signal.SIGXFSZ:
+            return "file_size"
+        largest = self._limits.get("file_size")
+        if largest and any(entry.st_size >= largest for entry in _files(self._request["root"])):
+            return "file_size"
+        return None
+
+
+class _Record:
+    """The file that tells who supervises a program and how it ended, a line for each."""
+
+    def __init__(self, path: str) -> None:
+        """Claim ``path``: whoever made it first is the only one to start a program. Raises `OSError`."""
+        self._path = path
+        draft = f"{path}.{os.getpid()}"
+        self._file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            who = {
+                "pid": os.getpid(),
+                "start": _start_of(os.getpid()),
+                "boot": _boot(),
+                "file": os.fstat(self._file).st_ino,
+                "began": _now(),
+            }
+            self._line = json.dumps(who).encode() + b"\n"
+            os.write(self._file, self._line + b" " * ROOM)
+            os.link(draft, path)
+        finally:
+            os.unlink(draft)
+
+    def end(self, told: dict[str, Any]) -> None:
+        """Add how the program ended, in one stroke. A record that was deleted is made again."""
+        line = json.dumps(told).encode() + b"\n"
+        if not os.fstat(self._file).st_nlink:
+            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            who = {**json.loads(self._line), "file": os.fstat(self._file).st_ino}
+            self._line = json.dumps(who).encode() + b"\n"
+            os.write(self._file, self._line + line)
+        else:
+            os.pwrite(self._file, line, len(self._line))
+
+
+class _NotStarted(Exception):
+    def __init__(self, error: OSError, what: str) -> None:
+        self.error, self.what = error, what
+
+
+def _start(request: Request) -> int:
+    """Start the program and return its process id. Raises `_NotStarted`."""
+    what = "the job's directory"
+    try:
+        with (
+            open(request["stdout"], "wb", opener=_private) as out,
+            open(request["stderr"], "wb", opener=_private) as err,
+        ):
+            what = "the limits"
+            # Of these, as of niceness, the supervisor has its part: there is no way past it that is as cheap.
+            for name, kind in (("file_size", resource.RLIMIT_FSIZE), ("open_files", resource.RLIMIT_NOFILE)):
+                if name in request["limits"]:
+                    resource.setrlimit(kind, (request["limits"][name],) * 2)
+            os.nice(request["nice"])
+            what = "the program"
+            program = subprocess.Popen(
+                request["argv"],
+                cwd=request["directory"],
+                env=request["environment"],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise _NotStarted(error, what) from None
+    program.returncode = 0  # it is waited for elsewhere
+    return program.pid
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _reply(request: Request, error: BaseException | None = None, what: str = "") -> None:
+    """Tell the server that the program was started, or why not."""
+    told: dict[str, Any] = {"id": request["id"]}
+    if error:
+        told |= {"errno": getattr(error, "errno", None) or errno.EINVAL, "what": what}
+    try:
+        os.write(sys.stdout.fileno(), json.dumps(told).encode() + b"\n")
+    except OSError:  # the server has gone meanwhile, and finds it on record
+        pass
+
+
+def _clear() -> None:
+    """Kill the children once; theirs are then ours, and are killed the next time."""
+    children = _children(os.getpid())
+    for pid in children:
+        _signal(pid, signal.SIGKILL)
+    if children:
+        signal.sigtimedwait({signal.SIGCHLD}, 0.01)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        pass
+
+
+def _descendants() -> list[int]:
+    """Return all processes that a program consists of."""
+    found: list[int] = []
+    ahead = _children(os.getpid())
+    while ahead:
+        pid = ahead.pop()
+        found.append(pid)
+        ahead += _children(pid)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass  # it has just ended
+    return found
+
+
+def _memory_of(pid: int) -> int:
+    """Return the bytes of memory that a process shares with no file."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            _, resident, shared, *_ = map(int, file.read().split())
+    except OSError:
+        return 0
+    return (resident - shared) * _PAGE
+
+
+def _seconds_of(pid: int) -> float:
+    """Return the processor time of a process, and of its children that it has waited for."""
+    try:
+        return sum(map(int, _stat(pid)[11:15])) / _TICKS
+    except OSError:
+        return 0
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of proc(5)'s ``stat`` from the third on."""
+    with open(f"/proc/{pid}/stat", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def _start_of(pid: int) -> int:
+    """Return when a process started, in clock ticks since the machine did."""
+    return int(_stat(pid)[19])
+
+
+def _boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _room_of(root: str) -> int:
+    """Return the bytes on the disk of all files below a directory."""
+    return sum(entry.st_blocks * 512 for entry in _files(root))
+
+
+def _files(root: str) -> list[os.stat_result]:
+    found = []
+    for directory, _, names in os.walk(root):
+        for name in names:
+            try:
+                found.append(os.lstat(os.path.join(directory, name)))
+            except OSError:
+                pass  # it has just been deleted
+    return found
+
+
+def _now() -> int:
+    """Return the time in microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
+
+
+if __name__ == "__main__":
+    main()
