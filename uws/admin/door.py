@@ -22,6 +22,7 @@ from uws.model import UWSError
 
 from . import wire
 from .failures import DoesNotHold, problems_of
+from .jobs import JOB_OPERATIONS
 from .operations import OPERATIONS, Administered, Operation, caller_of, carry_out
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,9 @@ _EVERY = 0.1
 """Seconds between two lines that tell of progress."""
 _LEAVING = 5.0
 """Seconds that clients have at the end to read why there is no result."""
-_decoder: msgspec.json.Decoder[Operation[Any]] = msgspec.json.Decoder(reduce(or_, OPERATIONS))
+_decoder: msgspec.json.Decoder[Operation[Any]] = msgspec.json.Decoder(
+    reduce(or_, OPERATIONS + JOB_OPERATIONS)
+)
 
 
 @asynccontextmanager

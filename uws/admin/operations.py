@@ -23,8 +23,9 @@ from uws.audit import erase_job, prune
 from uws.commands import Caller
 from uws.config import AuditSettings
 from uws.importing import Imported, import_swf
-from uws.jobs import Backend
-from uws.model import Service, UsageError
+from uws.jobs import Backend, UserUWS
+from uws.model import QueueSettings, Service, UsageError
+from uws.queueing import QueueShown
 
 from .failures import DoesNotHold
 
@@ -40,6 +41,7 @@ class Place(msgspec.Struct, frozen=True):
     audit: AuditSettings = AuditSettings()
     origin: str | None = None
     services: tuple[Service, ...] = ()
+    queue: QueueSettings = QueueSettings()
 
     @property
     def log(self) -> Path:
@@ -64,10 +66,14 @@ class Place(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Administered:
-    """What operations work on: an open data directory, of a server or of none."""
+    """What operations work on: an open data directory, of a server or of none.
+
+    ``find`` returns the service of a name, whether it is offered or not.
+    """
 
     place: Place
     backend: Backend
+    find: Callable[[str], Awaitable[UserUWS]]
 
 
 class Operation(msgspec.Struct, Generic[R], frozen=True, forbid_unknown_fields=True):
@@ -227,6 +233,37 @@ class ImportTrace(Operation[Imported], frozen=True, tag="import swf"):
         return pace if projector.follows else None
 
 
+class ShowQueue(Operation[QueueShown], frozen=True, tag="queue"):
+    """Tell which jobs wait, at most ``limit``, and why each does."""
+
+    limit: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise UsageError(f"--limit: {self.limit} is below the minimum 1")
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> QueueShown:
+        return await here.backend.queueing.show(self.limit)
+
+
+class PauseQueue(Operation[bool], frozen=True, tag="queue pause"):
+    """Start no job of a service, or none at all, from now on. Tells whether that is new."""
+
+    service: str | None = None
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> bool:
+        return await here.backend.queueing.pause(self.service, caller)
+
+
+class ResumeQueue(Operation[bool], frozen=True, tag="queue resume"):
+    """Take back `PauseQueue` of the same name. Tells whether there was anything to take back."""
+
+    service: str | None = None
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> bool:
+        return await here.backend.queueing.resume(self.service, caller)
+
+
 OPERATIONS: tuple[type[Operation[Any]], ...] = (
     EraseJob,
     PruneLog,
@@ -234,6 +271,9 @@ OPERATIONS: tuple[type[Operation[Any]], ...] = (
     RebuildProjections,
     VerifyProjections,
     ImportTrace,
+    ShowQueue,
+    PauseQueue,
+    ResumeQueue,
 )
 
 
@@ -259,7 +299,7 @@ def caller_of(operation: Operation[R], uid: int | None = None) -> Caller:
         name = pwd.getpwuid(number).pw_name
     except KeyError:
         name = f"uid {number}"
-    return Caller(user=name, request_id=new_id(), client=f"uwsd {operation.words}")
+    return Caller(user=name, request_id=new_id(), client=f"uwsd {operation.words}", is_admin=True)
 
 
 def counting(report: Report, of: int | None = None) -> Callable[[int], None]:

@@ -20,16 +20,22 @@ from uws.model.units import format_duration, format_size
 from .audit import audit
 from .common import err, out, reported, table
 from .importing import importing
+from .jobs import jobs
 from .projections import projections
+from .queueing import queueing
+from .running import run
 
 app = typer.Typer(
     help="An IVOA Universal Worker Service for programs that you declare.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(jobs, name="jobs")
 app.add_typer(audit, name="audit")
 app.add_typer(projections, name="projections")
 app.add_typer(importing, name="import")
+app.add_typer(queueing, name="queue")
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in TOML.")]
 

@@ -72,7 +72,8 @@ def place_of(config: Path, data: Path | None) -> Place:
             "or the data directory with --data"
         )
     settings = load(config)
-    return Place(data or settings.data, settings.audit, settings.audit.origin, settings.services)
+    audit = settings.audit
+    return Place(data or settings.data, audit, audit.origin, settings.services, settings.queue)
 
 
 def carried_out(
