@@ -5,7 +5,10 @@
 # make lint   the part of it that reads the code without running it
 # make bench-eventstore   what the log does in a second, beside plain SQLite (ARGS="--json FILE")
 # make bench-growth       what a job costs on disk, from a real trace (ARGS="--trace FILE")
+# make bench-quotes       how good quotes are, for a real trace (ARGS="--trace FILE")
 # make bench-scale        what a server with a million jobs costs (ARGS="--jobs N --output DIRECTORY")
+# make bench-execution    what a job costs beyond its program (ARGS="--jobs N --slots N --output DIRECTORY")
+# make bench-fairness     a real trace: who waits how long (ARGS="--days N --slots N --output DIRECTORY")
 
 PYTHON ?= python3
 ARGS ?=
@@ -17,7 +20,8 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test crash check lint bench-eventstore bench-growth bench-scale clean
+.PHONY: run test crash check lint bench-eventstore bench-growth bench-quotes bench-scale bench-execution \
+	bench-fairness clean
 .DEFAULT_GOAL := test
 
 # Debian's venv module comes without ensurepip: the system's pip fills the environment from outside.
@@ -62,8 +66,17 @@ bench-eventstore: $(VENV)/run
 bench-growth: $(VENV)/run
 	$(BIN)/python -m benchmarks.growth $(ARGS)
 
+bench-quotes: $(VENV)/run
+	$(BIN)/python -m benchmarks.quotes $(ARGS)
+
 bench-scale: $(VENV)/run
 	$(BIN)/python -m benchmarks.scale $(ARGS)
+
+bench-execution: $(VENV)/run
+	$(BIN)/python -m benchmarks.execution $(ARGS)
+
+bench-fairness: $(VENV)/run
+	$(BIN)/python -m benchmarks.fairness $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-* dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

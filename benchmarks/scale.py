@@ -11,14 +11,11 @@ import asyncio
 import os
 import random
 import shutil
-import signal
 import subprocess
-import sys
 from collections import defaultdict, deque
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime
-from http.client import HTTPConnection
 from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
@@ -30,10 +27,10 @@ from urllib.parse import urlencode, urlsplit
 import aiohttp
 import typer
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.growth import TRACE, made_up
+from benchmarks.servers import MB, UWSD, Server, ended_in_order, serving, uwsd
+from benchmarks.tables import Figures, Line, new_console, show
 from eventstore import SQLiteEventStore
 from uws.admin import Place
 from uws.app import open_backend
@@ -59,7 +56,6 @@ SECONDS = 20.0
 """How long the server is under load, quiet and rebuilding, at least."""
 ROOM = 5_500
 """Bytes a job of the largest size, with the smaller ones and with what a rebuild makes aside."""
-MB = 1_000_000
 
 DECLARATION = """
 [services.ipsc]
@@ -73,23 +69,8 @@ requested_time = { type = "float", unit = "s" }
 executable     = { type = "str" }
 """
 LIST = "/ipsc/async"
-UWSD = Path(sys.executable).with_name("uwsd")
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-Figures = defaultdict[str, dict[str, float]]
-"""What was measured: by the name of a `Line`, then by column."""
-
-
-class Line(NamedTuple):
-    """One line of a table, in ``unit``, and its targets: for the last column, and its ratio to the first."""
-
-    name: str
-    unit: str
-    least: float | None = None
-    most: float | None = None
-    ratio: float | None = None
-
-
 START, RECENT, DOCUMENT = "start, to the first answer", "job list, LAST=20", "job document"
 FILTERED, MEMORY = "JSON, PHASE & AFTER, LIMIT=20", "resident memory"
 WHOLE, ABOVE, REBUILD = "whole job list", "memory for it, at most", "rebuild, without a server"
@@ -135,8 +116,7 @@ def main(
     """
     if shutil.disk_usage(directory).free < jobs * ROOM:
         raise typer.BadParameter(f"{directory}: {jobs:,} jobs need {jobs * ROOM // MB:,} MB there")
-    console = Console(record=True, highlight=False)
-    console.width = max(console.width, 120)  # figures are for reading: none is cut off
+    console = new_console()
     scale, load = Figures(dict), Figures(dict)
     begin = perf_counter()
     with ended_in_order(), TemporaryDirectory(dir=directory) as scratch:
@@ -158,33 +138,6 @@ def main(
         plot(output / "scale.svg", sizes, scale)
     if not all(reached):
         raise typer.Exit(1)
-
-
-@contextmanager
-def ended_in_order() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: servers are stopped, and nothing is left on the disk."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the end."""
-    held: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: held.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if held:
-        raise KeyboardInterrupt
 
 
 # Preparing
@@ -269,67 +222,8 @@ async def some_ids(store: SQLiteEventStore) -> list[str]:
 # Asking
 
 
-class Server:
-    """A server that runs, and a connection to it that is kept."""
-
-    def __init__(self, pid: int, url: str) -> None:
-        self.pid, self.url = pid, url
-        where = urlsplit(url)
-        self.connection = HTTPConnection(where.hostname or "", where.port)
-
-    def get(self, path: str) -> float:
-        """Return the seconds until the last byte of an answer. Raises `RuntimeError` unless it is 200."""
-        begin = perf_counter()
-        self.connection.request("GET", path)
-        response = self.connection.getresponse()
-        body = response.read()
-        seconds = perf_counter() - begin
-        if response.status != 200:
-            raise RuntimeError(f"GET {path}: {response.status} {body.decode()}")
-        return seconds
-
-    def count(self, path: str, tag: bytes) -> int:
-        """Return how often ``tag`` is in an answer of any length, of which little is held."""
-        self.connection.request("GET", path)
-        response = self.connection.getresponse()
-        found, kept = 0, b""
-        while chunk := response.read1(1 << 18):
-            part = kept + chunk
-            found += part.count(tag)
-            kept = part[-len(tag) + 1 :]
-        return found
-
-    def memory(self, which: str) -> float:
-        """Return the MB that the process holds in memory (``VmRSS``), or held at most (``VmHWM``)."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith(which):
-                return int(line.split()[1]) * 1024 / MB
-        raise AssertionError(f"no {which}")
-
-    def forget_peak(self) -> None:
-        """Let the most that the process held be what it holds now (proc(5))."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
-
-
-@contextmanager
-def serving(size: Size) -> Iterator[Server]:
-    """Run ``uwsd serve``. Raises `RuntimeError`, with what it says, when it does not."""
-    said = size.data.with_suffix(".log")
-    command: list[str | Path] = [UWSD, "serve", size.file, "--data", size.data, "--port", "0"]
-    with ExitStack() as stack:
-        err = stack.enter_context(said.open("w"))
-        with uninterrupted():
-            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err))
-            # Left by Ctrl-C, the context of the process would not wait for it.
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-        assert process.stdout is not None
-        line = process.stdout.readline().decode()
-        if not line.startswith("serving on "):
-            raise RuntimeError(said.read_text())
-        server = Server(process.pid, line.removeprefix("serving on ").strip())
-        stack.callback(server.connection.close)
-        yield server
+def served(size: Size) -> AbstractContextManager[Server]:
+    return serving(uwsd(size.file, size.data), size.data.with_suffix(".log"))
 
 
 def measure_starts(sizes: Sequence[Size], figures: Figures) -> None:
@@ -339,7 +233,7 @@ def measure_starts(sizes: Sequence[Size], figures: Figures) -> None:
     for _ in range(STARTS):
         for size in sizes:
             begin = perf_counter()
-            with serving(size) as server:
+            with served(size) as server:
                 server.get(f"{LIST}?LAST=1")
                 seconds[size.title].append(perf_counter() - begin)
     for title, samples in seconds.items():
@@ -350,7 +244,7 @@ def measure_requests(sizes: Sequence[Size], figures: Figures) -> None:
     """Measure answers, and the memory that they take, of servers that run side by side."""
     print("requests", flush=True)
     with ExitStack() as stack:
-        servers = [(size, stack.enter_context(serving(size))) for size in sizes]
+        servers = [(size, stack.enter_context(served(size))) for size in sizes]
         seconds = defaultdict[tuple[str, str], list[float]](list)
         for number in range(WARMING + REQUESTS):
             for size, server in servers:
@@ -392,7 +286,7 @@ def measure_list(size: Size, server: Server, figures: Figures) -> None:
 def measure_load(size: Size, figures: Figures) -> None:
     """Measure a server that is worked with, while nothing else happens and while read models are rebuilt."""
     print("under load", flush=True)
-    with serving(size) as server:
+    with served(size) as server:
         uvloop.run(work(size, server.url, figures))
 
 
@@ -493,52 +387,6 @@ class Clients:
 
 
 # Telling
-
-
-def show(
-    console: Console, title: str, corner: str, lines: Sequence[Line], columns: Sequence[str], figures: Figures
-) -> bool:
-    """Print a table; return whether all targets were reached, as far as they were measured."""
-    table = Table(title=title)
-    for column in (corner, "unit", *columns, "ratio", "target", "reached"):
-        table.add_column(column, justify="left" if column in (corner, "unit") else "right")
-    all_reached = True
-    for line in lines:
-        measured = figures[line.name]
-        last, first = measured.get(columns[-1]), measured.get(columns[0])
-        ratio = last / first if last and first else None
-        reached = is_reached(line, last, ratio)
-        all_reached = all_reached and reached is not False
-        table.add_row(
-            line.name, line.unit, *(told(measured.get(column)) for column in columns),
-            f"{ratio:.2f}" if ratio else "", target(line), {True: "yes", False: "no", None: ""}[reached],
-        )  # fmt: skip
-    console.print(table)
-    return all_reached
-
-
-def is_reached(line: Line, last: float | None, ratio: float | None) -> bool | None:
-    """Hold the last column against the target; None where there is none, or nothing was measured."""
-    if line.ratio is not None:
-        return None if ratio is None else ratio <= line.ratio
-    if last is None or (line.least is None and line.most is None):
-        return None
-    return (line.least or 0) <= last <= (float("inf") if line.most is None else line.most)
-
-
-def target(line: Line) -> str:
-    if line.ratio is not None:
-        return f"ratio ≤ {line.ratio:g}"
-    if line.most is not None:
-        return f"≤ {line.most:g}"
-    return "" if line.least is None else f"≥ {line.least:,.0f}"
-
-
-def told(figure: float | None) -> str:
-    if figure is None:
-        return ""
-    digits = 2 if 0 < figure < 10 else 1 if 0 < figure < 100 else 0
-    return f"{figure:,.{digits}f}"
 
 
 def plot(path: Path, sizes: Sequence[Size], figures: Figures) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import eventstore, growth, scale
+from benchmarks import eventstore, execution, fairness, growth, quotes, scale
+from benchmarks.servers import Document
 from projections import READ_MODELS
 
 
@@ -39,6 +40,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "REBUILT_FROM": 20,
     }.items():
         monkeypatch.setattr(scale, name, number)
+    for name, number in {"ROUNDS": 1, "ALONE": 2, "SLEEPERS": 3}.items():
+        monkeypatch.setattr(execution, name, number)
+    monkeypatch.setattr(fairness, "MADE_UP", 30)
+
+
+def rows_of(told: str) -> dict[str, list[str]]:
+    """Return the cells of all tables by the first one of their row."""
+    cells = ([*map(str.strip, line.split("│")[1:-1])] for line in told.splitlines())
+    return {row[0]: row[1:] for row in cells if row}
 
 
 @pytest.mark.parametrize(("target", "status"), [(1, 0), (1e12, 1)])
@@ -81,11 +91,7 @@ def test_the_benchmark_of_scale_tells_by_its_status_whether_the_targets_were_rea
     assert done.exit_code == status, done.output
     told = (out / "scale.txt").read_text()
     assert told in done.output
-    rows = {
-        row[0]: row[1:]
-        for row in ([*map(str.strip, line.split("│")[1:-1])] for line in told.splitlines())
-        if row
-    }
+    rows = rows_of(told)
     assert [*rows] == [line.name for line in (*scale.SCALE, *scale.LOAD)]
     assert all(float(figure.replace(",", "")) >= 0 for line in scale.SCALE for figure in rows[line.name][1:3])
     assert rows[scale.FAILED][1:3] == ["0", "0"]
@@ -93,17 +99,105 @@ def test_the_benchmark_of_scale_tells_by_its_status_whether_the_targets_were_rea
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize(("doing", "number"), [("starts", signal.SIGINT), ("requests", signal.SIGTERM)])
-def test_the_benchmark_of_scale_leaves_nothing_when_it_is_interrupted(
-    tmp_path: Path, doing: str, number: signal.Signals
+@pytest.mark.parametrize(("share", "status"), [(1e-6, 0), (1e6, 1)])
+def test_the_benchmark_of_execution_tells_by_its_status_whether_the_targets_were_reached(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, status: int
 ) -> None:
-    command = [sys.executable, "-m", "benchmarks.scale", "--jobs", "100", "--directory", tmp_path]
-    with subprocess.Popen(
-        [*command, "--trace", tmp_path / "none"], stdout=subprocess.PIPE, text=True
-    ) as benchmark:
+    lines = [line._replace(ratio=None) for line in execution.COSTS]
+    monkeypatch.setattr(execution, "COSTS", [lines[0]._replace(share=share), *lines[1:]])
+    out = tmp_path / "out"
+    options = ["--directory", str(tmp_path), "--output", str(out)]
+    done = CliRunner().invoke(execution.app, ["--jobs", "8", "--slots", "2", *options])
+    assert done.exit_code == status, done.output
+    told = (out / "execution.txt").read_text()
+    assert told in done.output
+    rows = rows_of(told)
+    tables = (*execution.COSTS, *execution.LEFT, *execution.SUPERVISOR)
+    assert [*rows] == [line.name for line in tables]
+    assert all(float(figure) > 0 for figure in rows[execution.RATE][1:3])
+    assert all(rows[line.name][1] == rows[line.name][2] != "0" for line in execution.LEFT)
+    assert float(rows[execution.DIRTY][1].replace(",", "")) > 0
+    figures = msgspec.json.decode((out / "execution.json").read_bytes())
+    assert figures[execution.RATE].keys() == {execution.FLOOR, execution.SERVER}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_benchmark_of_execution_counts_what_is_left_behind(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE) as program:
+        assert execution.descendants()[program.pid] == "sleep"
+        assert execution.descriptors(program.pid) == 3
+        program.kill()
+    assert program.pid not in execution.descendants()
+
+
+@pytest.mark.parametrize(("most", "status"), [(1e12, 0), (-1, 1)])
+def test_the_benchmark_of_fairness_tells_by_its_status_whether_the_targets_were_reached(
+    fonts: None, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: float, status: int
+) -> None:
+    lines = [line._replace(least=None, most=None) for line in fairness.LINES]
+    monkeypatch.setattr(fairness, "LINES", [lines[0]._replace(most=most), *lines[1:]])
+    out = tmp_path / "out"
+    options = ["--trace", str(tmp_path / "none"), "--directory", str(tmp_path), "--output", str(out)]
+    slots = ["--slots", "8", "--slots", "1"]
+    done = CliRunner().invoke(fairness.app, ["--days", "1", "--day", "2", *slots, *options])
+    assert done.exit_code == status, done.output
+    told = (out / "fairness.txt").read_text()
+    assert told in done.output
+    rows = rows_of(told)
+    assert [*rows] == [line.name for line in fairness.LINES]
+    assert rows[fairness.RUNNING][2] == "1"
+    assert 0 < float(rows[fairness.LOAD][2]) <= 1
+    assert float(rows[fairness.LONGEST][2]) >= float(rows[fairness.MEAN][2]) > 0
+    assert "owner, who used most time first" in (out / "fairness.svg").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("promised", "is_right"), [(None, False), (4, False), (5, True), (20, True), (21, False)]
+)
+def test_a_quote_is_right_within_a_factor_of_two(promised: float | None, is_right: bool) -> None:
+    queued = datetime(2026, 1, 1, tzinfo=UTC)
+    quote = None if promised is None else queued + timedelta(seconds=promised)
+    quoted = Document("QUEUED", queued, quote, None, None)
+    ended = Document("COMPLETED", queued, None, queued + timedelta(seconds=9), queued + timedelta(seconds=10))
+    assert fairness.Replayed(growth.Run(0, 0, 1, "user1"), quoted, ended).quote_is_right is is_right
+
+
+def test_the_busiest_days_of_a_trace_are_replayed_from_their_beginning() -> None:
+    days = [0.5, 3.25, 4.5, 4.75, 9.5]
+    runs = [growth.Run(day * 86400, 0, 8640, "user1") for day in days]
+    assert fairness.busiest_days(runs, 2, 60) == [
+        growth.Run(submitted, 0, 6, "user1") for submitted in (15, 90, 105)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "doing", "number"),
+    [
+        ("scale", ["--trace", "none", "--jobs", "100"], "starts", signal.SIGINT),
+        ("scale", ["--trace", "none", "--jobs", "100"], "requests", signal.SIGTERM),
+        ("execution", [], "round 1 of 4", signal.SIGTERM),
+        ("execution", ["--jobs", "8"], "supervisors", signal.SIGINT),
+        ("fairness", ["--trace", "none"], "128 slots", signal.SIGTERM),
+    ],
+)
+def test_a_benchmark_leaves_nothing_when_it_is_interrupted(
+    tmp_path: Path, name: str, options: list[str], doing: str, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--directory", tmp_path, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as benchmark:
         assert benchmark.stdout
         while benchmark.stdout.readline().strip() != doing:
             assert benchmark.poll() is None
         benchmark.send_signal(number)
     assert benchmark.returncode != 0
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.skipif(not growth.TRACE.exists(), reason="the trace is not at hand")
+def test_of_the_first_jobs_of_the_trace_half_the_quotes_are_right_within_a_factor_of_two() -> None:
+    done = CliRunner().invoke(quotes.app, ["--jobs", "1500"])
+    assert done.exit_code == 0, done.output
+    shares = [float(line.partition(": ")[2].partition("%")[0]) for line in done.output.splitlines()]
+    assert len(shares) == 2
+    assert all(50 <= share < 100 for share in shares)

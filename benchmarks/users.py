@@ -1,0 +1,46 @@
+"""A server whose users say who they are by HTTP Basic, with any password: for benchmarks only.
+
+``python -m benchmarks.users FILE`` serves what the file declares, as ``uwsd serve`` does.
+"""
+
+from __future__ import annotations
+
+import sys
+from base64 import b64decode
+from pathlib import Path
+
+import uvloop
+from aiohttp import web
+
+from uws.app import serve
+from uws.config import load
+from uws.model import NotAuthenticated
+
+
+class BasicUsers:
+    """Takes everybody's word for it."""
+
+    challenge = 'Basic realm="benchmark"'
+
+    async def identify(self, request: web.Request) -> str | None:
+        header = request.headers.get("Authorization")
+        if header is None:
+            return None
+        try:
+            credentials = b64decode(header.removeprefix("Basic "), validate=True).decode()
+        except ValueError as error:
+            raise NotAuthenticated(f"these are no credentials: {error}") from None
+        return credentials.partition(":")[0]
+
+
+def main(file: Path) -> None:
+    """Serve until SIGTERM, and say where."""
+
+    def ready(url: str) -> None:
+        print(f"serving on {url}", flush=True)
+
+    uvloop.run(serve(load(file), authenticator=BasicUsers(), ready=ready))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
