@@ -131,9 +131,43 @@ def at_cutout(*lines: str) -> str:
         ),
         ("server = 8080\n" + SERVICE, "server: expected table, got int"),
         ("[uploads]\nallow_hosts = [1]\n" + SERVICE, "uploads.allow_hosts[0]: expected str, got int"),
+        (
+            '[uploads]\nallow_hosts = ["localhost", "http://localhost"]\n' + SERVICE,
+            "uploads.allow_hosts: expected HOST, HOST:PORT or [IPv6]:PORT, got 'http://localhost'",
+        ),
+        (
+            '[uploads]\nallow_hosts = ["localhost:80800"]\n' + SERVICE,
+            "uploads.allow_hosts: expected HOST, HOST:PORT or [IPv6]:PORT, got 'localhost:80800'",
+        ),
+        (
+            '[uploads]\nallow_hosts = ["[::1]:80", "[1]"]\n' + SERVICE,
+            "uploads.allow_hosts: expected HOST, HOST:PORT or [IPv6]:PORT, got '[1]'",
+        ),
+        (
+            "[uploads]\nlongest_fetch = 0\n" + SERVICE,
+            "uploads.longest_fetch: 0.0 is no number of seconds above 0",
+        ),
+        ("[uploads]\nredirects = 21\n" + SERVICE, "uploads.redirects: 21 is not between 0 and 20"),
         ("data = 3\n" + SERVICE, "data: expected str, got int"),
         ("[servre]\n" + SERVICE, "servre: unknown key (did you mean server?)"),
-        ("prot = 1\n" + SERVICE, "prot: unknown key; known are audit, data, server, services, uploads"),
+        (
+            "prot = 1\n" + SERVICE,
+            "prot: unknown key; known are audit, data, queue, server, services, uploads",
+        ),
+        ("[queue]\nmax_running = 0\n" + SERVICE, "queue.max_running: 0 is below the minimum 1"),
+        ('[queue]\nhalf_life = "10min"\n' + SERVICE, "queue.half_life: 10min is below the minimum 1h"),
+        (
+            '[queue]\nhalf_life = "daily"\n' + SERVICE,
+            "queue.half_life: expected a duration such as 60 (seconds), 20min, 12h or 7d, got 'daily'",
+        ),
+        (
+            at_cutout("max_queued_per_owner = 0"),
+            "services.cutout.max_queued_per_owner: 0 is below the minimum 1",
+        ),
+        (
+            at_cutout('when_full = "wait"'),
+            "services.cutout.when_full: invalid enum value 'wait'",
+        ),
         (
             '[audit]\norigin = "two words"\n' + SERVICE,
             "audit.origin: expected a name such as jobs.example.org/vo, got 'two words'",
@@ -173,7 +207,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         hots = "localhost"
     """
     assert problems(tmp_path, text) == (
-        "prot: unknown key; known are audit, data, server, services, uploads",
+        "prot: unknown key; known are audit, data, queue, server, services, uploads",
         "services.a.tilte: unknown key (did you mean title?)",
         "services.a.command: expected list, got str",
         "services.a.parameters.ra.min: expected float, got str",

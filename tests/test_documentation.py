@@ -58,14 +58,27 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
 
 
 def test_every_key_of_a_declaration_is_documented() -> None:
-    from uws import Service
+    from uws import QueueSettings, Service
     from uws.config import AuditSettings, ServerSettings, UploadSettings
     from uws.model.parameters import Parameter
 
     text = (ROOT / "docs/declaration.md").read_text()
-    classes = (Service, AuditSettings, ServerSettings, UploadSettings, *Parameter.__args__)
+    classes = (Service, QueueSettings, AuditSettings, ServerSettings, UploadSettings, *Parameter.__args__)
     fields = {field for cls in classes for field in cls.__struct_fields__} - {"name"}
     assert not [field for field in sorted(fields) if not re.search(rf"\b{field}\b", text)]
+
+
+async def test_the_function_of_the_declarations_page_answers_as_printed(tmp_path: Path) -> None:
+    (module,) = snippets("docs/declaration.md", "python")
+    (declaration,) = [text for text in snippets("docs/declaration.md", "toml") if "function" in text]
+    (tmp_path / "sky.py").write_text(module)
+    (tmp_path / "uwsd.toml").write_text(declaration)
+    settings = load(tmp_path / "uwsd.toml")
+    async with running(settings.data, *settings.services) as site:
+        job = await site.run("separation", lon="350", other="10", notes=b"far")
+        await site.ended(job)
+        answer = await site.get(f"{job}/results/result.json")
+        assert answer.text == '{"separation":20.0,"notes":"far"}'
 
 
 async def test_the_embedding_example_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

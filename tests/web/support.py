@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,20 @@ async def record(site: Site, job: str, *events: e.JobEvent) -> None:
 async def events_of(site: Site, job: str) -> list[e.JobEvent]:
     stream = await site.node.backend.store.read_stream(e.job_stream(job_id(job)))
     return [e.decode(recorded) for recorded in stream]
+
+
+async def until_started(site: Site, job: str) -> None:
+    """Return when a job's program runs, and the server, which is this process, watches its record."""
+    starts = str(site.data / job_id(job) / "starts")
+    async with asyncio.timeout(PATIENCE):
+        while not any(target.startswith(starts) for target in _open_files()):
+            await asyncio.sleep(0)
+
+
+def _open_files() -> Iterator[str]:
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # it has just been closed
+            yield str(Path(f"/proc/self/fd/{descriptor}").readlink())
 
 
 async def until_waiting(site: Site, count: int = 1) -> None:

@@ -20,7 +20,7 @@ from tests.daemon import Client
 from tests.harness import Answer, BasicUsers, ManualClock, job_id, running, text
 from tests.web.support import ECHO, PATIENCE
 from tests.web.test_documents import schemas
-from uws import make_application, make_uws_application
+from uws import Caller, make_application, make_uws_application
 
 VOSI = "{http://www.ivoa.net/xml/VOSIAvailability/v1.0}"
 
@@ -240,4 +240,24 @@ async def test_a_read_model_that_is_made_anew_is_told_and_what_there_is_serves(
         finally:
             held.let_go()
             await rebuilding
+        checked(await site.get("/availability"), available=True)
+
+
+async def test_a_paused_queue_is_told_until_it_is_resumed(tmp_path: Path, clock: ManualClock) -> None:
+    async with running(tmp_path, ECHO, clock=clock) as site:
+        queueing = site.node.backend.queueing
+        await queueing.pause("echo", Caller("ann"))
+        (note,) = checked(await site.get("/availability"), available=True, noted=True)
+        assert note == (
+            "the queue of echo is paused since 2026-01-01T00:00:00.000Z: no job of echo is started until "
+            "it is resumed; those that run go on"
+        )
+        await queueing.pause(None, Caller("ann"))
+        notes = checked(await site.get("/availability"), available=False)
+        assert notes[0] == (
+            "the queue is paused since 2026-01-01T00:00:00.000Z: no job is started until it is resumed; "
+            "those that run go on"
+        )
+        await queueing.resume(None, Caller("ann"))
+        await queueing.resume("echo", Caller("ann"))
         checked(await site.get("/availability"), available=True)

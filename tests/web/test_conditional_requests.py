@@ -97,7 +97,7 @@ async def test_a_change_of_the_job_changes_its_tag_and_that_of_its_list(
     tmp_path: Path, events: tuple[e.JobEvent, ...]
 ) -> None:
     """The parts of a job change only when they are other ones."""
-    async with running(tmp_path, ECHO) as site:
+    async with running(tmp_path, ECHO, executes=False) as site:
         job = await site.create("echo", x="1")
         kept = {url: await site.get(url) for url in lists_and_documents(job)}
         await record(site, job, *events)

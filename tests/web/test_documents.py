@@ -102,7 +102,7 @@ async def test_the_schema_would_find_a_mistake(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_documents_are_valid_in_every_phase(tmp_path: Path, phase: str) -> None:
-    async with running(tmp_path, ECHO) as site:
+    async with running(tmp_path, ECHO, executes=False) as site:
         job = await site.create("echo", x="a & b", RUNID="r")
         await record(site, job, *PHASES[phase])
         assert text(checked(await site.get(job)), "phase") == phase
@@ -233,7 +233,7 @@ async def test_an_error_summary_says_transient_and_that_there_is_no_detail(tmp_p
 
 @pytest.mark.parametrize("phase", ["ABORTED", "HELD", "UNKNOWN", "SUSPENDED"])
 async def test_why_a_job_is_where_it_is_stands_in_job_info(tmp_path: Path, phase: str) -> None:
-    async with running(tmp_path, ECHO) as site:
+    async with running(tmp_path, ECHO, executes=False) as site:
         job = await site.create("echo")
         await record(site, job, *PHASES[phase])
         (reason,) = child(await site.document(job), "uws:jobInfo")

@@ -28,6 +28,7 @@ from tests.web.support import (
     no_directory,
     no_room,
     raw,
+    until_started,
 )
 from tests.web.test_availability import checked
 from uws.files import RESERVE
@@ -123,7 +124,7 @@ async def test_a_program_that_ends_while_the_disk_is_full_is_recorded_when_there
     with gate(tmp_path / "gate") as door:
         async with running(disk.path / "data", GATE, clock=clock) as site:
             job = await site.run("gate", gate=door.path)
-            await site.executing(job)
+            await until_started(site, job)
             disk.fill()
             door.let_through(3)
             await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
@@ -190,7 +191,7 @@ async def test_a_queued_job_waits_while_no_job_may_begin_and_then_starts_by_itse
     with gate(tmp_path / "gate") as door:
         async with running(tmp_path / "data", GATE, clock=clock) as site:
             first, second = [await site.run("gate", gate=door.path) for _ in range(2)]
-            await site.executing(first)
+            await until_started(site, first)
             async with asyncio.timeout(PATIENCE):
                 with lacking(site):
                     door.let_through()

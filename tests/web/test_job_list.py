@@ -64,7 +64,7 @@ async def test_a_list_holds_its_own_services_jobs(tmp_path: Path) -> None:
 
 
 async def test_archived_jobs_are_hidden_unless_asked_for(tmp_path: Path) -> None:
-    async with running(tmp_path, ECHO) as site:
+    async with running(tmp_path, ECHO, executes=False) as site:
         made = await one_in_each_phase(site)
         assert set(await listed(site)) == set(made.values()) - {made["ARCHIVED"]}
         assert await listed(site, "PHASE=ARCHIVED") == [made["ARCHIVED"]]
@@ -74,14 +74,14 @@ async def test_archived_jobs_are_hidden_unless_asked_for(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_phase_selects_one_phase(tmp_path: Path, phase: str) -> None:
-    async with running(tmp_path, ECHO) as site:
+    async with running(tmp_path, ECHO, executes=False) as site:
         made = await one_in_each_phase(site)
         assert await listed(site, f"PHASE={phase}") == [made[phase]]
         assert await listed(site, f"phase={phase}") == [made[phase]]
 
 
 async def test_repeated_phases_are_a_union(tmp_path: Path) -> None:
-    async with running(tmp_path, ECHO) as site:
+    async with running(tmp_path, ECHO, executes=False) as site:
         made = await one_in_each_phase(site)
         assert set(await listed(site, "PHASE=ERROR&phase=PENDING")) == {made["ERROR"], made["PENDING"]}
         assert await listed(site, "PHASE=ERROR&PHASE=ERROR") == [made["ERROR"]]
@@ -298,7 +298,7 @@ async def test_any_filters_give_what_a_plain_list_would(
 ) -> None:
     clock = ManualClock()
     start = clock.now()
-    async with running(tmp_path_factory.mktemp("data"), ECHO, clock=clock) as site:
+    async with running(tmp_path_factory.mktemp("data"), ECHO, clock=clock, executes=False) as site:
         jobs = []
         for minute, phase in enumerate(phases):
             job = await site.create("echo")

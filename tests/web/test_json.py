@@ -57,7 +57,7 @@ async def listed(site: Site, query: str = "", service: str = "echo") -> list[str
 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_a_job_says_the_same_as_in_xml(tmp_path: Path, clock: ManualClock, phase: str) -> None:
-    async with running(tmp_path, ECHO, clock=clock, authenticator=BasicUsers()) as site:
+    async with running(tmp_path, ECHO, clock=clock, authenticator=BasicUsers(), executes=False) as site:
         job = await site.create("echo", x='a & "b" ü', RUNID="mine", user="ann")
         clock.advance(seconds=1.5)
         await record(site, job, *PHASES[phase])
@@ -77,7 +77,7 @@ async def test_a_job_says_the_same_as_in_xml(tmp_path: Path, clock: ManualClock,
 
 
 async def test_a_job_tells_how_long_it_ran(tmp_path: Path, clock: ManualClock) -> None:
-    async with running(tmp_path, ECHO, clock=clock) as site:
+    async with running(tmp_path, ECHO, clock=clock, executes=False) as site:
         job = await site.create("echo")
         assert (await document(site, job))["duration"] is None
         await record(site, job, e.JobQueued(), e.JobStarted(declaration=""))
@@ -133,6 +133,8 @@ async def test_an_error_has_its_type_message_and_detail(tmp_path: Path) -> None:
         await site.ended(job)
         found = await document(site, job)
         assert found["error"] == {"type": "fatal", "message": "last words", "detail": "first\nlast words\n"}
+        assert found["jobInfo"].pop("cpuSeconds", 0) < 1
+        assert found["jobInfo"].pop("memoryBytes") > 0
         assert found["jobInfo"] == {"exitCode": 3}
 
 
@@ -405,7 +407,7 @@ async def test_any_filters_give_what_a_plain_list_would_in_json_and_in_xml(
     tmp_path_factory: pytest.TempPathFactory, made: list[Made], queries: list[tuple[Query, int]]
 ) -> None:
     clock = ManualClock()
-    async with running(tmp_path_factory.mktemp("data"), ECHO, clock=clock) as site:
+    async with running(tmp_path_factory.mktemp("data"), ECHO, clock=clock, executes=False) as site:
         jobs = []
         for job in made:
             given = {"RUNID": job.run_id} if job.run_id is not None else {}

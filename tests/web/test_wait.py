@@ -122,7 +122,7 @@ async def test_wait_zero_returns_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("phase", sorted(set(PHASES) - set(BLOCKING)))
 async def test_wait_returns_at_once_in_a_phase_that_is_not_active(tmp_path: Path, phase: str) -> None:
-    async with running(tmp_path, ECHO, longest_wait=3600) as site:
+    async with running(tmp_path, ECHO, longest_wait=3600, executes=False) as site:
         job = await site.create("echo")
         await record(site, job, *PHASES[phase])
         assert await soon(waiting(site, f"{job}?WAIT=-1")) == phase
@@ -131,7 +131,7 @@ async def test_wait_returns_at_once_in_a_phase_that_is_not_active(tmp_path: Path
 
 @pytest.mark.parametrize("phase", BLOCKING)
 async def test_wait_returns_at_once_when_the_phase_is_not_the_given_one(tmp_path: Path, phase: str) -> None:
-    async with running(tmp_path, ECHO, longest_wait=3600) as site:
+    async with running(tmp_path, ECHO, longest_wait=3600, executes=False) as site:
         job = await site.create("echo")
         await record(site, job, *PHASES[phase])
         for other in sorted(set(PHASES) - {phase} | {"QUEUED"}):

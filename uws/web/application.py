@@ -10,8 +10,10 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
+from aiohttp.abc import AbstractResolver
 
 from uws.commands import Caller
+from uws.config import UploadSettings
 from uws.jobs import UserUWS
 from uws.model import NotAuthenticated, OtherService
 from uws.model.text import first_foreign
@@ -19,7 +21,8 @@ from uws.model.text import first_foreign
 from . import handlers as on
 from .availability import availability, note_start
 from .errors import Handler, answer_for, fault_response, http_fault, legible
-from .forms import FETCH_SECONDS, Fetcher, key_of
+from .fetching import Fetcher
+from .forms import key_of
 from .job_lists import job_list
 
 log = logging.getLogger(__name__)
@@ -35,14 +38,15 @@ def make_application(
     *,
     base_url: str | None = None,
     authenticator: on.Authenticator | None = None,
-    upload_hosts: Iterable[str] = (),
+    uploads: UploadSettings | None = None,
+    resolver: AbstractResolver | None = None,
     longest_wait: float = on.LONGEST_WAIT,
 ) -> web.Application:
     """Return an application that offers ``services``; `aiohttp.web.Application.add_subapp` can mount it.
 
     ``base_url`` is how clients reach it (behind a proxy), by default the way each request came.
-    ``upload_hosts`` are the hosts that ``UPLOAD=name,http://…`` may name. ``longest_wait`` bounds WAIT, in
-    seconds.
+    ``uploads`` says what ``UPLOAD=name,http://…`` may name; the addresses of such hosts are found by
+    ``resolver``, by default the system's. ``longest_wait`` bounds WAIT, in seconds.
     """
     app = web.Application(middlewares=[_every_request])
     app[on.SITE] = on.Site(
@@ -52,13 +56,10 @@ def make_application(
         authenticator=authenticator,
         longest_wait=longest_wait,
     )
-    hosts = frozenset(upload_hosts)
 
     async def with_fetcher(app: web.Application) -> AsyncIterator[None]:
-        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
-            app[on.FETCHER] = Fetcher(session, hosts)
-            yield
+        app[on.FETCHER] = Fetcher(uploads or UploadSettings(), resolver or aiohttp.ThreadedResolver())
+        yield
 
     app.cleanup_ctx.append(with_fetcher)
     app.on_startup.append(note_start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -74,6 +75,16 @@ async def _notes(backend: Backend) -> AsyncIterator[_Note]:
         yield _Note(
             "no job is created, changed or started; those that run end, all can be aborted and deleted"
         )
+    with suppress(StoreUnavailable):  # of a read model that is not up to date is told below
+        await backend.projector.caught_up("queue", timeout=LONGEST_LAG)
+        for service, since in (await backend.jobs.paused()).items():
+            what = f"the queue of {service}" if service else "the queue"
+            jobs = f"job of {service}" if service else "job"
+            yield _Note(
+                f"{what} is paused since {format_time(since)}: no {jobs} is started until it is resumed; "
+                "those that run go on",
+                hinders=service is None,
+            )
     try:
         found = await backend.projector.status()
     except StoreUnavailable as error:

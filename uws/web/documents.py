@@ -11,6 +11,7 @@ from projections import JobReference
 from uws.jobs import UserUWS
 from uws.model import Failure, Job, Phase, Upload
 from uws.model.units import format_time
+from uws.queueing import Standing
 
 UWS = "http://www.ivoa.net/xml/UWS/v1.0"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -20,8 +21,8 @@ INFO = "urn:uwsd:jobinfo"
 _NAMESPACES = {"uws": UWS, "xlink": XLINK, "xsi": XSI}
 
 
-def job_document(uws: UserUWS, job: Job) -> bytes:
-    """Return the document of a job, with its stylesheet."""
+def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> bytes:
+    """Return the document of a job, with its stylesheet; ``standing`` is how it waits in the queue."""
     root = _root("job")
     root.set("version", "1.1")
     _add(root, "jobId", job.id)
@@ -42,7 +43,7 @@ def job_document(uws: UserUWS, job: Job) -> bytes:
         summary.set("type", failure.type)
         summary.set("hasDetail", "true" if failure.detail else "false")
         _add(summary, "message", failure.message)
-    _add_info(root, job)
+    _add_info(root, info_of(job, standing))
     return _serialise(root, uws.jobdoc_preamble)
 
 
@@ -95,13 +96,22 @@ def error_of(job: Job) -> Failure | None:
     return job.failure if job.phase is Phase.ERROR else None
 
 
-def info_of(job: Job) -> dict[str, str | int]:
+def info_of(job: Job, standing: Standing | None = None) -> dict[str, str | int | float]:
     """Return the facts of a job that UWS has no element for, by the names they have in jobInfo."""
-    facts: dict[str, str | int | None] = {
+    facts: dict[str, str | int | float | None] = {
         "reason": job.note or None,
         "stopping": job.stop if not job.has_ended else None,
+        "progress": job.progress,
+        "doing": job.doing or None,
         "exitCode": job.exit_code,
         "signal": job.signal,
+        "signalled": job.signalled if not job.has_ended else None,
+        "requeued": job.requeued or None,
+        "cpuSeconds": job.cpu_seconds or None,
+        "memoryBytes": job.memory_bytes or None,
+        "place": standing.place if standing else None,
+        "waitsFor": standing.reason if standing else None,
+        "expectedStart": format_time(standing.start) if standing and standing.start else None,
     }
     return {name: fact for name, fact in facts.items() if fact is not None}
 
@@ -138,8 +148,8 @@ def _results(uws: UserUWS, job: Job) -> etree._Element:
     return root
 
 
-def _add_info(root: etree._Element, job: Job) -> None:
-    if known := info_of(job):
+def _add_info(root: etree._Element, known: dict[str, str | int | float]) -> None:
+    if known:
         info = etree.SubElement(root, f"{{{UWS}}}jobInfo")
         for name, fact in known.items():
             element = etree.SubElement(info, f"{{{INFO}}}{name}")

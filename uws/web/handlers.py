@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -36,7 +36,8 @@ from uws.model.units import format_time
 from . import documents, json_documents
 from .conditions import is_held, tag_of
 from .errors import Handler
-from .forms import Fetcher, phase_of, query_of, read_file, read_submission, read_value, single, whole_number
+from .fetching import Fetcher
+from .forms import phase_of, query_of, read_file, read_submission, read_value, single, whole_number
 from .negotiation import HTML, JSON, Form, accepted, form_of, negotiate
 from .stored import stored_file
 
@@ -228,7 +229,9 @@ async def job_document(request: web.Request) -> web.Response:
             phase=phase,
             closing=resource.site.closing,
         )
-    return _part(resource, job, form, documents.job_document, json_documents.job_document)
+    standing = await resource.uws.standing(job)
+    xml = partial(documents.job_document, standing=standing)
+    return _part(resource, job, form, xml, partial(json_documents.job_document, standing=standing))
 
 
 def _part(resource: Resource, job: Job, form: Form, xml: Render, json: Render) -> web.Response:

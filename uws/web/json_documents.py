@@ -11,6 +11,7 @@ import msgspec
 from uws.jobs import UserUWS
 from uws.model import Failure, Job, Upload
 from uws.model.units import format_time
+from uws.queueing import Standing
 
 from .documents import error_of, info_of, url_of_upload
 
@@ -70,7 +71,7 @@ class JobDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parameters: list[Value | File]
     results: list[Result]
     error: Error | None
-    job_info: dict[str, str | int]
+    job_info: dict[str, str | int | float]
 
 
 class ParametersDocument(msgspec.Struct, frozen=True):
@@ -92,8 +93,8 @@ class JobListDocument(msgspec.Struct, frozen=True):
     next: str | None
 
 
-def job_document(uws: UserUWS, job: Job) -> bytes:
-    """Return the document of a job."""
+def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> bytes:
+    """Return the document of a job; ``standing`` is how it waits in the queue."""
     failure = error_of(job)
     ran = job.ended - job.started if job.started and job.ended else None
     document = JobDocument(
@@ -112,7 +113,7 @@ def job_document(uws: UserUWS, job: Job) -> bytes:
         parameters=_parameters(uws, job),
         results=_results(uws, job),
         error=_error(failure) if failure else None,
-        job_info=info_of(job),
+        job_info=info_of(job, standing),
     )
     return msgspec.json.encode(document)
 

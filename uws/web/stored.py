@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,9 +17,16 @@ _UNTRUSTED = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+")
 _CONDITIONS = (
     "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"
 )  # fmt: skip
+
+
+def media_type_of(text: str) -> str:
+    """Return the media type that a Content-Type begins with, or that of any bytes when it names none."""
+    found = _MEDIA_TYPE.match(text)
+    return found[0] if found else "application/octet-stream"
 
 
 def stored_file(
