@@ -25,7 +25,7 @@ from tests.execution.test_programs import info, results, summary, used
 from tests.harness import ManualClock, Site, job_id, running, text
 from uws import FileParameter, FloatParameter, Job, Service
 from uws.execution import _failpoints as execution_failpoints
-from uws.execution import scheduler
+from uws.execution import process, scheduler
 from uws.execution.process import Launcher, NotStarted, Process
 from uws.execution.records import Record, boot, last_record, started
 from uws.files import Files
@@ -187,6 +187,29 @@ async def test_a_program_whose_supervisor_was_killed_is_lost_and_nothing_is_left
         assert summary(document) == LOST | {"message": "the program was lost: its supervisor is gone"}
         assert results(document) == ["partial"]
         assert not is_running(pid)
+
+
+async def test_a_supervisor_that_dies_before_it_has_answered_keeps_nobody_waiting(
+    tmp_path: Path, ready: Pipe, gate: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_LONGEST_ANSWER", 0.5)
+    async with running(tmp_path, held(ready, gate)) as site:
+        job = await site.run("run")
+        (pid,) = await ready.numbers(1)
+        (launcher,) = {int(stat_of(int(stat_of(pid)[1]))[1])}
+        os.kill(int(stat_of(pid)[1]), signal.SIGKILL)
+        assert text(await site.ended(job), "phase") == "ERROR"
+        os.kill(launcher, signal.SIGSTOP)
+        second = await site.run("run")
+        for number in (1, 2):
+            while not (site.data / job_id(second) / "starts" / f"3-{number}").exists():
+                await asyncio.sleep(0)
+        os.kill(launcher, signal.SIGCONT)
+        await ready.line()
+        gate.send()
+        assert info(await site.ended(second)) == {"exitCode": "3"}
+        ran = [Record(path) for path in (site.data / job_id(second) / "starts").iterdir()]
+        assert len([record for record in ran if record.end and record.end.errno is None]) == 1
 
 
 async def test_a_lost_program_is_started_again_where_its_service_says_so_but_not_for_ever(

@@ -24,6 +24,8 @@ LAST_WAIT = 5.0
 """Seconds to wait for killed processes; only one stuck in the kernel needs as long."""
 _LOOK_AGAIN = 0.05
 """Seconds until a process is looked at again that cannot be watched, for want of descriptors."""
+_LONGEST_ANSWER = 5.0
+"""Seconds until it is looked for on record what became of a program of which nobody tells."""
 _SCRIPT = Path(__file__).with_name("supervisor.py")
 
 
@@ -36,7 +38,7 @@ class NotStarted(OSError):
 
 
 class LauncherGone(Exception):
-    """The launcher ended before it answered: whether there is a program is on record, or will be."""
+    """Neither launcher nor supervisor answers: the record tells whether there is a program."""
 
 
 class _Answer(msgspec.Struct):
@@ -91,7 +93,13 @@ class Launcher:
         assert self._process.stdin
         with suppress(ConnectionError):  # the future is told
             self._process.stdin.write(line)
-        return await answer
+        try:
+            async with asyncio.timeout(_LONGEST_ANSWER):
+                return await answer
+        except TimeoutError:  # the supervisor was killed before it could answer, perhaps
+            raise LauncherGone from None
+        finally:
+            self._waiting.pop(id_, None)
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout

@@ -229,7 +229,8 @@ class Run:
         job = fold(recorded)
         if job is None or job.destroyed or job.phase not in STARTED:
             return
-        start = max(event.version for event in recorded if event.type == e.JobStarted.__name__)
+        starts = (event.version for event in recorded if event.type == e.JobStarted.__name__)
+        start = max(starts, default=0)
         if job.stop:
             self.stop(None)
         try:
