@@ -14,14 +14,17 @@ from tests.harness import running, text
 from uws import Limits, ResultDeclaration, Service
 
 DAEMON = """
-import os, sys
+import os
+reading, writing = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         open(os.environ["READY"], "w").write(f"{os.getpid()}\\n")
-        os.execve("/bin/sleep", ["sleep", "1000"], {})
+        os.execve("/bin/sleep", ["sleep", "1000"], {})  # which closes the pipe
     os._exit(0)
 os.wait()
+os.close(writing)
+os.read(reading, 1)
 """
 """A daemon by the book, which takes even its environment off."""
 
