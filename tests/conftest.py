@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +29,13 @@ def nothing_stays_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a process, or a descriptor of a file, a socket or a directory."""
     before = _descriptors()
     yield
-    assert _children() == [], "a process is left"
+    processes: list[str] = []
+    while children := _children():
+        processes += children.values()
+        for pid in children:  # what they leave becomes ours; the tests that follow have nothing to do with it
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    assert not processes, "processes are left"
     left = {fd: target for fd, target in _descriptors().items() if fd not in before}
     assert not left, f"left open: {left}"
 
@@ -41,9 +48,9 @@ async def no_task_stays_behind() -> AsyncIterator[None]:
     assert not left, f"tasks are left: {left}"
 
 
-def _children() -> list[str]:
-    """Return the command lines of this process's children; reap those that have ended."""
-    found = []
+def _children() -> dict[int, str]:
+    """Return this process's children with their command lines; reap those that have ended."""
+    found = {}
     for task in Path(f"/proc/{os.getpid()}/task").iterdir():
         with suppress(
             FileNotFoundError, ProcessLookupError, ChildProcessError
@@ -52,7 +59,7 @@ def _children() -> list[str]:
                 if os.waitpid(int(pid), os.WNOHANG)[0]:
                     continue
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+                found[int(pid)] = command.replace(b"\0", b" ").decode(errors="replace")
     return found
 
 

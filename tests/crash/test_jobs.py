@@ -82,13 +82,18 @@ async def _slots_are_right(server: Daemon, ledger: Path) -> None:
 
 
 def _programs(ledger: Path) -> Counter[str]:
-    """Count the shells that run a program with this ledger, by the job's id."""
+    """Count the shells that run a program with this ledger, by the job's id.
+
+    A program leads its session. What a shell has just forked looks like it until it becomes another program.
+    """
     found = Counter[str]()
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
-            command = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            if os.getsid(pid) != pid:
+                continue
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if command[:2] == [b"sh", b"-c"] and b"LEDGER" in command[2]:
-                variables = Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
+                variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
                 if f"LEDGER={ledger}".encode() in variables:
                     found.update(v[11:].decode() for v in variables if v.startswith(b"UWS_JOB_ID="))
         except OSError:
