@@ -194,15 +194,24 @@ def read_page(
 def read_unproved(connection: sqlite3.Connection, after: int, limit: int) -> list[RecordedEvent]:
     """Return the events above a position without what proves them: each column costs time of its own.
 
-    Of metadata, which are JSON, erasing makes zeros; a salt is their first byte, or nothing.
+    Of metadata, which are JSON, erasing makes zeros; they stand for a salt, or nothing does.
     """
+    found = connection.execute(_UNPROVED, (after, limit))
     return [
         RecordedEvent(
-            position, stream, version, "", type_, time, metadata, metadata[:1].strip(b"\0"), data, b"", b""
+            position,
+            stream,
+            version,
+            "",
+            type_,
+            time,
+            about,
+            b"" if about[:1] == b"\0" else about,
+            data,
+            b"",
+            b"",
         )
-        for position, stream, version, type_, time, metadata, data in connection.execute(
-            _UNPROVED, (after, limit)
-        )
+        for position, stream, version, type_, time, about, data in found
     ]
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -123,8 +124,10 @@ def _make(log: Path, until: int, work: Sequence[_Work]) -> str:
     try:
         making = [_open(part) for part in work]
         _fold(log, making, until)
+        with ThreadPoolExecutor(len(making)) as threads:  # SQLite sorts without Python
+            for _ in threads.map(Tables.finish, making):
+                pass
         for tables in making:
-            tables.finish()
             tables.close()
     except BrokenPipeError:
         raise

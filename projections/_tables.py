@@ -28,6 +28,8 @@ _READ_BOOT = "SELECT boot FROM checkpoint"
 _SET_BOOT = "UPDATE checkpoint SET boot = ? WHERE position = ?"
 _ADVANCE = "UPDATE checkpoint SET position = ?, mark = ?, error = NULL WHERE position = ?"
 _FAIL = "UPDATE checkpoint SET error = ?"
+_KEEP_WAL = "PRAGMA journal_mode = WAL"
+_ROOM_TO_FOLD = "PRAGMA cache_size = -64000"
 _ROOM_TO_SORT = "PRAGMA cache_size = -32000"
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
 
@@ -154,6 +156,10 @@ class Tables:
         self._mark_boot(_boot())
         if self._reach_disk():  # else a WAL that is lost would take the mark with it
             self._connection.execute("PRAGMA synchronous = OFF")
+            with suppress(sqlite3.OperationalError):  # somebody reads it, and needs the WAL
+                # Of pages that are new, which most are, this writes no copy.
+                self._connection.execute("PRAGMA journal_mode = PERSIST")
+        self._connection.execute(_ROOM_TO_FOLD)
 
     def finish(self) -> None:
         """Make the indexes, and wait for the disk if that was put off."""
@@ -163,6 +169,7 @@ class Tables:
                 self._connection.execute(statement)
         if self._boot:
             self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute(_KEEP_WAL)
             # So that there is something to be brought to the disk, with all before.
             self._mark_boot(self._boot)
             if self._reach_disk():
@@ -232,7 +239,7 @@ def _boot() -> str:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(_KEEP_WAL)
         # Lost rows come back from the log, so a commit need not wait for the disk.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA secure_delete = ON")

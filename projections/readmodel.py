@@ -193,6 +193,9 @@ def put(
     rows: Iterable[tuple[str, tuple[Any, ...]]],
 ) -> None:  # fmt: skip
     """Write the rows of keys: ``insert`` is much faster than ``replace``, and does where there was none."""
+    if not before:
+        connection.executemany(insert, [row for _, row in rows])
+        return
     new: list[tuple[Any, ...]] = []
     changed: list[tuple[Any, ...]] = []
     for key, row in rows:
