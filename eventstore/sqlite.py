@@ -18,10 +18,11 @@ from typing import Any, Self, TypeVar
 
 from . import _failpoints as failpoint
 from . import _ledger as ledger
-from ._chain import Append, Row, Walk, prepare
+from ._chain import Append, Outcome, Row, Walk, prepare
 from ._errors import Overloaded, StoreClosed, StoreUnavailable
 from ._following import Following
 from ._lock import FileLock
+from ._recent import RecentStreams
 from ._types import NO_METADATA, Head, Metadata, NewEvent, RecordedEvent, to_microseconds
 from ._walking import walk_together
 from .connection import Connection, fetch, reading, translated, writing
@@ -119,6 +120,7 @@ class SQLiteEventStore(SQLiteEventLog):
         self._max_waiting = max_waiting
         self._work_came = asyncio.Event()
         self._failure: StoreUnavailable | None = None
+        self._recent = RecentStreams()
         self._committer = asyncio.create_task(self._commit_all(), name=f"committer of {id(self):x}")
 
     @classmethod
@@ -166,6 +168,18 @@ class SQLiteEventStore(SQLiteEventLog):
             raise Overloaded(len(self._waiting))
         outcome: tuple[RecordedEvent, ...] = await self._have_done(prepare(stream, events, expected))
         return outcome
+
+    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_stream`."""
+        if self._closed:
+            raise StoreClosed
+        events = self._recent.get(stream)
+        if events is None:
+            head = self._head
+            events = await super().read_stream(stream)
+            if head == self._head:  # nothing came meanwhile
+                self._recent.put(stream, events)
+        return tuple(event for event in events if event.version > after) if after else events
 
     async def head(self) -> Head:
         """See `EventStore.head`."""
@@ -242,7 +256,9 @@ class SQLiteEventStore(SQLiteEventLog):
         """Take what can share a transaction from the queue, do it, and answer."""
         work, answer = self._waiting.popleft()
         if not isinstance(work, Append):
-            _give(answer, await self._attempt(work))
+            outcome = await self._attempt(work)
+            self._recent.clear()  # what it erased is remembered, perhaps
+            _give(answer, outcome)
             return
         batch, answers = [work], [answer]
         while self._waiting and len(batch) < self._max_batch and isinstance(self._waiting[0][0], Append):
@@ -251,10 +267,19 @@ class SQLiteEventStore(SQLiteEventLog):
         done: Any = StoreClosed()  # which it is when nothing comes of this
         try:
             done = await self._attempt(partial(ledger.commit, batch=batch, now=to_microseconds(self._now())))
+            self._remember(batch, done)
             failpoint.reached(failpoint.BEFORE_ACKNOWLEDGE)
         finally:
             for index, answer in enumerate(answers):
                 _give(answer, _again(done) if isinstance(done, Exception) else done[index])
+
+    def _remember(self, batch: Sequence[Append], done: Sequence[Outcome] | Exception) -> None:
+        for index, append in enumerate(batch):
+            outcome = done if isinstance(done, Exception) else done[index]
+            if isinstance(outcome, Exception):
+                self._recent.drop(append.stream)
+            else:
+                self._recent.appended(outcome)
 
     async def _attempt(self, work: Callable[[sqlite3.Connection], tuple[Head, Any]]) -> Any:
         """Return what came of ``work``, or the exception: the committer outlives whatever it meets."""

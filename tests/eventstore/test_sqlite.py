@@ -310,7 +310,7 @@ async def test_a_log_that_may_not_grow_is_told_and_goes_on_when_it_may(
 
 READS: dict[str, Callable[[SQLiteEventStore], Awaitable[object]]] = {
     "read_all": lambda store: store.read_all(),
-    "read_stream": lambda store: store.read_stream("a"),
+    "read_stream": lambda store: store.read_stream("b"),  # which nobody remembers
     "subscribe": lambda store: anext(aiter(store.subscribe(after=0))),
     "verify": lambda store: store.verify(),
 }

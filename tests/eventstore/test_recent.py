@@ -1,0 +1,68 @@
+"""Streams that are remembered are what the log says, or are not remembered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstore import NewEvent, RecordedEvent, SQLiteEventStore, StoreUnavailable
+from eventstore._recent import RecentStreams
+
+STREAMS = "abcd"
+ROOM = 6_000
+
+
+def new() -> NewEvent:
+    return NewEvent(type="E", data=b"{}")
+
+
+def recorded(stream: str, version: int, size: int) -> RecordedEvent:
+    return RecordedEvent(1, stream, version, f"{stream}{version}", "E", 0, b"{}", b"s", bytes(size), b"", b"")
+
+
+@given(st.lists(st.tuples(st.sampled_from(STREAMS), st.integers(0, 3000), st.booleans())))
+def test_a_remembered_stream_is_whole_and_all_of_them_find_room(
+    steps: list[tuple[str, int, bool]],
+) -> None:
+    recent, log = RecentStreams(ROOM), defaultdict[str, tuple[RecordedEvent, ...]](tuple)
+    for stream, size, read in steps:
+        if read:
+            recent.put(stream, log[stream])
+        else:
+            new = recorded(stream, len(log[stream]) + 1, size)
+            log[stream] += (new,)
+            recent.appended([new])
+            recent.appended([new])  # as when the append is done again
+        known = {name: found for name in STREAMS if (found := recent.get(name))}
+        assert all(found == log[name] for name, found in known.items())
+        assert sum(len(one.data) + 1000 for found in known.values() for one in found) <= ROOM
+
+
+def test_who_was_not_asked_for_the_longest_goes_first() -> None:
+    recent = RecentStreams(ROOM)
+    for stream in "abc":
+        recent.put(stream, (recorded(stream, 1, 500),))
+    assert recent.get("a")
+    recent.put("d", (recorded("d", 1, 500),))
+    assert [stream for stream in STREAMS if recent.get(stream)] == ["a", "c", "d"]
+
+
+async def test_a_stream_that_was_written_is_read_without_the_file(sqlite_store: SQLiteEventStore) -> None:
+    first = await sqlite_store.append("a", [new(), new()])
+    await sqlite_store._reader.close()
+    assert await sqlite_store.read_stream("a") == first
+    assert await sqlite_store.read_stream("a", after=1) == first[1:]
+
+
+async def test_a_commit_that_fails_lets_its_streams_be_read_anew(sqlite_store: SQLiteEventStore) -> None:
+    """Nobody knows what came of it."""
+    (first,) = await sqlite_store.append("a", [new()])
+    await sqlite_store._writer.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreUnavailable):
+        await sqlite_store.append("a", [new()])
+    assert sqlite_store._recent.get("a") is None
+    assert await sqlite_store.read_stream("a") == (first,)
+    await sqlite_store._writer.execute("PRAGMA query_only = OFF")
