@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from uws.model.events import Values
 from uws.model.job import Job
@@ -21,6 +22,17 @@ from .usage import UsageOf
 R = TypeVar("R")
 _LOOK = 1000
 """Jobs that are looked at before others are answered: that takes about 10 ms."""
+
+
+class Outlook(NamedTuple):
+    """How many seconds a job takes, how many one of its service does, and the queue.
+
+    None stands for no experience.
+    """
+
+    takes: float | None
+    usual: float | None
+    queue: QueueState
 
 
 class JobReadModel:
@@ -123,6 +135,10 @@ class JobReadModel:
 
     # Of the queue
 
+    async def outlook(self, service: str, owner: str | None, parameters: Mapping[str, Values]) -> Outlook:
+        """Return what a guess at the end of a job needs that joins the queue, all of one moment."""
+        return await self._ask(_outlook, service, owner, parameters)
+
     async def queue_state(self) -> QueueState:
         """Return all that decides which job is to be started: who waits, who runs, what is paused."""
         return await self._ask(queue.queue_state)
@@ -173,3 +189,13 @@ class JobReadModel:
 
     async def _ask(self, question: Callable[..., R], *arguments: Any, **named: Any) -> R:
         return await self._projector.ask(question, *arguments, **named)
+
+
+def _outlook(
+    connection: sqlite3.Connection, service: str, owner: str | None, parameters: Mapping[str, Values]
+) -> Outlook:
+    return Outlook(
+        usage.duration_of_like(connection, service, owner, parameters),
+        usage.usual_duration(connection, service),
+        queue.queue_state(connection),
+    )

@@ -38,6 +38,10 @@ _DELETE = "DELETE FROM active WHERE id = ?"
 _LINES = """
 SELECT service, owner, id, min(queued), count(*) FROM active WHERE phase = 'QUEUED' GROUP BY service, owner
 """
+_FIRST = """
+SELECT id, queued FROM active WHERE phase = 'QUEUED' AND service = ? AND owner IS ?
+ORDER BY queued, position LIMIT ?
+"""
 _RUNNING = """
 SELECT service, owner, coalesce(started, queued, 0), id FROM active
 WHERE phase IN (SELECT value FROM json_each(?))
@@ -57,6 +61,9 @@ _WAITING = """
 SELECT id, service, owner, phase, queued FROM active WHERE phase = ? ORDER BY queued, position LIMIT ?
 """
 _STARTED = "SELECT position, id, service FROM active WHERE phase IN (SELECT value FROM json_each(?))"
+
+_AT_ONCE = 16
+"""Jobs that are known by their ids, of all lines together, or one of each."""
 
 _LEAVING = frozenset({e.JobDestroyed, Erased}) | {
     kind for kind, phase in PHASES_AFTER.items() if phase in ENDED
@@ -161,10 +168,7 @@ class WaitingJob(msgspec.Struct, frozen=True):
 def queue_state(connection: sqlite3.Connection) -> QueueState:
     """Return all that decides which job is to be started."""
     return QueueState(
-        [
-            Line(service, owner, job_id, from_microseconds(queued), jobs)
-            for service, owner, job_id, queued, jobs in connection.execute(_LINES)
-        ],
+        _lines(connection),
         [
             Running(service, owner, from_microseconds(started), job_id)
             for service, owner, started, job_id in connection.execute(_RUNNING, (as_json(STARTED),))
@@ -172,6 +176,20 @@ def queue_state(connection: sqlite3.Connection) -> QueueState:
         paused(connection),
         first_held(connection),
     )
+
+
+def _lines(connection: sqlite3.Connection) -> list[Line]:
+    """Return the lines; where there are few, with some jobs behind the first, as all may start at once."""
+    found = connection.execute(_LINES).fetchall()
+    known = _AT_ONCE // len(found) if found else 0
+    lines = []
+    for service, owner, job_id, queued, jobs in found:
+        first = [(job_id, queued)]
+        if jobs > 1 and known > 1:
+            first = connection.execute(_FIRST, (service, owner, known)).fetchall()
+        (head, since), *behind = ((job, from_microseconds(time)) for job, time in first)
+        lines.append(Line(service, owner, head, since, jobs, tuple(behind)))
+    return lines
 
 
 def paused(connection: sqlite3.Connection) -> dict[str | None, datetime]:

@@ -279,7 +279,8 @@ def duration_of_like(
     """
     wanted = _comparable(parameters)
     found: list[tuple[int, int]] = []
-    for microseconds, document in connection.execute(_LIKE, (service, owner, _LARGE, _LAST)):
+    examined = _LAST if wanted else _MOST_LIKE  # without parameters, the newest are as like as any
+    for microseconds, document in connection.execute(_LIKE, (service, owner, _LARGE, examined)):
         other = _comparable(_parameters.decode(document).parameters)
         found.append((len(wanted & other), microseconds))
     if not found:

@@ -263,9 +263,10 @@ class UserUWS:
         """
         start: datetime | None = self.backend.clock.now()
         try:
-            takes = await self.backend.jobs.duration_of_like(self.service.name, owner, parameters)
-            if queued and takes is not None:
-                start = await self.backend.queueing.joining(self.service.name, owner)
+            if queued:
+                start, takes = await self.backend.queueing.joining(self.service.name, owner, parameters)
+            else:
+                takes = await self.backend.jobs.duration_of_like(self.service.name, owner, parameters)
         except StoreUnavailable:  # no estimate is worth refusing a command
             return None
         return _later(start, takes)

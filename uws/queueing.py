@@ -13,10 +13,10 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from eventstore import EventStore, StoreUnavailable, VersionConflict
-from projections import Behind, JobReadModel, Projector, WaitingJob
+from projections import Behind, JobReadModel, Projector, QueueState, WaitingJob
 from uws.clock import Clock
 from uws.commands import Caller
-from uws.model import Phase, Service, Unavailable, UsageError, did_you_mean
+from uws.model import Phase, Service, Unavailable, UsageError, Values, did_you_mean
 from uws.model import events as e
 from uws.model.queueing import QueueSettings, Situation, Spot, fullness
 
@@ -78,7 +78,10 @@ class Queueing:
         What owners have used is what is known of it: no job waits for that read model to be mended.
         """
         await self.projector.caught_up("queue", timeout=timeout)
-        state, now = await self.jobs.queue_state(), self.clock.now()
+        return await self._situation(await self.jobs.queue_state())
+
+    async def _situation(self, state: QueueState) -> Situation:
+        now = self.clock.now()
         used: dict[str | None, float] = {}
         owners = [*{line.owner for line in state.lines}]
         if len(owners) > 1:
@@ -104,12 +107,20 @@ class Queueing:
         start = situation.start(spot, usual) if usual is not None else None
         return Standing(situation.place(spot), situation.reason(spot), start)
 
-    async def joining(self, service: str, owner: str | None) -> datetime | None:
-        """Predict when a job that joins the queue now starts; None when nobody can tell."""
-        situation = await self.situation(timeout=_PATIENCE)
+    async def joining(
+        self, service: str, owner: str | None, parameters: Mapping[str, Values]
+    ) -> tuple[datetime | None, float | None]:
+        """Predict when a job that joins the queue now starts, and how many seconds it takes.
+
+        Each is None when nobody can tell.
+        """
+        await self.projector.caught_up("queue", timeout=_PATIENCE)
+        outlook = await self.jobs.outlook(service, owner, parameters)
+        if outlook.usual is None:
+            return None, None
+        situation = await self._situation(outlook.queue)
         before = sum(line.jobs for line in situation.lines if (line.service, line.owner) == (service, owner))
-        usual = await self.jobs.usual_duration(service)
-        return situation.start(Spot(service, owner, before), usual) if usual is not None else None
+        return situation.start(Spot(service, owner, before), outlook.usual), outlook.takes
 
     async def full(self, service: Service, owner: str | None) -> str | None:
         """Say why an owner may queue no more jobs of a service now; None when he may.

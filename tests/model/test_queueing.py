@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,19 @@ def test_without_anything_in_the_way_the_job_that_waits_longest_is_started() -> 
 
 def test_one_that_is_to_be_passed_over_is() -> None:
     assert situation(line("ada", 1), line("bob", 3)).next(but={"a-bob"}) == line("ada", 1)
+
+
+def test_of_a_line_all_are_started_that_may_as_far_as_they_are_known() -> None:
+    behind = (("second", ago(2)), ("third", ago(1)))
+    now, started = situation(msgspec.structs.replace(line("ada", 3, jobs=5), behind=behind)), []
+    while (first := now.next()) and first.job_id:
+        started.append((first.job_id, first.queued, first.jobs))
+        now = now.after(first)
+    assert started == [("a-ada", ago(3), 5), ("second", ago(2), 4), ("third", ago(1), 3)]
+    assert first == Line("a", "ada", "", ago(1), 2)  # to be looked up
+    assert [job.job_id for job in now.running] == ["a-ada", "second", "third"]
+    alone = line("ada")
+    assert situation(alone).after(alone).next() is None
 
 
 def test_priority_comes_before_what_was_used_and_that_before_the_time_of_waiting() -> None:

@@ -234,6 +234,9 @@ async def _check_queue(model: JobReadModel, jobs: list[Job]) -> None:
         assert head.queued == next(job.queued for job in line if job.id == head.job_id)
         assert head.jobs == len(line)
         in_order = sorted(line, key=lambda job: (job.queued or job.created, job.position))
+        known = [(head.job_id, head.queued), *head.behind]
+        assert known == [(job.id, job.queued) for job in in_order][: len(known)]
+        assert len(known) == min(len(line), max(1, 16 // len(heads)))
         assert [await model.queued_before(job.id) for job in in_order] == [*range(len(line))]
         assert await model.queued_of(head.owner, [head.service]) == {head.service: len(line)}
     held = [job for job in jobs if job.phase is Phase.HELD]
@@ -351,6 +354,7 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     await model.started()
     await model.used_lately([None, "ada"], clock.now(), 86400)
     await model.duration_of_like("keeps", "ada", {"x": ("1",)})
+    await model.outlook("keeps", "ada", {})
     await model.next_destruction(clock.now())
     await model.due(clock.now())
     await model.expired(clock.now(), limit=3)
@@ -364,9 +368,8 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     questions = {name for name in vars(JobReadModel) if not name.startswith("_")}
     assert questions == {
         "get", "page", "entries", "list_state", "queue_state", "paused", "queued_before", "queued_of",
-        "waiting", "started", "used_lately", "duration_of_like", "next_destruction", "due",
-        "expired",
-        "keep_files", "usage", "usual_duration", "services_with_jobs", "services",
+        "waiting", "started", "used_lately", "duration_of_like", "outlook", "next_destruction",
+        "due", "expired", "keep_files", "usage", "usual_duration", "services_with_jobs", "services",
     }, "a question is new: ask it above"  # fmt: skip
 
 

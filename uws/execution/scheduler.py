@@ -137,11 +137,12 @@ class Scheduler:
             await self._take_over()
         if situation.held and await self._release(situation.held):
             return True
-        line = situation.next(but=self._running.keys())
-        if line is None:
-            return False
-        await self._begin(Run(self._offered[line.service], line.job_id, self._here), Run.start)
-        return bool(situation.held) or situation.after(line).next() is not None
+        held, starting = bool(situation.held), []
+        while (line := situation.next(but=self._running.keys())) and line.job_id:
+            starting.append(Run(self._offered[line.service], line.job_id, self._here))
+            situation = situation.after(line)
+        await asyncio.gather(*(self._begin(run, Run.start) for run in starting))
+        return bool(starting) and (held or line is not None)
 
     async def _take_over(self) -> None:
         """Take up the jobs that are started and that nobody sees through. Raises `Behind`."""

@@ -54,13 +54,25 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """The jobs of one owner that are QUEUED in one service: how many, and which has waited longest."""
+    """The jobs of one owner that are QUEUED in one service: how many, and which has waited longest.
+
+    ``behind`` are the next few after it, with the time since when they wait. Where nobody knows which job is
+    the first, ``job_id`` is empty.
+    """
 
     service: str
     owner: str | None
     job_id: str
     queued: datetime
     jobs: int = 1
+    behind: tuple[tuple[str, datetime], ...] = ()
+
+    def rest(self) -> Line | None:
+        """Return the line without its first job, None when that was all."""
+        if self.jobs == 1:
+            return None
+        (job_id, queued), *behind = self.behind or (("", self.queued),)
+        return Line(self.service, self.owner, job_id, queued, self.jobs - 1, tuple(behind))
 
 
 class Running(msgspec.Struct, frozen=True, gc=False):
@@ -109,10 +121,10 @@ class Situation:
 
     def after(self, line: Line) -> Situation:
         """Return what the situation is once the first job of a line was started."""
-        rest = [msgspec.structs.replace(line, jobs=line.jobs - 1)] if line.jobs > 1 else []
+        rest = line.rest()
         return replace(
             self,
-            lines=[*(other for other in self.lines if other is not line), *rest],
+            lines=[*(other for other in self.lines if other is not line), *([rest] if rest else [])],
             running=[*self.running, Running(line.service, line.owner, self.now, line.job_id)],
         )
 
