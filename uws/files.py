@@ -127,14 +127,7 @@ class JobDirectory:
 
     def make(self) -> None:
         """Make the directories that a program finds."""
-        for directory in (
-            self.root,
-            self.work,
-            self.results,
-            self.uploads,
-            self.logs,
-            self.starts,
-        ):
+        for directory in (self.root, self.work, self.results, self.logs, self.starts):
             directory.mkdir(mode=0o700, exist_ok=True)
 
     def take(self, spooled: Spooled, upload: Upload) -> None:
@@ -149,6 +142,9 @@ class JobDirectory:
 
         What cannot be deleted now stays until the whole directory goes.
         """
+        uploads = [*uploads]
+        if not uploads:
+            return
         for upload in uploads:
             try:
                 (self.uploads / upload.file).unlink(missing_ok=True)

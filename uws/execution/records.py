@@ -11,6 +11,7 @@ import os
 import re
 import signal
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -130,6 +131,7 @@ def last_record(directory: JobDirectory, start: int) -> Record | None:
             return None
 
 
+@cache
 def boot() -> str:
     """Return what this start of the machine has and no other."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -25,6 +25,7 @@ def sandboxed(argv: Sequence[str], directory: JobDirectory) -> list[str]:
     given = [
         argument
         for path in (directory.uploads, directory.parameters)
+        if path.exists()  # not every job has uploads
         for argument in ("--ro-bind", path, path)
     ]
     return [

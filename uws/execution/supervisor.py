@@ -195,8 +195,7 @@ class _Record:
     def __init__(self, path: str) -> None:
         """Claim ``path``: whoever made it first is the only one to start a program. Raises `OSError`."""
         self._path = path
-        draft = f"{path}.{os.getpid()}"
-        self._file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        self._file, draft = _draft(path)
         try:
             who = {
                 "pid": os.getpid(),
@@ -207,9 +206,11 @@ class _Record:
             }
             self._line = json.dumps(who).encode() + b"\n"
             os.write(self._file, self._line + b" " * ROOM)
-            os.link(draft, path)
+            # `src_dir_fd` makes it follow the link to the file; it does not matter otherwise.
+            os.link(draft or f"/proc/self/fd/{self._file}", path, src_dir_fd=self._file)
         finally:
-            os.unlink(draft)
+            if draft:
+                os.unlink(draft)
 
     def end(self, told: dict[str, Any]) -> None:
         """Add how the program ended, in one stroke. A record that was deleted is made again."""
@@ -222,6 +223,15 @@ class _Record:
             os.write(self._file, self._line + line)
         else:
             os.pwrite(self._file, line, len(self._line))
+
+
+def _draft(path: str) -> tuple[int, str]:
+    """Open a new file beside ``path``, which has no name where the file system knows such (O_TMPFILE)."""
+    try:
+        return os.open(os.path.dirname(path), os.O_RDWR | os.O_TMPFILE, 0o600), ""
+    except OSError:
+        draft = f"{path}.{os.getpid()}"
+        return os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), draft
 
 
 class _NotStarted(Exception):
@@ -250,7 +260,9 @@ def _start(request: Request, nowhere: int) -> int:
             request["argv"][0],
             request["argv"],
             environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate((nowhere, out, err))],
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate((nowhere, out, err))
+            ],
             setsid=True,
             setsigmask=[],
             setsigdef=_IGNORED,
