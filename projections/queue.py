@@ -36,10 +36,11 @@ _INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM active WHERE id = ?"
 _LINES = """
-SELECT service, owner, id, min(queued), count(*) FROM active WHERE phase = 'QUEUED' GROUP BY service, owner
+SELECT service, owner, id, min(coalesce(queued, 0)), count(*) FROM active WHERE phase = 'QUEUED'
+GROUP BY service, owner
 """
 _FIRST = """
-SELECT id, queued FROM active WHERE phase = 'QUEUED' AND service = ? AND owner IS ?
+SELECT id, coalesce(queued, 0) FROM active WHERE phase = 'QUEUED' AND service = ? AND owner IS ?
 ORDER BY queued, position LIMIT ?
 """
 _RUNNING = """

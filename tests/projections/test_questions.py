@@ -230,12 +230,12 @@ async def _check_queue(model: JobReadModel, jobs: list[Job]) -> None:
     assert {(head.service, head.owner) for head in heads} == {(job.service, job.owner) for job in queued}
     for head in heads:
         line = [job for job in queued if (job.service, job.owner) == (head.service, head.owner)]
-        assert head.queued == min(job.queued for job in line if job.queued)
-        assert head.queued == next(job.queued for job in line if job.id == head.job_id)
+        since = {job.id: job.queued or from_microseconds(0) for job in line}
+        assert head.queued == since[head.job_id] == min(since.values())
         assert head.jobs == len(line)
-        in_order = sorted(line, key=lambda job: (job.queued or job.created, job.position))
+        in_order = sorted(line, key=lambda job: (since[job.id], job.position))
         known = [(head.job_id, head.queued), *head.behind]
-        assert known == [(job.id, job.queued) for job in in_order][: len(known)]
+        assert known == [(job.id, since[job.id]) for job in in_order][: len(known)]
         assert len(known) == min(len(line), max(1, 16 // len(heads)))
         assert [await model.queued_before(job.id) for job in in_order] == [*range(len(line))]
         assert await model.queued_of(head.owner, [head.service]) == {head.service: len(line)}
