@@ -47,7 +47,11 @@ max_running = {slots}
 
 [services.ipsc.parameters]
 seconds = {{ type = "float", required = true, min = 0, unit = "s" }}
+processors = {{ type = "int" }}
+executable = {{ type = "str" }}
 """
+APART = 1e-6
+"""Seconds that each job sleeps longer than the one before, so that none is like another for that."""
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
@@ -130,7 +134,7 @@ def busiest_days(runs: Sequence[Run], days: int, day: float) -> list[Run]:
     scale = day / DAY
     chosen = [run for run in runs if first <= run.submitted // DAY < first + days]
     return [
-        Run((run.submitted - first * DAY) * scale, 0, run.ran * scale, run.user)
+        run._replace(submitted=(run.submitted - first * DAY) * scale, waited=0, ran=run.ran * scale)
         for run in sorted(chosen, key=lambda run: run.submitted)
     ]
 
@@ -194,13 +198,18 @@ async def send(url: str, runs: Sequence[Run]) -> list[Replayed]:
     async with aiohttp.ClientSession(url) as session:
         clients = {user: Client(session, "/ipsc/async", user) for user in {run.user for run in runs}}
 
-        async def submit(run: Run) -> tuple[str, Document]:
+        async def submit(number: int, run: Run) -> tuple[str, Document]:
             await asyncio.sleep(begin + run.submitted - perf_counter())
-            job = await clients[run.user].create(seconds=f"{run.ran:.3f}", PHASE="RUN")
+            job = await clients[run.user].create(
+                seconds=f"{run.ran + number * APART:.6f}",
+                processors=str(run.processors),
+                executable=run.executable,
+                PHASE="RUN",
+            )
             return job, await clients[run.user].document(job)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(submit(run)) for run in runs]
+            tasks = [group.create_task(submit(number, run)) for number, run in enumerate(runs)]
         made = [task.result() for task in tasks]
         return [
             Replayed(run, quoted, await clients[run.user].completed(job))

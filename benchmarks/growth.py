@@ -74,12 +74,17 @@ console.width = max(console.width, 110)  # figures are for reading: none is cut 
 
 
 class Run(NamedTuple):
-    """One job of a trace; times in seconds, ``submitted`` since the trace began."""
+    """One job of a trace; times in seconds, ``submitted`` since the trace began.
+
+    Of what it was and how it was called there are the number of its ``processors`` and its ``executable``.
+    """
 
     submitted: float
     waited: float
     ran: float
     user: str
+    processors: int = 1
+    executable: str = ""
 
 
 class TraceClock:
@@ -176,7 +181,8 @@ def read_trace(path: Path) -> Iterator[Run]:
     with gzip.open(path, "rt") as lines:
         for record in read_swf(lines, path.name):
             waited, ran = max(0.0, record.wait_time), max(0.0, record.run_time)
-            yield Run(float(record.submit_time), waited, ran, f"user{record.user}")
+            called = max(1, record.processors), f"{record.executable}"
+            yield Run(float(record.submit_time), waited, ran, f"user{record.user}", *called)
 
 
 def made_up(count: int) -> Iterator[Run]:
