@@ -30,16 +30,15 @@ class RecentStreams:
     def put(self, stream: str, events: tuple[RecordedEvent, ...]) -> None:
         """Remember all events of a stream, in the place of those before."""
         self.drop(stream)
-        if events:
+        size = _size(events)
+        if events and size <= self._room:
             self._streams[stream] = events
-            self._taken += _size(events)
+            self._taken += size
         while self._taken > self._room:
             self.drop(next(iter(self._streams)))
 
     def appended(self, events: Sequence[RecordedEvent]) -> None:
-        """Take note of events of one stream that are in the log now, or were before."""
-        if not events:
-            return
+        """Take note of events that have just become the last of their stream."""
         stream, first = events[0].stream, events[0].version
         known = self._streams.get(stream, ())
         if first == len(known) + 1:

@@ -74,7 +74,8 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1")
     except sqlite3.Error as error:
         connection.close()
-        if result_code(error) not in _NOT_WRITABLE or _has_content(path.with_name(f"{path.name}-wal")):
+        beside = (path.with_name(f"{path.name}-{part}") for part in ("wal", "journal"))
+        if result_code(error) not in _NOT_WRITABLE or any(map(_has_content, beside)):
             raise
         # Where no shared memory can be made, on a medium that is full or read-only, nobody writes either.
         connection = sqlite3.connect(f"{location}?immutable=1", uri=True, isolation_level=None)

@@ -266,19 +266,20 @@ class SQLiteEventStore(SQLiteEventLog):
             answers.append(self._waiting.popleft()[1])
         done: Any = StoreClosed()  # which it is when nothing comes of this
         try:
+            before = self._head
             done = await self._attempt(partial(ledger.commit, batch=batch, now=to_microseconds(self._now())))
-            self._remember(batch, done)
+            self._remember(batch, done, before)
             failpoint.reached(failpoint.BEFORE_ACKNOWLEDGE)
         finally:
             for index, answer in enumerate(answers):
                 _give(answer, _again(done) if isinstance(done, Exception) else done[index])
 
-    def _remember(self, batch: Sequence[Append], done: Sequence[Outcome] | Exception) -> None:
+    def _remember(self, batch: Sequence[Append], done: Sequence[Outcome] | Exception, before: Head) -> None:
         for index, append in enumerate(batch):
             outcome = done if isinstance(done, Exception) else done[index]
             if isinstance(outcome, Exception):
                 self._recent.drop(append.stream)
-            else:
+            elif outcome and outcome[0].position > before.position:  # else it was there already
                 self._recent.appended(outcome)
 
     async def _attempt(self, work: Callable[[sqlite3.Connection], tuple[Head, Any]]) -> Any:

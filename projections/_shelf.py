@@ -84,9 +84,9 @@ class Shelf:
         """Delete the files in the directory of which the registry knows nothing."""
         self._registry = registry
         self._directory = directory_of(path)
-        known = {_file_name(place) for place in places(registry)}
+        known = {part for place in places(registry) for part in parts_of(self._path_of(place))}
         for file in self._directory.iterdir():
-            if file.name.removesuffix("-wal").removesuffix("-shm") not in known:
+            if file not in known:
                 file.unlink(missing_ok=True)
 
     def _path_of(self, place: Place) -> Path:

@@ -53,7 +53,7 @@ _RESUME = "DELETE FROM paused WHERE service = ?"
 _BEFORE = """
 SELECT count(earlier.id) FROM active AS job LEFT JOIN active AS earlier
 ON earlier.phase = 'QUEUED' AND earlier.service = job.service AND earlier.owner IS job.owner
-  AND (earlier.queued, earlier.position) < (job.queued, job.position)
+  AND (coalesce(earlier.queued, 0), earlier.position) < (coalesce(job.queued, 0), job.position)
 WHERE job.id = ? AND job.phase = 'QUEUED' GROUP BY job.id
 """
 _QUEUED = "SELECT count(*) FROM active WHERE phase = 'QUEUED' AND service = ? AND owner IS ?"

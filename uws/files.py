@@ -176,6 +176,8 @@ class Files:
         self._reserve = reserve
         self._jobs = data.resolve() / "jobs"
         self._spool = data.resolve() / "spool"
+        self.boot = data.resolve() / "boot"
+        """Tells in which run of the machine these files were last worked with."""
 
     def prepare(self) -> None:
         """Make the directories, and throw away uploads that never were completed. Raises `OSError`."""

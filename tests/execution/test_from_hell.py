@@ -11,7 +11,7 @@ import pytest
 from tests.execution.programs import Pipe, directory_of, is_running, shell
 from tests.execution.test_programs import info, results, summary, used
 from tests.harness import running, text
-from uws import Limits, ResultDeclaration, Service
+from uws import FileParameter, Limits, ResultDeclaration, Service
 
 DAEMON = """
 import os
@@ -141,6 +141,14 @@ async def test_who_exceeds_a_limit_is_ended_and_told_which(
             assert 40e6 < used(document)[1] < 2e9
         if name == "cpu":
             assert 1 <= used(document)[0] < 3
+
+
+async def test_a_large_file_that_was_uploaded_exceeds_no_limit_of_the_program(tmp_path: Path) -> None:
+    parameters = {"large": FileParameter(required=True)}
+    service = shell("exit 3", limits=Limits(file_size="100kB"), parameters=parameters)
+    async with running(tmp_path, service) as site:
+        job = await site.run("run", large=bytes(200_000))
+        assert info(await site.ended(job)) == {"exitCode": "3"}
 
 
 async def test_who_keeps_the_limits_is_not_bothered(tmp_path: Path) -> None:

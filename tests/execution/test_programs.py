@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -9,8 +10,10 @@ import resource
 import stat
 from collections.abc import Iterator
 from datetime import timedelta
+from errno import EMFILE, ENOENT
 from pathlib import Path
 
+import msgspec
 import pytest
 from lxml import etree
 
@@ -18,13 +21,20 @@ from tests.execution.programs import Pipe, directory_of, is_running, shell
 from tests.harness import NAMESPACES, ManualClock, job_id, running, text
 from uws import (
     BoolParameter,
+    Failure,
     FileParameter,
     FloatParameter,
+    Limits,
     ResultDeclaration,
     Service,
     StrParameter,
 )
-from uws.execution.results import media_type
+from uws.execution import records
+from uws.execution.process import Launcher
+from uws.execution.records import End, Record, Supervisor, boot
+from uws.execution.results import collect, media_type
+from uws.execution.scheduler import Run, _Here
+from uws.files import JobDirectory
 
 
 def summary(document: etree._Element) -> dict[str, str]:
@@ -245,6 +255,47 @@ def launcher() -> int:
     return pid
 
 
+async def test_limits_that_the_server_itself_may_not_have_are_told(tmp_path: Path) -> None:
+    async with running(tmp_path, shell("true", limits=Limits(open_files=1 << 40))) as site:
+        assert summary(await site.ended(await site.run("run")))["message"] == (
+            "the program sh could not be started: the limits: Operation not permitted"
+        )
+
+
+def test_a_program_of_which_the_record_says_that_it_never_began_did_not_end_well(tmp_path: Path) -> None:
+    """Who reads the record while it is being written learns of it as of an end."""
+    ending = collect(shell("true"), JobDirectory(tmp_path), End(1, errno=ENOENT, what="the program"))
+    assert ending.exit_code is None
+    assert ending.failure == Failure(message="the program sh could not be started: No such file or directory")
+
+
+async def test_a_job_that_was_deleted_when_its_turn_came_leaves_no_directory(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", shell("true")) as site:
+        job = await site.create("run")
+        await site.request("DELETE", job)
+        here = _Here(Launcher(), 1.0, asyncio.Event(), restarted=False)
+        await Run(site.node.services[0], job_id(job), here).start()
+        assert not (site.data / job_id(job)).exists()
+
+
+async def test_a_supervisor_that_cannot_be_looked_at_costs_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "record"
+    path.touch()
+    who = Supervisor(os.getpid(), 1, boot(), path.stat().st_ino, 1)
+    path.write_bytes(msgspec.json.encode(who) + b"\n")
+    before = os.listdir("/proc/self/fd")
+
+    def none_left(pid: int) -> int:
+        raise OSError(EMFILE, os.strerror(EMFILE))
+
+    monkeypatch.setattr(records, "started", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        Record(path).watch()
+    assert os.listdir("/proc/self/fd") == before
+
+
 async def test_too_many_open_files_are_an_error_of_the_job_and_the_queue_goes_on(tmp_path: Path) -> None:
     async with running(tmp_path, shell("true")) as site:
         await site.ended(await site.run("run"))
@@ -255,7 +306,7 @@ async def test_too_many_open_files_are_an_error_of_the_job_and_the_queue_goes_on
         assert summary(await site.ended(job)) == {
             "type": "transient",
             "hasDetail": "false",
-            "message": "the program sh could not be started: Too many open files",
+            "message": "the program sh could not be started: the supervisor: Too many open files",
         }
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
         assert text(await site.ended(await site.run("run")), "phase") == "COMPLETED"

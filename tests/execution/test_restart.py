@@ -280,6 +280,19 @@ async def test_wherever_a_server_is_killed_while_it_starts_a_program_it_runs_onc
         }[place]
 
 
+async def test_a_start_without_a_record_is_not_repeated_when_the_machine_was_restarted(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    """What was not on the disk is gone then: the program may have run."""
+    job = await crashed(tmp_path, ready, gate, execution_failpoints.DECIDED)
+    Files(tmp_path).boot.write_text("an earlier run")
+    async with running(tmp_path, held(ready, gate)) as site:
+        assert summary(await site.ended(again(site, job))) == LOST | {
+            "message": "the program was lost with its record"
+        }
+    assert Files(tmp_path).boot.read_text() == boot()
+
+
 async def test_what_an_earlier_server_asked_for_too_late_is_not_started(tmp_path: Path, ready: Pipe) -> None:
     """The next server has found no record, and none can be made any more."""
     directory = Files(tmp_path).of("j1")

@@ -50,6 +50,12 @@ def test_without_anything_in_the_way_the_job_that_waits_longest_is_started() -> 
 
 def test_one_that_is_to_be_passed_over_is() -> None:
     assert situation(line("ada", 1), line("bob", 3)).next(but={"a-bob"}) == line("ada", 1)
+    more = msgspec.structs.replace(line("bob", 3, jobs=4), behind=(("b2", ago(2)), ("b3", ago(1))))
+    chosen = situation(line("ada", 1), more).next(but={"a-bob", "a-ada"})
+    assert chosen == Line("a", "bob", "b2", ago(2), 3, (("b3", ago(1)),))
+    after = situation(more).after(chosen)
+    assert [(each.job_id, each.jobs) for each in after.lines] == [("b3", 2)]
+    assert situation(line("ada", 1), more).next(but={"a-bob", "b2", "b3"}) == line("ada", 1)
 
 
 def test_of_a_line_all_are_started_that_may_as_far_as_they_are_known() -> None:
@@ -61,6 +67,8 @@ def test_of_a_line_all_are_started_that_may_as_far_as_they_are_known() -> None:
     assert started == [("a-ada", ago(3), 5), ("second", ago(2), 4), ("third", ago(1), 3)]
     assert first == Line("a", "ada", "", ago(1), 2)  # to be looked up
     assert [job.job_id for job in now.running] == ["a-ada", "second", "third"]
+    waits_longest = msgspec.structs.replace(first, queued=ago(9))
+    assert situation(line("bob"), waits_longest).next() == waits_longest  # and no other's turn comes before
     alone = line("ada")
     assert situation(alone).after(alone).next() is None
 
@@ -175,19 +183,21 @@ def test_starting_one_after_the_other_never_exceeds_a_limit_and_ends_when_all_ot
     }
     settings = QueueSettings(max_running=node, max_running_per_owner=per_owner)
     waiting, now_running = dict(lines), list(running)
-    while True:
-        now = situation(
-            *(line(owner, of=name, jobs=jobs) for (name, owner), jobs in waiting.items()),
-            running=tuple(runs(owner, of=name) for name, owner in now_running),
-            services=services, settings=settings, paused=paused,
-        )  # fmt: skip
-        chosen = now.next()
-        if chosen is None:
-            break
+    now = situation(
+        *(
+            line(owner, of=name, jobs=jobs)
+            for (name, owner), jobs in waiting.items()
+        ),
+        running=tuple(runs(owner, of=name) for name, owner in now_running),
+        services=services, settings=settings, paused=paused,
+    )  # fmt: skip
+    while (chosen := now.next()) is not None:
         place = chosen.service, chosen.owner
+        now = now.after(chosen)
         now_running.append(place)
         waiting[place] -= 1
         waiting = {where: jobs for where, jobs in waiting.items() if jobs}
+        assert {(each.service, each.owner): each.jobs for each in now.lines} == waiting
         assert None not in paused
         assert chosen.service not in paused
         by_service, by_owner = Counter(n for n, _ in now_running), Counter(o for _, o in now_running)

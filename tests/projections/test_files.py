@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from eventstore import SQLiteEventStore
-from projections import READ_MODELS, read_status
+from projections import READ_MODELS, Documents, read_status
+from projections._shelf import Shelf, open_registry
+from projections._tables import Tables
 from tests.harness import ManualClock
 from tests.projections.models import BAD, BrokenDocuments
 from tests.projections.support import (
@@ -40,6 +44,43 @@ async def store(tmp_path: Path, clock: ManualClock) -> AsyncIterator[SQLiteEvent
 def however(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the log folded by other processes, and by the projector itself."""
     monkeypatch.setattr("projections._following.WORTH_A_PROCESS", request.param)
+
+
+KILLED_WHILE_FOLDING = """
+import os, signal, sys
+from pathlib import Path
+from projections import Documents
+from projections._tables import Tables
+tables = Tables.open(Documents(), Path(sys.argv[1]), Documents.version)
+tables.hurry()
+rows = tables._connection
+rows.execute("PRAGMA cache_size = 5")  # so that pages are written before the end of a transaction
+for first in (0, 1000):
+    rows.execute("BEGIN IMMEDIATE")
+    new = ((first + n, str(-n * 7919 % 1000 + first), 0, 0, bytes(500)) for n in range(1000))
+    rows.executemany("INSERT INTO document VALUES (?, ?, ?, ?, ?)", new)
+    if first == 0:
+        rows.execute("COMMIT")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""It has written one transaction, and half of another."""
+
+
+def test_what_a_killed_process_was_writing_is_taken_back(tmp_path: Path) -> None:
+    """The next server finds what the process was making, and goes on with it."""
+    model = Documents()
+    with closing(open_registry(tmp_path / "projections.db")) as registry:
+        made = Shelf(registry, tmp_path / "projections.db").new(model, began=0, serving=False)
+        made.close()
+        subprocess.run([sys.executable, "-c", KILLED_WHILE_FOLDING, made.path], check=False)
+        assert made.path.with_name(f"{made.path.name}-journal").stat().st_size > 4096
+        left: list[Tables] = []
+        Shelf(registry, tmp_path / "projections.db").resume(model, left)
+        left[0].close()
+    assert sorted(path.name for path in (tmp_path / "projections").iterdir()) == [made.path.name]
+    with closing(sqlite3.connect(made.path)) as file:
+        assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert file.execute("SELECT count(*), max(position) FROM document").fetchone() == (1000, 999)
 
 
 def files(directory: Path) -> dict[str, Path]:

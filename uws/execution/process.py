@@ -79,7 +79,10 @@ class Launcher:
         if self._process and self._listening:
             assert self._process.stdin
             self._process.stdin.close()
-            await self._listening
+            # A supervisor that is stuck in the system before it has answered keeps the other end.
+            if not (await asyncio.wait([self._listening], timeout=LAST_WAIT))[0]:
+                self._listening.cancel()
+                await asyncio.wait([self._listening])
 
     async def _ask(self, id_: str, line: bytes) -> _Answer:
         async with self._starting:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -102,10 +102,12 @@ class Record:
             descriptor = os.pidfd_open(who.pid)
         except ProcessLookupError:
             return None
-        # Asked after opening, it is the process that was opened.
-        if started(who.pid) != who.start:
-            os.close(descriptor)
-            return None
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            # Asked after opening, it is the process that was opened.
+            if started(who.pid) != who.start:
+                return None
+            opened.pop_all()
         return descriptor
 
 
@@ -129,6 +131,24 @@ def last_record(directory: JobDirectory, start: int) -> Record | None:
         with suppress(FileExistsError):
             next_record(directory, start).open("x").close()
             return None
+
+
+def has_restarted(mark: Path) -> bool:
+    """Whether the machine has since `leave_mark`: the last that was written before may not be on the disk."""
+    try:
+        return mark.read_text() != boot()
+    except FileNotFoundError:
+        return True
+
+
+def leave_mark(mark: Path) -> None:
+    """Note in which run of the machine this is. Raises `OSError`."""
+    draft = mark.with_name(f"{mark.name}.new")
+    with draft.open("w") as file:
+        file.write(boot())
+        file.flush()
+        os.fsync(file)
+    draft.replace(mark)
 
 
 @cache

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from errno import EAGAIN, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
 from pathlib import Path
 
 from uws.files import JobDirectory
@@ -19,6 +20,7 @@ from .records import End, signal_name
 
 DETAIL_BYTES = 64_000
 MESSAGE_CHARACTERS = 1000
+_PASSING = frozenset({EAGAIN, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC})
 EX_TEMPFAIL = 75
 """The exit status that means: try again later (sysexits.h)."""
 
@@ -32,7 +34,9 @@ for _suffix, _type in (
 
 
 def collect(service: Service, directory: JobDirectory, ended: End) -> Ending:
-    """Find and measure the results of a program, and judge how it ended."""
+    """Find and measure the results of a program, and judge how it ended, or why it never began."""
+    if ended.errno:
+        return Ending(failure=not_started(service, ended.errno, ended.what))
     status = ended.status
     results, missing = _search(service, directory, ended_well=status == 0)
     failure = None
@@ -52,6 +56,16 @@ def collect(service: Service, directory: JobDirectory, ended: End) -> Ending:
         failure=failure,
         cpu_seconds=ended.cpu,
         memory_bytes=ended.memory,
+    )
+
+
+def not_started(service: Service, number: int | None, what: str) -> Failure:
+    """Say why a program was not started: the system's reason, and ``what`` it was that failed."""
+    program, reason = service.command[0], os.strerror(number) if number else "unknown"
+    reason = reason if what == "the program" else f"{what}: {reason}"
+    return Failure(
+        message=f"the program {program} could not be started: {reason}",
+        type="transient" if number in _PASSING else "fatal",
     )
 
 

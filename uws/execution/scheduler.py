@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
-from errno import EAGAIN, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
+from errno import EAGAIN
 from typing import Any, Literal, NamedTuple
 
 from eventstore import EventStoreError, from_microseconds
@@ -35,16 +35,18 @@ from uws.model.events import Finding, StopReason, job_id_of, job_stream
 
 from . import _failpoints as failpoint
 from ._persistence import follow, keep_doing, pause
-from .process import LAST_WAIT, Launcher, LauncherGone, Process, end_sessions, sessions_with
+from .process import LAST_WAIT, Launcher, LauncherGone, NotStarted, Process, end_sessions, sessions_with
 from .progress import Progress
-from .records import End, Record, last_record, next_record
-from .results import collect, results_of
+from .records import End, Record, has_restarted, last_record, leave_mark, next_record
+from .results import collect, not_started, results_of
 from .sandbox import sandboxed, with_room
 
 log = logging.getLogger(__name__)
 
 _LONGEST_LOOK = 60.0
 """Seconds that a start waits until it is on record what became of an earlier server's programs."""
+_AT_ONCE = 16
+"""Jobs that are started by one look at the queue: what was decided since then they do not know."""
 _MOVES_THE_QUEUE = frozenset(
     {"JobQueued", "JobRequeued", "JobHeld", "JobAborted", "JobDestroyed", "QueuePaused", "QueueResumed"}
 )
@@ -69,7 +71,7 @@ class Scheduler:
     ) -> None:
         self._backend, self._offered, self._find = backend, offered, find
         self._end_with_server = end_with_server
-        self._here = _Here(Launcher(), grace, asyncio.Event())
+        self._here = _Here(Launcher(), grace, asyncio.Event(), has_restarted(backend.files.boot))
         self._running: dict[str, Run] = {}
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -135,14 +137,18 @@ class Scheduler:
         situation = await self._backend.queueing.situation()
         if any(job.job_id not in self._running for job in situation.running):
             await self._take_over()
+            return True
         if situation.held and await self._release(situation.held):
             return True
-        held, starting = bool(situation.held), []
-        while (line := situation.next(but=self._running.keys())) and line.job_id:
+        starting: list[Run] = []
+        while len(starting) < _AT_ONCE:
+            line = situation.next(but=self._running.keys())
+            if line is None or not line.job_id:
+                break
             starting.append(Run(self._offered[line.service], line.job_id, self._here))
             situation = situation.after(line)
         await asyncio.gather(*(self._begin(run, Run.start) for run in starting))
-        return bool(starting) and (held or line is not None)
+        return bool(starting)
 
     async def _take_over(self) -> None:
         """Take up the jobs that are started and that nobody sees through. Raises `Behind`."""
@@ -150,6 +156,9 @@ class Scheduler:
         left = [found for found in await self._backend.jobs.started() if found[0] not in self._running]
         runs = [Run(await self._find(service), job_id, self._here) for job_id, service in left]
         await asyncio.gather(*(self._begin(run, Run.take_over) for run in runs))
+        if self._here.restarted:
+            await asyncio.to_thread(leave_mark, self._backend.files.boot)
+            self._here = self._here._replace(restarted=False)
 
     async def _release(self, held: Sequence[tuple[str, str | None, str]]) -> bool:
         """Queue held jobs for which there is room again; returns whether there was."""
@@ -186,6 +195,8 @@ class _Here(NamedTuple):
     launcher: Launcher
     grace: float
     closing: asyncio.Event
+    restarted: bool
+    """Whether the machine has, since an earlier server: what tells of a start may be lost."""
 
 
 class Run:
@@ -217,7 +228,10 @@ class Run:
             self._directory.make()
         try:
             job = await self._recording(lambda: self._uws.start_job(self.job_id))
-        except (IllegalPhase, JobGone):  # aborted or destroyed in the meantime
+        except IllegalPhase:  # aborted in the meantime
+            return
+        except JobGone:
+            await self._directory.remove()
             return
         finally:
             self.decided.set()
@@ -240,7 +254,7 @@ class Run:
             await self._lose("the program was lost with its directory", found=True)
             return
         left = set() if record else await asyncio.to_thread(sessions_with, *self._mark)
-        if left:
+        if left or (record is None and self._here.restarted):
             await self._lose("the program was lost with its record", found=True)
         elif record is None:
             await self._record_finding("not started")
@@ -271,7 +285,8 @@ class Run:
             await self._record_end(Ending(failure=Failure(message=f"the declaration has changed: {error}")))
             return
         except OSError as error:
-            await self._record_end(Ending(failure=_start_failure(error, self._uws.service.command[0])))
+            what = error.what if isinstance(error, NotStarted) else "the program"
+            await self._record_end(Ending(failure=not_started(self._uws.service, error.errno, what)))
             return
         failpoint.reached(failpoint.LAUNCHED)
         if process := Process.of(record):
@@ -422,9 +437,3 @@ class Run:
                     raise
                 log.warning("job %s: %s; trying again", self.job_id, error)
                 await first_of(pause(self._uws.backend.clock), self._here.closing.wait())
-
-
-def _start_failure(error: OSError, program: object) -> Failure:
-    transient = error.errno in (EAGAIN, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC)
-    message = f"the program {program} could not be started: {error.strerror or error}"
-    return Failure(message=message, type="transient" if transient else "fatal")

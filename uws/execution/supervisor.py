@@ -63,6 +63,7 @@ def main() -> None:
 def _supervise(request: Request) -> NoReturn:
     """Be the supervisor of one program. Whatever happens, the launcher's loop is never come back to."""
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)  # nothing ends a supervisor but SIGKILL
         os.setsid()
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -81,6 +82,7 @@ class _Supervisor:
         self._request, self._nowhere = request, nowhere
         self._limits: dict[str, int] = request["limits"]
         self._program = 0
+        self._began = _now()
         self._status: int | None = None
         self._ended = 0
         self._memory = 0
@@ -96,7 +98,6 @@ class _Supervisor:
             record.end({"errno": failure.error.errno or errno.EINVAL, "what": failure.what, "ended": _now()})
             _reply(self._request, failure.error, failure.what)
             return
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
         _reply(self._request)
         os.dup2(self._nowhere, sys.stdout.fileno())  # nobody waits for the end of it
         self._wait()
@@ -184,7 +185,10 @@ class _Supervisor:
         if code == -signal.SIGXFSZ:
             return "file_size"
         largest = self._limits.get("file_size")
-        if largest and any(entry.st_size >= largest for entry in _files(self._request["root"])):
+        if largest and any(
+            entry.st_size >= largest and entry.st_mtime_ns // 1000 >= self._began  # else it was given
+            for entry in _files(self._request["root"])
+        ):
             return "file_size"
         return None
 
@@ -206,7 +210,7 @@ class _Record:
             }
             self._line = json.dumps(who).encode() + b"\n"
             os.write(self._file, self._line + b" " * ROOM)
-            # `src_dir_fd` makes it follow the link to the file; it does not matter otherwise.
+            # Python follows the link in /proc to the file only when a `src_dir_fd` is given (linkat(2)).
             os.link(draft or f"/proc/self/fd/{self._file}", path, src_dir_fd=self._file)
         finally:
             if draft:
@@ -269,6 +273,8 @@ def _start(request: Request, nowhere: int) -> int:
         )
         os.close(out)
         os.close(err)
+    except ValueError:  # the limits of the server itself are lower
+        raise _NotStarted(OSError(errno.EPERM, os.strerror(errno.EPERM)), what) from None
     except OSError as error:
         raise _NotStarted(error, what) from None
     return program

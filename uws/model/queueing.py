@@ -6,7 +6,7 @@ over its own jobs. Jobs without an owner count as one owner's.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -67,6 +67,13 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     jobs: int = 1
     behind: tuple[tuple[str, datetime], ...] = ()
 
+    def but(self, passed_over: Collection[str]) -> Line | None:
+        """Return the line as if it began behind such jobs, None when no other is known to be in it."""
+        line: Line | None = self
+        while line and line.job_id in passed_over:
+            line = line.rest()
+        return line if line is self or (line and line.job_id) else None
+
     def rest(self) -> Line | None:
         """Return the line without its first job, None when that was all."""
         if self.jobs == 1:
@@ -94,9 +101,13 @@ class Spot(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _Limit:
-    """At most so many jobs run at one time of those that it concerns, told in words by ``of_what``."""
+    """At most so many jobs run at one time of those that it concerns, told in words by ``of_what``.
+
+    ``running`` do.
+    """
 
     most: int
+    running: int
     of_what: str
     concerns: Callable[[Line | Running], bool]
 
@@ -124,7 +135,10 @@ class Situation:
         rest = line.rest()
         return replace(
             self,
-            lines=[*(other for other in self.lines if other is not line), *([rest] if rest else [])],
+            lines=[
+                *(each for each in self.lines if (each.service, each.owner) != (line.service, line.owner)),
+                *([rest] if rest else []),
+            ],
             running=[*self.running, Running(line.service, line.owner, self.now, line.job_id)],
         )
 
@@ -132,8 +146,10 @@ class Situation:
         """Return the line whose first job is to be started now, None when there is none; not one of ``but``.
 
         It is of the highest priority, then of the owner who has used least, then the one that waits longest.
+        Which job it is may not be known: then it takes another look, and no other line's turn comes.
         """
-        ready = [line for line in self.lines if line.job_id not in but and not self._obstacle(line)]
+        lines = (line.but(but) for line in self.lines)
+        ready = [line for line in lines if line and not self._obstacle(line)]
         return min(ready, key=self._rank, default=None)
 
     def reason(self, spot: Spot) -> str:
@@ -210,8 +226,8 @@ class Situation:
         if closed := self._closed(line.service):
             return closed
         for limit in self._limits(line):
-            if (count := sum(map(limit.concerns, self.running))) >= limit.most:
-                return f"{_jobs(count)}{limit.of_what} running, at most {limit.most} allowed"
+            if limit.running >= limit.most:
+                return f"{_jobs(limit.running)}{limit.of_what} running, at most {limit.most} allowed"
         return None
 
     def _closed(self, service: str) -> str | None:
@@ -224,17 +240,35 @@ class Situation:
     def _limits(self, line: Line) -> Iterator[_Limit]:
         name, owner = line.service, line.owner
         service, settings = self.services[name], self.settings
-        if settings.max_running:
-            yield _Limit(settings.max_running, "", lambda job: True)
-        yield _Limit(service.max_running, f" of {name}", lambda job: job.service == name)
-        if settings.max_running_per_owner:
-            yield _Limit(settings.max_running_per_owner, _OWNERS, lambda job: job.owner == owner)
-        if service.max_running_per_owner:
+        if most := settings.max_running:
+            yield _Limit(most, len(self.running), "", lambda job: True)
+        yield _Limit(
+            service.max_running,
+            self._running_by_service[name],
+            f" of {name}",
+            lambda job: job.service == name,
+        )
+        if most := settings.max_running_per_owner:
+            yield _Limit(most, self._running_by_owner[owner], _OWNERS, lambda job: job.owner == owner)
+        if most := service.max_running_per_owner:
             yield _Limit(
-                service.max_running_per_owner,
+                most,
+                self._running_by_both[name, owner],
                 f" of {name}{_OWNERS}",
                 lambda job: (job.service, job.owner) == (name, owner),
             )
+
+    @cached_property
+    def _running_by_service(self) -> Counter[str]:
+        return Counter(job.service for job in self.running)
+
+    @cached_property
+    def _running_by_owner(self) -> Counter[str | None]:
+        return Counter(job.owner for job in self.running)
+
+    @cached_property
+    def _running_by_both(self) -> Counter[tuple[str, str | None]]:
+        return Counter((job.service, job.owner) for job in self.running)
 
 
 _OWNERS = " of the same owner"

@@ -126,7 +126,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 _LIMIT_UNITS: dict[str, Callable[[Any], int]] = {
     "memory": parse_size, "disk": parse_size, "file_size": parse_size, "cpu": parse_duration,
 }  # fmt: skip
-_LEAST = {"open_files": 16}
+_LEAST = {"open_files": 16, "file_size": 4096}  # the supervisor has its part of them
 """Fewer, and hardly a program starts."""
 
 
