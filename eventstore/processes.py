@@ -10,6 +10,8 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
 
 # What is asked of the server now goes before, also before the third of a second that loading the rest takes.
 # Connections to SQLite belong to one thread each: without locks of its own it is faster by a tenth. It has to
@@ -27,6 +29,12 @@ from {} import main
 main(*sys.argv[2:])
 """
 _PR_SET_PDEATHSIG = 1
+
+
+@cache
+def boot_id() -> str:
+    """Return what this run of the machine has and no other."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @asynccontextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 from eventstore import RecordedEvent
 from eventstore.connection import connect_for_reading, result_code, transaction
+from eventstore.processes import boot_id
 
 from .readmodel import Batch, ReadModel
 
@@ -99,7 +99,7 @@ class Tables:
         found = self._connection.execute(_READ).fetchone()
         self.position, self.mark, self.began, self.error = found
         (self._boot,) = self._connection.execute(_READ_BOOT).fetchone()
-        if self._boot and self._boot != _boot():
+        if self._boot and self._boot != boot_id():
             raise Spoilt(f"{self.path.name}: the machine stopped before all of it was on the disk")
 
     def has_shape(self) -> bool:
@@ -153,7 +153,7 @@ class Tables:
     def hurry(self) -> None:
         """Fold without waiting for the disk until `finish`: should the machine stop before, all is spoilt."""
         self._connection.execute("PRAGMA synchronous = FULL")
-        self._mark_boot(_boot())
+        self._mark_boot(boot_id())
         if self._reach_disk():  # else a WAL that is lost would take the mark with it
             self._connection.execute("PRAGMA synchronous = OFF")
             with suppress(sqlite3.OperationalError):  # somebody reads it, and needs the WAL
@@ -228,12 +228,6 @@ def mark_of(recorded: RecordedEvent) -> str:
 def is_spoilt(error: BaseException | None) -> bool:
     """Whether an error says that a file holds what cannot be read."""
     return isinstance(error, Spoilt) or result_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-@cache
-def _boot() -> str:
-    """Return what this start of the machine has and no other."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -175,7 +175,7 @@ def queue_state(connection: sqlite3.Connection) -> QueueState:
             for service, owner, started, job_id in connection.execute(_RUNNING, (as_json(STARTED),))
         ],
         paused(connection),
-        first_held(connection),
+        _first_held(connection),
     )
 
 
@@ -209,7 +209,7 @@ def queued_of(connection: sqlite3.Connection, owner: str | None, services: Itera
     return {service: int(connection.execute(_QUEUED, (service, owner)).fetchone()[0]) for service in services}
 
 
-def first_held(connection: sqlite3.Connection) -> list[tuple[str, str | None, str]]:
+def _first_held(connection: sqlite3.Connection) -> list[tuple[str, str | None, str]]:
     """Return service, owner and id of the oldest HELD job of each service and owner."""
     return [(service, owner, job_id) for service, owner, job_id, _ in connection.execute(_HELD)]
 

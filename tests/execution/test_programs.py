@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from lxml import etree
 
+from eventstore.processes import boot_id
 from tests.execution.programs import Pipe, directory_of, is_running, shell
 from tests.harness import NAMESPACES, ManualClock, job_id, running, text
 from uws import (
@@ -31,7 +32,7 @@ from uws import (
 )
 from uws.execution import records
 from uws.execution.process import Launcher
-from uws.execution.records import End, Record, Supervisor, boot
+from uws.execution.records import End, Record, Supervisor
 from uws.execution.results import collect, media_type
 from uws.execution.scheduler import Run, _Here
 from uws.files import JobDirectory
@@ -283,7 +284,7 @@ async def test_a_supervisor_that_cannot_be_looked_at_costs_no_descriptor(
 ) -> None:
     path = tmp_path / "record"
     path.touch()
-    who = Supervisor(os.getpid(), 1, boot(), path.stat().st_ino, 1)
+    who = Supervisor(os.getpid(), 1, boot_id(), path.stat().st_ino, 1)
     path.write_bytes(msgspec.json.encode(who) + b"\n")
     before = os.listdir("/proc/self/fd")
 

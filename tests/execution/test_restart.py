@@ -18,6 +18,7 @@ import pytest
 from msgspec.structs import replace
 
 from eventstore import from_microseconds
+from eventstore.processes import boot_id
 from projections import Documents, Event, Services
 from tests.daemon import PATIENCE
 from tests.execution.programs import Pipe, directory_of, is_running, shell
@@ -27,7 +28,7 @@ from uws import FileParameter, FloatParameter, Job, Service
 from uws.execution import _failpoints as execution_failpoints
 from uws.execution import process, scheduler
 from uws.execution.process import Launcher, NotStarted, Process
-from uws.execution.records import Record, boot, last_record, started
+from uws.execution.records import Record, last_record, started
 from uws.files import Files
 from uws.model.events import decode
 from uws.model.units import format_time
@@ -243,7 +244,7 @@ async def test_a_process_that_has_the_number_of_a_supervisor_of_old_is_let_alone
     innocent = subprocess.Popen(["sleep", "1000"])
     try:
         for forged in ({"start": 1}, {"boot": "x"}, {"file": 1}, {"start": 1, "boot": "x"}):
-            who = {"start": started(innocent.pid), "boot": boot(), "file": path.stat().st_ino, **forged}
+            who = {"start": started(innocent.pid), "boot": boot_id(), "file": path.stat().st_ino, **forged}
             line = msgspec.json.encode(replace(record.supervisor, pid=innocent.pid, **who))
             path.write_bytes(line + b"\n")
             assert Process.of(Record(path)) is None
@@ -290,7 +291,7 @@ async def test_a_start_without_a_record_is_not_repeated_when_the_machine_was_res
         assert summary(await site.ended(again(site, job))) == LOST | {
             "message": "the program was lost with its record"
         }
-    assert Files(tmp_path).boot.read_text() == boot()
+    assert Files(tmp_path).boot.read_text() == boot_id()
 
 
 async def test_what_an_earlier_server_asked_for_too_late_is_not_started(tmp_path: Path, ready: Pipe) -> None:

@@ -11,12 +11,12 @@ import os
 import re
 import signal
 from contextlib import ExitStack, suppress
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
+from eventstore.processes import boot_id
 from uws.files import JobDirectory
 
 
@@ -96,7 +96,7 @@ class Record:
         Raises `OSError` when there is no descriptor to be had.
         """
         who = self.supervisor
-        if who is None or not self._is_own or who.boot != boot():
+        if who is None or not self._is_own or who.boot != boot_id():
             return None
         try:
             descriptor = os.pidfd_open(who.pid)
@@ -136,7 +136,7 @@ def last_record(directory: JobDirectory, start: int) -> Record | None:
 def has_restarted(mark: Path) -> bool:
     """Whether the machine has since `leave_mark`: the last that was written before may not be on the disk."""
     try:
-        return mark.read_text() != boot()
+        return mark.read_text() != boot_id()
     except FileNotFoundError:
         return True
 
@@ -145,16 +145,10 @@ def leave_mark(mark: Path) -> None:
     """Note in which run of the machine this is. Raises `OSError`."""
     draft = mark.with_name(f"{mark.name}.new")
     with draft.open("w") as file:
-        file.write(boot())
+        file.write(boot_id())
         file.flush()
         os.fsync(file)
     draft.replace(mark)
-
-
-@cache
-def boot() -> str:
-    """Return what this start of the machine has and no other."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def started(pid: int) -> int | None:
