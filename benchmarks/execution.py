@@ -1,8 +1,9 @@
 """`make bench-execution`: what it costs to run a program as a job, beside what it costs to run it.
 
 The floor is a bare asyncio loop that starts `true`, waits for it and commits one row, with as many programs
-at one time as the server has slots. Floor and server take turns in several rounds, so that what else the
-machine does weighs on both alike; each figure is the median of the rounds.
+at one time as the server has slots. Between them stands the least that a server can do (`benchmarks.least`).
+They take turns in several rounds, so that what else the
+machine does weighs on all alike; each figure is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import os
 import resource
 import sqlite3
+import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -61,7 +63,7 @@ max_running = {sleepers}
 T = TypeVar("T")
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
-FLOOR, SERVER = "floor", "server"
+FLOOR, LEAST, SERVER = "floor", "least", "server"
 RATE, LATENCY, RECORDED = (
     "jobs, many at once",
     "a job alone, until it is COMPLETED",
@@ -104,14 +106,16 @@ def main(
         scratch = Path(name)
         file, data = scratch / "uwsd.toml", scratch / "data"
         file.write_text(DECLARATION.format(slots=slots, sleepers=SLEEPERS))
-        with serving(uwsd(file, data), scratch / "log") as server:
+        (scratch / "least").mkdir()
+        least: list[str | Path] = [sys.executable, "-m", "benchmarks.least", scratch / "least"]
+        with serving(uwsd(file, data), scratch / "log") as server, serving(least, scratch / "log2") as other:
             accounting.take(server.pid)
-            bench = Bench(server, data, scratch, slots, accounting)
+            bench = Bench(server, other.url, data, scratch, slots, accounting)
             bench.measure(max(1, jobs // ROUNDS), costs, left)
             bench.measure_supervisors(supervisor)
     heads = f"{os.cpu_count()} cores, {jobs:,} jobs, {slots} at one time"
     reached = [
-        show(console, heads, "median of the rounds", COSTS, [FLOOR, SERVER], costs),
+        show(console, heads, "median of the rounds", COSTS, [FLOOR, LEAST, SERVER], costs),
         show(console, f"{jobs:,} jobs, all deleted", "what is there", LEFT, [BEFORE, AFTER], left),
         show(
             console,
@@ -242,25 +246,31 @@ class Ran(NamedTuple):
 class Bench:
     """A server that runs, and the floor beside it."""
 
-    def __init__(self, server: Server, data: Path, scratch: Path, slots: int, accounting: Accounting) -> None:
-        self._server, self._data, self._scratch = server, data, scratch
+    def __init__(
+        self, server: Server, least: str, data: Path, scratch: Path, slots: int, accounting: Accounting
+    ) -> None:
+        self._server, self._least_url, self._data, self._scratch = server, least, data, scratch
         self._slots, self._accounting = slots, accounting
         self._made: list[str] = []
 
     def measure(self, jobs: int, costs: Figures, left: Figures) -> None:
-        """Let floor and server take turns, then delete all jobs and look at what is left of them."""
+        """Let floor and servers take turns, then delete all jobs and look at what is left of them."""
         # What a server has for good, it has when it has run some jobs.
         uvloop.run(self._through_queue(4 * self._slots))
+        uvloop.run(self._least(self._slots, self._slots))
         uvloop.run(self._delete())
         before = self._census()
         floors: list[Ran] = []
         servers: list[Ran] = []
+        leasts: list[Ran] = []
         latencies: dict[str, list[float]] = defaultdict(list)
         for number in range(1, ROUNDS + 1):
             print(f"round {number} of {ROUNDS}", flush=True)
             floors.append(asyncio.run(self._floor(jobs, self._slots))[0])
+            leasts.append(uvloop.run(self._least(jobs, self._slots))[0])
             servers.append(uvloop.run(self._through_queue(jobs)))
             latencies[FLOOR].append(asyncio.run(self._floor(ALONE, 1))[1])
+            latencies[LEAST].append(uvloop.run(self._least(ALONE, 1))[1])
             completed, recorded = uvloop.run(self._alone())
             latencies[SERVER].append(completed)
             latencies[RECORDED].append(recorded)
@@ -269,7 +279,7 @@ class Bench:
         after = self._census(before)
         for name in before:
             left[name] |= {BEFORE: before[name], AFTER: after[name]}
-        for column, ran in ((FLOOR, floors), (SERVER, servers)):
+        for column, ran in ((FLOOR, floors), (LEAST, leasts), (SERVER, servers)):
             costs[RATE][column] = median(each.rate for each in ran)
             costs[LATENCY][column] = median(latencies[column]) * 1000
             _put(costs[PROCESSOR], column, [each.processor for each in ran])
@@ -300,6 +310,23 @@ class Bench:
             whole = perf_counter() - begin
             used = _children_seconds() - used
         return Ran(programs / whole, used / programs * 1000), median(seconds)
+
+    async def _least(self, jobs: int, at_once: int) -> tuple[Ran, float]:
+        """Have as little done for jobs as can be; returns also the median seconds that one took."""
+        seconds: list[float] = []
+        async with aiohttp.ClientSession(self._least_url) as session:
+
+            async def run(_: int) -> None:
+                begin = perf_counter()
+                async with session.post("/", data={"PHASE": "RUN"}) as response:
+                    await response.read()
+                    response.raise_for_status()
+                seconds.append(perf_counter() - begin)
+
+            begin = perf_counter()
+            await each(range(jobs), run, at_once)
+            whole = perf_counter() - begin
+        return Ran(jobs / whole, None), median(seconds)
 
     async def _through_queue(self, jobs: int) -> Ran:
         """Queue jobs that are there already, and wait until all have ended."""

@@ -101,6 +101,21 @@ async def test_check_prints_what_is_declared_as_tables(tmp_path: Path) -> None:
     assert not (tmp_path / "var").exists()
 
 
+async def test_check_prints_the_terms_on_which_programs_run(file: Path, tmp_path: Path) -> None:
+    terms = (
+        'limits = { memory = "2GB", processes = 4 }\nnice = 3\npriority = 2\nmax_running_per_owner = 1\n'
+        'max_queued_per_owner = 3\nwhen_full = "hold"\non_lost = "requeue"\nrequeues = 2\n'
+    )
+    file.write_text(f'[services.a]\ntitle = "A"\ncommand = ["true"]\n{terms}')
+    told = " ".join((await uwsd("check", cwd=tmp_path)).out.split())
+    assert (
+        "memory ≤ 2GB, processes ≤ 4, nice 3, at most 1 of one owner at a time, at most 3 of one owner queued, "
+        "others held, priority 2, started again when lost, at most 2 times"
+    ) in told
+    file.write_text('[services.a]\ntitle = "A"\ncommand = ["true"]\n')
+    assert "≤" not in (await uwsd("check", cwd=tmp_path)).out
+
+
 async def test_check_prints_what_operators_wrote_as_they_wrote_it_and_all_of_it(tmp_path: Path) -> None:
     (tmp_path / "uwsd.toml").write_text(CUTOUT)
     printed = " ".join((await uwsd("check", cwd=tmp_path)).out.replace("│", " ").split())

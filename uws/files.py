@@ -16,9 +16,10 @@ import re
 import secrets
 import shutil
 import stat
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, ENAMETOOLONG, ENOSPC
 from io import FileIO
 from pathlib import Path
 
@@ -242,9 +243,22 @@ def _storing() -> Iterator[None]:
 def _remove_tree(root: Path) -> None:
     while root.exists():
         with suppress(FileNotFoundError):  # somebody else is deleting it, too
-            root.chmod(0o700)
-            for directory, names, _ in os.walk(root):
-                for path in (Path(directory, name) for name in names):
-                    if not path.is_symlink():
-                        path.chmod(0o700)
-            shutil.rmtree(root)
+            try:
+                root.chmod(0o700)
+                for directory, names, _ in os.walk(root):
+                    for path in (Path(directory, name) for name in names):
+                        if not path.is_symlink():
+                            path.chmod(0o700)
+                shutil.rmtree(root)
+            except (OSError, RecursionError) as error:
+                if isinstance(error, OSError) and error.errno != ENAMETOOLONG:
+                    raise
+                _remove_deep_tree(root)
+
+
+def _remove_deep_tree(root: Path) -> None:
+    """Delete directories that are too deep for their paths to be named. Raises `OSError`."""
+    for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+        subprocess.run([*command, "--", root], check=False, capture_output=True)  # whose paths have no end
+    if root.exists():
+        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), str(root))

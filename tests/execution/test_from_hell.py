@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon import has_ended
 from tests.execution.programs import Pipe, directory_of, is_running, shell
 from tests.execution.test_programs import info, results, summary, used
 from tests.harness import running, text
@@ -102,6 +103,66 @@ async def test_who_forks_faster_than_he_is_killed_is_caught(tmp_path: Path, read
         assert len(processes() - before) <= 1  # the launcher
 
 
+async def test_who_kills_his_supervisor_is_lost_with_all_he_has_started(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    """They have taken their environment off, and left the session."""
+    script = """
+    env -i READY="$READY" setsid sh -c 'echo $$ > "$READY"; sleep 1000; true' &
+    env -i READY="$READY" sh -c 'echo $$ > "$READY"; sleep 1000; true' &
+    read line < "$GATE"; kill -KILL $PPID; sleep 1000
+    """
+    environment = {"READY": ready.path, "GATE": gate.path}
+    service = shell(script, environment=environment, on_lost="requeue", requeues=1)
+    async with running(tmp_path / "data", service) as site:
+        before = processes()
+        job = await site.run("run")
+        for _ in range(2):
+            pids = await ready.numbers(2)
+            assert len(processes() - before) <= 7, "something of an earlier start is there"
+            gate.send()
+            for pid in pids:
+                await has_ended(pid)
+        document = await site.ended(job)
+        assert summary(document)["message"] == "the program was lost: its supervisor is gone"
+        assert len(processes() - before) <= 1
+
+
+@pytest.mark.parametrize("deed", ["rm -rf ../starts", "rm -rf ../../$UWS_JOB_ID",
+                                  'for record in ../starts/*; do echo x > $record; done',
+                                  'for record in ../starts/*; do echo "{{}}" >> $record; done'])  # fmt: skip
+async def test_who_spoils_his_record_at_once_ends_as_he_does(tmp_path: Path, deed: str) -> None:
+    async with running(tmp_path, shell(f"{deed}; exit 3", max_running=4)) as site:
+        jobs = [await site.run("run") for _ in range(8)]
+        for job in jobs:
+            assert info(await site.ended(job)) == {"exitCode": "3"}
+
+
+async def test_who_stops_his_supervisor_is_held_to_his_limits(tmp_path: Path) -> None:
+    script = "kill -STOP $PPID; while true; do :; done"
+    async with running(tmp_path, shell(script, limits=Limits(cpu="1s"))) as site:
+        document = await site.ended(await site.run("run"))
+        assert summary(document)["message"] == "the program exceeded the limit cpu = 1s"
+
+
+DEEP = """
+import os
+for _ in range(300):
+    os.mkdir("d" * 30)
+    os.chdir("d" * 30)
+open("zeros", "wb").write(bytes(30_000_000))
+"""
+
+
+async def test_what_lies_deeper_than_paths_can_name_counts_and_goes(tmp_path: Path) -> None:
+    service = shell('python3 -I -S -c "$CODE"', environment={"CODE": DEEP}, limits=Limits(disk="20MB"))
+    async with running(tmp_path, service) as site:
+        job = await site.run("run")
+        assert summary(await site.ended(job))["message"] == "the program exceeded the limit disk = 20MB"
+        assert (await site.request("DELETE", job)).status == 303
+        assert not directory_of(site, job).exists()
+
+
 async def test_who_breeds_beyond_the_limit_is_ended_with_all_the_brood(tmp_path: Path, ready: Pipe) -> None:
     service = python(BREEDER, ready, limits=Limits(processes=30))
     async with running(tmp_path / "data", service) as site:
@@ -118,6 +179,8 @@ async def test_who_breeds_beyond_the_limit_is_ended_with_all_the_brood(tmp_path:
         (Limits(memory="80MB"), "python3 -I -S -c 'x = bytearray(10**9); import time; time.sleep(1000)'"),
         (Limits(memory="80MB"), "for i in 1 2 3 4; do python3 -I -S -c 'x = bytearray(4 * 10**7)\n"
                                 "import time; time.sleep(1000)' & done; wait"),
+        (Limits(memory="80MB"), "python3 -I -c 'import mmap, time\nm = mmap.mmap(-1, 10**9)\n"
+                                "for i in range(0, 10**9, 4096): m[i] = 1\ntime.sleep(1000)'"),
         (Limits(cpu="1s"), "while true; do :; done"),
         (Limits(cpu="1s"), "while true; do sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'; done"),
         (Limits(disk="20MB"), 'cat /dev/zero > "$UWS_RESULTS/zeros"'),
@@ -126,8 +189,8 @@ async def test_who_breeds_beyond_the_limit_is_ended_with_all_the_brood(tmp_path:
         (Limits(file_size="1MB"), 'cat /dev/zero > "$UWS_RESULTS/zeros"'),
         (Limits(file_size="1MB"), "python3 -I -S -c 'open(\"x\", \"wb\").write(bytes(2 * 10**6))'"),
     ],
-    ids=["memory", "memory of several", "cpu", "cpu of many", "disk", "disk of output", "disk at the end",
-         "file_size", "file_size, told by an error"],
+    ids=["memory", "memory of several", "memory that may be shared", "cpu", "cpu of many", "disk",
+         "disk of output", "disk at the end", "file_size", "file_size, told by an error"],
 )  # fmt: skip
 async def test_who_exceeds_a_limit_is_ended_and_told_which(
     tmp_path: Path, limits: Limits, script: str

@@ -81,6 +81,34 @@ async def test_only_in_a_sandbox_a_program_can_do_no_harm(
             assert outside.exists() == (not sandbox and "OUTSIDE" in deed)
 
 
+@pytest.mark.parametrize(
+    "deed",
+    [
+        'umount -l "$(dirname "$UWS_RESULTS")/../.."; ls "$(dirname "$UWS_RESULTS")/../../events.db"',
+        'mount -o remount,rw,bind /; echo > "$OUTSIDE"',
+        'chown 1 "$UWS_RESULTS"',
+    ],
+    ids=["unmount", "remount", "chown"],
+)
+async def test_a_server_that_is_root_gives_no_rights_to_sandboxed_programs(
+    tmp_path: Path, outside: Path, deed: str
+) -> None:
+    script = f"set -e; {deed}; touch $UWS_RESULTS/done"
+    service = shell(script, environment={"OUTSIDE": str(outside)}, sandbox=True)
+    async with running(tmp_path, service) as site:
+        assert results(await site.ended(await site.run("run"))) == []
+        assert not outside.exists()
+
+
+async def test_what_a_sandboxed_program_keeps_in_memory_as_files_is_limited(tmp_path: Path) -> None:
+    script = "head -c 30000000 /dev/zero > $ROOM/zeros"
+    for room in ("/tmp", "/dev/shm"):
+        service = shell(script, environment={"ROOM": room}, sandbox=True, limits=Limits(memory="20MB"))
+        async with running(tmp_path, service) as site:
+            message = summary(await site.ended(await site.run("run")))["message"]
+            assert "No space left on device" in message
+
+
 async def test_a_sandboxed_program_may_clean_up_and_is_stopped_as_a_whole(
     tmp_path: Path, ready: Pipe
 ) -> None:

@@ -87,6 +87,23 @@ def with_options(
     return msgspec.structs.replace(settings, server=server, data=data or settings.data)
 
 
+def _terms(service: Service) -> list[str]:
+    """Return under which limits, and how, the programs of a service run, as far as it says so."""
+    numbers = {name: getattr(service.limits, name) for name in service.limits.numbers}
+    terms = [f"{name} ≤ {limit}" for name, limit in numbers.items()]
+    terms += [f"nice {service.nice}"] * bool(service.nice) + ["in a sandbox"] * service.sandbox
+    if service.max_running_per_owner:
+        terms.append(f"at most {service.max_running_per_owner} of one owner at a time")
+    if service.max_queued_per_owner:
+        terms.append(f"at most {service.max_queued_per_owner} of one owner queued")
+        terms.append("others held" if service.when_full == "hold" else "others refused")
+    if service.priority:
+        terms.append(f"priority {service.priority}")
+    if service.on_lost == "requeue":
+        terms.append(f"started again when lost, at most {service.requeues} times")
+    return terms
+
+
 def _print_service(service: Service) -> None:
     out.rule(Text.assemble((service.name, "bold"), f" {service.title}"), align="left")
     if service.description:
@@ -100,6 +117,8 @@ def _print_service(service: Service) -> None:
         f"(at most {format_duration(service.lifetime.max_seconds)})"
         + (", then archived" if service.archive else "")
     )
+    if terms := _terms(service):
+        out.print(*terms, sep=", ")
     parameters = table("parameter", "type", "required", "default", "limits", "unit", "description")
     for name, parameter in service.parameters.items():
         kind = parameter.type + (" (several)" if parameter.multiple else "")

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from .records import End, Record
+from .records import End, Record, Supervisor
 
 LAST_WAIT = 5.0
 """Seconds to wait for killed processes; only one stuck in the kernel needs as long."""
@@ -45,6 +45,7 @@ class _Answer(msgspec.Struct):
     id: str
     errno: int = 0
     what: str = ""
+    who: Supervisor | None = None
 
 
 class Launcher:
@@ -59,8 +60,8 @@ class Launcher:
     async def launch(
         self, argv: Sequence[str], *, record: Path, root: Path, directory: Path,
         environment: Mapping[str, str], stdout: Path, stderr: Path, limits: Mapping[str, int], nice: int,
-    ) -> None:  # fmt: skip
-        """Start ``argv`` in ``directory``, output to files, and put it on ``record``.
+    ) -> Record:  # fmt: skip
+        """Start ``argv`` in ``directory``, output to files, and put it on ``record``, which is returned.
 
         ``root`` is what counts for a limit of the disk. Raises `NotStarted`, `LauncherGone`, and `OSError`
         when there can be no launcher. Cancelled, the program may run, as the record tells.
@@ -73,6 +74,13 @@ class Launcher:
         answer = await self._ask(str(record), msgspec.json.encode(request) + b"\n")
         if answer.errno:
             raise NotStarted(answer.errno, answer.what)
+        return Record(record, answer.who)
+
+    async def settle(self) -> None:
+        """Return when nothing is left of programs whose supervisors were killed."""
+        if self._process:
+            with suppress(LauncherGone):
+                await self._ask("", msgspec.json.encode({"id": ""}) + b"\n")
 
     async def close(self) -> None:
         """End the launcher. Supervisors and programs stay."""
@@ -146,10 +154,16 @@ class Process:
     def terminate(self) -> None:
         """Send SIGTERM to all processes of the program."""
         self._signal(signal.SIGTERM)
+        self.go_on()
 
     def kill(self) -> None:
         """Kill all processes of the program."""
         self._signal(signal.SIGUSR1)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Let a supervisor go on that its program has stopped."""
+        self._signal(signal.SIGCONT)
 
     def give_up(self) -> None:
         """Kill a supervisor that does not do as it is told."""

@@ -57,12 +57,13 @@ _end = msgspec.json.Decoder(End)
 class Record:
     """The record of one start."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.supervisor: Supervisor | None = None
+    def __init__(self, path: Path, supervisor: Supervisor | None = None) -> None:
+        """``supervisor`` is known already, whatever the program has done to its record."""
+        self.path, self.supervisor = path, supervisor
         self.end: End | None = None
-        self._is_own = False
-        self.read()
+        self._is_own = supervisor is not None
+        if supervisor is None:
+            self.read()
 
     def read(self, opened: BinaryIO | None = None) -> End | None:
         """Return how the program ended, if that stands there now; what cannot be read is as nothing.

@@ -11,11 +11,14 @@ _PROCESSES = 2
 """Bubblewrap's own, beside those of the program."""
 
 
-def sandboxed(argv: Sequence[str], directory: JobDirectory) -> list[str]:
+def sandboxed(argv: Sequence[str], directory: JobDirectory, limits: Mapping[str, int]) -> list[str]:
     """Return what runs ``argv`` without a network, where it can write into its job's directory alone.
 
     It sees the system as it is, but can change nothing of it; of the server's data it sees its own job's.
+    What it keeps in memory as files (``/tmp``, ``/dev/shm``) is no more than ``limits`` grant of either.
     """
+    most = [limits[name] for name in ("memory", "disk") if name in limits]
+    size = ("--size", str(min(most))) if most else ()
     data = directory.root.parent.parent
     own = [
         argument
@@ -30,7 +33,8 @@ def sandboxed(argv: Sequence[str], directory: JobDirectory) -> list[str]:
     ]
     return [
         PROGRAM, "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
-        "--tmpfs", "/tmp",  # noqa: S108
+        *size, "--tmpfs", "/tmp", *size, "--tmpfs", "/dev/shm",  # noqa: S108
+        "--cap-drop", "ALL",  # which a server that is root has
         "--tmpfs", str(data), *map(str, own + given), "--chdir", str(directory.work), "--", *argv,
     ]  # fmt: skip
 

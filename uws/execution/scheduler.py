@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _LONGEST_LOOK = 60.0
 """Seconds that a start waits until it is on record what became of an earlier server's programs."""
+_NUDGE = 2.0
+"""Seconds for which a program may keep its own supervisor from working, by SIGSTOP."""
 _AT_ONCE = 16
 """Jobs that are started by one look at the queue: what was decided since then they do not know."""
 _MOVES_THE_QUEUE = frozenset(
@@ -306,11 +308,11 @@ class Run:
         argv, limits = typed.argv(job_id=job.id, **places), service.limits.numbers
         if service.sandbox:
             directory.progress.touch(mode=0o600)  # what is not there cannot be shown to it
-            argv, limits = sandboxed(argv, directory), with_room(limits)
+            argv, limits = sandboxed(argv, directory, limits), with_room(limits)
         while True:
             try:
                 path = next_record(directory, start)
-                await self._here.launcher.launch(
+                return await self._here.launcher.launch(
                     argv,
                     record=path,
                     root=directory.root,
@@ -323,7 +325,6 @@ class Run:
                     limits=limits,
                     nice=service.nice,
                 )
-                return Record(path)
             except LauncherGone:
                 if record := await asyncio.to_thread(last_record, directory, start):
                     return record
@@ -355,7 +356,8 @@ class Run:
             limit = job.started + timedelta(seconds=job.execution_duration)
             waiting.append(asyncio.ensure_future(self._uws.backend.clock.sleep_until(limit)))
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            while not (await asyncio.wait(waiting, timeout=_NUDGE, return_when=asyncio.FIRST_COMPLETED))[0]:
+                process.go_on()
             if not over.done():
                 try:
                     await self._record_stop(self._stop_reason if stopped.done() else "duration")
@@ -395,6 +397,7 @@ class Run:
         """Clear away what is left of a program that has no supervisor, and record that it was lost."""
         if found:
             await self._record_finding("lost")
+        await self._here.launcher.settle()
         await end_sessions(*self._mark)
         try:
             results = await asyncio.to_thread(results_of, self._uws.service, self._directory)

@@ -18,6 +18,7 @@ import gc
 import json
 import os
 import resource
+import select
 import signal
 import sys
 import time
@@ -31,11 +32,12 @@ _LOOK_EVERY = 0.025
 _DISK_SHARE = 0.05
 """The part of the time that may be spent on measuring what a job has on the disk."""
 _ALL = signal.valid_signals()
+_LONGEST_SETTLING = 2.0
+"""Seconds that are waited for killed processes: what is stuck in the system holds up no other program."""
 _AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
 _IGNORED = [signal.SIGPIPE, signal.SIGXFSZ]
 """What Python ignores, and programs do not expect to be ignored."""
 _OUTPUT = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,27 +48,79 @@ def main() -> None:
     """Launch what is asked for until standard input ends."""
     os.setsid()  # what a terminal sends to the server is not for programs
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what of the server's came along
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors that have ended need not be waited for
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what a supervisor leaves that is killed comes here
+    woken, waking = os.pipe()
+    for end in (woken, waking):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
     gc.collect()
     gc.freeze()  # what is never touched again stays shared
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
+    launcher, ready = _Launcher(), select.poll()
+    ready.register(sys.stdin, select.POLLIN)
+    ready.register(woken, select.POLLIN)
+    begun = b""
+    while True:
+        for number, _ in ready.poll():
+            if number == woken:
+                os.read(woken, 4096)
+                launcher.clear()
+            elif came := os.read(number, 1 << 20):
+                *lines, begun = (begun + came).split(b"\n")
+                for line in lines:
+                    launcher.do(json.loads(line))
+            else:
+                return
+
+
+class _Launcher:
+    """Forks supervisors, and kills what is left of programs whose supervisor is no more."""
+
+    def __init__(self) -> None:
+        self._supervisors: set[int] = set()
+
+    def do(self, request: Request) -> None:
+        """Fork a supervisor for a program; asked for none, answer when no program is left without one."""
+        if "argv" not in request:
+            deadline = time.monotonic() + _LONGEST_SETTLING
+            while self.clear() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            _reply(request)
+            return
         try:
             pid = os.fork()
         except OSError as error:
             _reply(request, error, "the supervisor")
-            continue
+            return
         if pid == 0:
             _supervise(request)
+        self._supervisors.add(pid)
+
+    def clear(self) -> bool:
+        """Kill whatever has become a child of this process; False when there was nothing to kill."""
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                break
+            self._supervisors.discard(pid)
+        left = [pid for pid in _children(os.getpid()) if pid not in self._supervisors]
+        for pid in left:
+            _signal(pid, signal.SIGKILL)
+        return bool(left)
 
 
 def _supervise(request: Request) -> NoReturn:
     """Be the supervisor of one program. Whatever happens, the launcher's loop is never come back to."""
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)  # nothing ends a supervisor but SIGKILL
+        signal.set_wakeup_fd(-1)
         os.setsid()
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.closerange(3, 16)  # the launcher's own
         nowhere = os.open(os.devnull, os.O_RDWR)
         for number in (sys.stdin.fileno(), sys.stderr.fileno()):
             os.dup2(nowhere, number)
@@ -98,7 +152,7 @@ class _Supervisor:
             record.end({"errno": failure.error.errno or errno.EINVAL, "what": failure.what, "ended": _now()})
             _reply(self._request, failure.error, failure.what)
             return
-        _reply(self._request)
+        _reply(self._request, who=record.who)
         os.dup2(self._nowhere, sys.stdout.fileno())  # nobody waits for the end of it
         self._wait()
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -157,7 +211,9 @@ class _Supervisor:
         """Return the limit that the program exceeds."""
         limits = self._limits
         pids = _descendants()
-        memory = sum(map(_memory_of, pids))
+        held = [*map(_memory_of, pids)]
+        # What is shared may be the same for all.
+        memory = sum(own for own, _ in held) + max((shared for _, shared in held), default=0)
         self._memory = max(self._memory, memory)
         if memory > limits.get("memory", memory):
             return "memory"
@@ -177,8 +233,11 @@ class _Supervisor:
         return None
 
     def _on_disk(self) -> bool:
-        """Whether the job's files take more room than they may."""
-        return _room_of(self._request["root"]) > self._limits["disk"]
+        """Whether the job's files take more room than they may, or lie too deep for that to be found out."""
+        try:
+            return _room_of(self._request["root"]) > self._limits["disk"]
+        except RecursionError:
+            return True
 
     def _met(self, code: int) -> str | None:
         """Return the limit of the system's own keeping that made a program fail."""
@@ -201,14 +260,14 @@ class _Record:
         self._path = path
         self._file, draft = _draft(path)
         try:
-            who = {
+            self.who = {
                 "pid": os.getpid(),
                 "start": _start_of(os.getpid()),
                 "boot": _BOOT,
                 "file": os.fstat(self._file).st_ino,
                 "began": _now(),
             }
-            self._line = json.dumps(who).encode() + b"\n"
+            self._line = json.dumps(self.who).encode() + b"\n"
             os.write(self._file, self._line + b" " * ROOM)
             # Python follows the link in /proc to the file only when a `src_dir_fd` is given (linkat(2)).
             os.link(draft or f"/proc/self/fd/{self._file}", path, src_dir_fd=self._file)
@@ -217,16 +276,20 @@ class _Record:
                 os.unlink(draft)
 
     def end(self, told: dict[str, Any]) -> None:
-        """Add how the program ended, in one stroke. A record that was deleted is made again."""
+        """Add how the program ended, in one stroke. A record that the program has deleted is made again.
+
+        Whatever the program may have written there goes.
+        """
         line = json.dumps(told).encode() + b"\n"
         if not os.fstat(self._file).st_nlink:
             os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            who = {**json.loads(self._line), "file": os.fstat(self._file).st_ino}
-            self._line = json.dumps(who).encode() + b"\n"
+            self.who["file"] = os.fstat(self._file).st_ino
+            self._line = json.dumps(self.who).encode() + b"\n"
             os.write(self._file, self._line + line)
         else:
-            os.pwrite(self._file, line, len(self._line))
+            os.pwrite(self._file, self._line + line, 0)
+            os.ftruncate(self._file, len(self._line + line))
 
 
 def _draft(path: str) -> tuple[int, str]:
@@ -280,9 +343,11 @@ def _start(request: Request, nowhere: int) -> int:
     return program
 
 
-def _reply(request: Request, error: BaseException | None = None, what: str = "") -> None:
-    """Tell the server that the program was started, or why not."""
-    told: dict[str, Any] = {"id": request["id"]}
+def _reply(
+    request: Request, error: BaseException | None = None, what: str = "", who: dict[str, Any] | None = None
+) -> None:
+    """Tell the server that the program was started, and under whom, or why not."""
+    told: dict[str, Any] = {"id": request["id"], "who": who}
     if error:
         told |= {"errno": getattr(error, "errno", None) or errno.EINVAL, "what": what}
     try:
@@ -328,13 +393,15 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _memory_of(pid: int) -> int:
-    """Return the bytes of memory that a process shares with no file."""
+def _memory_of(pid: int) -> tuple[int, int]:
+    """Return the bytes of a process's memory that no file holds: its own, and what it may share."""
     try:
-        _, resident, shared, *_ = map(int, _read(f"/proc/{pid}/statm").split())
+        lines = _read(f"/proc/{pid}/status").splitlines()
     except OSError:
-        return 0
-    return (resident - shared) * _PAGE
+        return 0, 0
+    told = {name: value for name, _, value in (line.partition(b":") for line in lines)}
+    own, shared = (int(told.get(name, b"0 kB").split()[0]) for name in (b"RssAnon", b"RssShmem"))
+    return own * 1024, shared * 1024
 
 
 def _seconds_of(pid: int) -> float:
@@ -374,10 +441,10 @@ def _room_of(root: str) -> int:
 
 def _files(root: str) -> list[os.stat_result]:
     found = []
-    for directory, _, names in os.walk(root):
+    for _, _, names, directory in os.fwalk(root):  # there may be more of them than a path can name
         for name in names:
             try:
-                found.append(os.lstat(os.path.join(directory, name)))
+                found.append(os.lstat(name, dir_fd=directory))
             except OSError:
                 pass  # it has just been deleted
     return found
