@@ -109,8 +109,8 @@ async def test_check_prints_the_terms_on_which_programs_run(file: Path, tmp_path
     file.write_text(f'[services.a]\ntitle = "A"\ncommand = ["true"]\n{terms}')
     told = " ".join((await uwsd("check", cwd=tmp_path)).out.split())
     assert (
-        "memory ≤ 2GB, processes ≤ 4, nice 3, at most 1 of one owner at a time, at most 3 of one owner queued, "
-        "others held, priority 2, started again when lost, at most 2 times"
+        "memory ≤ 2GB, processes ≤ 4, nice 3, at most 1 of one owner at a time, "
+        "at most 3 of one owner queued, others held, priority 2, started again when lost, at most 2 times"
     ) in told
     file.write_text('[services.a]\ntitle = "A"\ncommand = ["true"]\n')
     assert "≤" not in (await uwsd("check", cwd=tmp_path)).out

@@ -31,7 +31,7 @@ from uws import (
     StrParameter,
 )
 from uws.execution import records
-from uws.execution.process import Launcher
+from uws.execution.process import Launchers
 from uws.execution.records import End, Record, Supervisor
 from uws.execution.results import collect, media_type
 from uws.execution.scheduler import Run, _Here
@@ -274,7 +274,7 @@ async def test_a_job_that_was_deleted_when_its_turn_came_leaves_no_directory(tmp
     async with running(tmp_path / "data", shell("true")) as site:
         job = await site.create("run")
         await site.request("DELETE", job)
-        here = _Here(Launcher(), 1.0, asyncio.Event(), restarted=False)
+        here = _Here(Launchers(), 1.0, asyncio.Event(), restarted=False)
         await Run(site.node.services[0], job_id(job), here).start()
         assert not (site.data / job_id(job)).exists()
 

@@ -92,6 +92,7 @@ def _terms(service: Service) -> list[str]:
     numbers = {name: getattr(service.limits, name) for name in service.limits.numbers}
     terms = [f"{name} ≤ {limit}" for name, limit in numbers.items()]
     terms += [f"nice {service.nice}"] * bool(service.nice) + ["in a sandbox"] * service.sandbox
+    terms += ["kept warm"] * service.warm
     if service.max_running_per_owner:
         terms.append(f"at most {service.max_running_per_owner} of one owner at a time")
     if service.max_queued_per_owner:

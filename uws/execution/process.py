@@ -18,6 +18,10 @@ from typing import BinaryIO
 
 import msgspec
 
+from uws.environment import base_environment
+from uws.functions.helper import LONGEST_IMPORT
+from uws.model import Service
+
 from .records import End, Record, Supervisor
 
 LAST_WAIT = 5.0
@@ -49,9 +53,13 @@ class _Answer(msgspec.Struct):
 
 
 class Launcher:
-    """A small process that forks a supervisor for each program; started when it is needed, or again."""
+    """A process that forks a supervisor for each program; started when it is needed, or again.
 
-    def __init__(self) -> None:
+    The one of all programs is small, that of a service that is ``warm`` has its function loaded.
+    """
+
+    def __init__(self, warm: Service | None = None) -> None:
+        self._warm = warm
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -95,9 +103,7 @@ class Launcher:
     async def _ask(self, id_: str, line: bytes) -> _Answer:
         async with self._starting:
             if self._process is None:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-I", "-S", "-X", "utf8", _SCRIPT, stdin=PIPE, stdout=PIPE
-                )
+                self._process = await self._started()
                 self._listening = asyncio.create_task(self._listen(self._process), name="launcher")
         answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting[id_] = answer
@@ -105,12 +111,22 @@ class Launcher:
         with suppress(ConnectionError):  # the future is told
             self._process.stdin.write(line)
         try:
-            async with asyncio.timeout(_LONGEST_ANSWER):
+            async with asyncio.timeout(LONGEST_IMPORT if self._warm else _LONGEST_ANSWER):
                 return await answer
         except TimeoutError:  # the supervisor was killed before it could answer, perhaps
             raise LauncherGone from None
         finally:
             self._waiting.pop(id_, None)
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._warm is None:
+            command, environment = ["-I", "-S", "-X", "utf8", str(_SCRIPT)], None
+        else:
+            command = ["-P", "-m", "uws.execution.warm", str(self._warm.function)]
+            environment = base_environment(self._warm.environment)
+        return await asyncio.create_subprocess_exec(
+            sys.executable, *command, stdin=PIPE, stdout=PIPE, env=environment
+        )
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout
@@ -125,6 +141,22 @@ class Launcher:
         for future in gone.values():
             if not future.done():
                 future.set_exception(LauncherGone())
+
+
+class Launchers:
+    """The launchers of a server."""
+
+    def __init__(self) -> None:
+        self._common = Launcher()
+        self._warm: dict[str, Launcher] = {}
+
+    def of(self, service: Service) -> Launcher:
+        """Return the launcher of a service's programs."""
+        return self._warm.setdefault(service.name, Launcher(service)) if service.warm else self._common
+
+    async def close(self) -> None:
+        """End all. Supervisors and programs stay."""
+        await asyncio.gather(*(launcher.close() for launcher in (self._common, *self._warm.values())))
 
 
 class Process:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
-from errno import EAGAIN
+from errno import EAGAIN, EIO
 from typing import Any, Literal, NamedTuple
 
 from eventstore import EventStoreError, from_microseconds
@@ -35,7 +35,7 @@ from uws.model.events import Finding, StopReason, job_id_of, job_stream
 
 from . import _failpoints as failpoint
 from ._persistence import follow, keep_doing, pause
-from .process import LAST_WAIT, Launcher, LauncherGone, NotStarted, Process, end_sessions, sessions_with
+from .process import LAST_WAIT, LauncherGone, Launchers, NotStarted, Process, end_sessions, sessions_with
 from .progress import Progress
 from .records import End, Record, has_restarted, last_record, leave_mark, next_record
 from .results import collect, not_started, results_of
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _LONGEST_LOOK = 60.0
 """Seconds that a start waits until it is on record what became of an earlier server's programs."""
+_LAUNCHERS = 3
+"""Launchers that may end one after the other until starting a program is given up."""
 _NUDGE = 2.0
 """Seconds for which a program may keep its own supervisor from working, by SIGSTOP."""
 _AT_ONCE = 16
@@ -73,7 +75,7 @@ class Scheduler:
     ) -> None:
         self._backend, self._offered, self._find = backend, offered, find
         self._end_with_server = end_with_server
-        self._here = _Here(Launcher(), grace, asyncio.Event(), has_restarted(backend.files.boot))
+        self._here = _Here(Launchers(), grace, asyncio.Event(), has_restarted(backend.files.boot))
         self._running: dict[str, Run] = {}
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,7 +113,7 @@ class Scheduler:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._here.launcher.close()
+        await self._here.launchers.close()
 
     async def _follow(self, position: int) -> None:
         async for batch in follow(self._backend, position):
@@ -194,7 +196,7 @@ class Scheduler:
 class _Here(NamedTuple):
     """What all jobs have in common that this server runs."""
 
-    launcher: Launcher
+    launchers: Launchers
     grace: float
     closing: asyncio.Event
     restarted: bool
@@ -309,10 +311,11 @@ class Run:
         if service.sandbox:
             directory.progress.touch(mode=0o600)  # what is not there cannot be shown to it
             argv, limits = sandboxed(argv, directory, limits), with_room(limits)
+        gone = 0
         while True:
             try:
                 path = next_record(directory, start)
-                return await self._here.launcher.launch(
+                return await self._here.launchers.of(service).launch(
                     argv,
                     record=path,
                     root=directory.root,
@@ -328,6 +331,9 @@ class Run:
             except LauncherGone:
                 if record := await asyncio.to_thread(last_record, directory, start):
                     return record
+                gone += 1
+                if gone == _LAUNCHERS:
+                    raise NotStarted(EIO, "its launcher ends before it can do anything") from None
             except OSError as error:
                 if error.errno != EAGAIN:
                     raise
@@ -397,7 +403,7 @@ class Run:
         """Clear away what is left of a program that has no supervisor, and record that it was lost."""
         if found:
             await self._record_finding("lost")
-        await self._here.launcher.settle()
+        await self._here.launchers.of(self._uws.service).settle()
         await end_sessions(*self._mark)
         try:
             results = await asyncio.to_thread(results_of, self._uws.service, self._directory)

@@ -22,6 +22,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 ROOM = 1024
@@ -44,11 +45,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 Request = dict[str, Any]
 
 
-def main() -> None:
-    """Launch what is asked for until standard input ends."""
+Ends = tuple[int, int, int]
+"""What is to be standard input, output and error of a program."""
+Start = Callable[[Request, Ends, int], int]
+"""Starts a program, which is not to have the descriptor given last, and returns its process id."""
+
+
+def leave_the_server() -> None:
+    """Be a launcher that has nothing to do with the server but its standard input and output."""
     os.setsid()  # what a terminal sends to the server is not for programs
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what of the server's came along
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what a supervisor leaves that is killed comes here
+
+
+def launch(start: Start) -> None:
+    """Launch what is asked for until standard input ends."""
     woken, waking = os.pipe()
     for end in (woken, waking):
         os.set_blocking(end, False)
@@ -56,7 +67,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     gc.collect()
     gc.freeze()  # what is never touched again stays shared
-    launcher, ready = _Launcher(), select.poll()
+    launcher, ready = _Launcher(start, (woken, waking)), select.poll()
     ready.register(sys.stdin, select.POLLIN)
     ready.register(woken, select.POLLIN)
     begun = b""
@@ -76,7 +87,8 @@ def main() -> None:
 class _Launcher:
     """Forks supervisors, and kills what is left of programs whose supervisor is no more."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: Start, own: tuple[int, int]) -> None:
+        self._start, self._own = start, own
         self._supervisors: set[int] = set()
 
     def do(self, request: Request) -> None:
@@ -93,7 +105,7 @@ class _Launcher:
             _reply(request, error, "the supervisor")
             return
         if pid == 0:
-            _supervise(request)
+            _supervise(request, self._start, self._own)
         self._supervisors.add(pid)
 
     def clear(self) -> bool:
@@ -112,19 +124,23 @@ class _Launcher:
         return bool(left)
 
 
-def _supervise(request: Request) -> NoReturn:
-    """Be the supervisor of one program. Whatever happens, the launcher's loop is never come back to."""
+def _supervise(request: Request, start: Start, launchers: tuple[int, int]) -> NoReturn:
+    """Be the supervisor of one program. Whatever happens, the launcher's loop is never come back to.
+
+    ``launchers`` are the descriptors that are the launcher's alone.
+    """
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)  # nothing ends a supervisor but SIGKILL
         signal.set_wakeup_fd(-1)
         os.setsid()
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.closerange(3, 16)  # the launcher's own
+        for number in launchers:
+            os.close(number)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for number in (sys.stdin.fileno(), sys.stderr.fileno()):
             os.dup2(nowhere, number)
-        _Supervisor(request, nowhere).run()
+        _Supervisor(request, start, nowhere).run()
     except BaseException as error:
         _reply(request, error, "the supervisor")
     finally:
@@ -132,8 +148,8 @@ def _supervise(request: Request) -> NoReturn:
 
 
 class _Supervisor:
-    def __init__(self, request: Request, nowhere: int) -> None:
-        self._request, self._nowhere = request, nowhere
+    def __init__(self, request: Request, start: Start, nowhere: int) -> None:
+        self._request, self._start, self._nowhere = request, start, nowhere
         self._limits: dict[str, int] = request["limits"]
         self._program = 0
         self._began = _now()
@@ -147,7 +163,7 @@ class _Supervisor:
     def run(self) -> None:
         record = _Record(self._request["record"])
         try:
-            self._program = _start(self._request, self._nowhere)
+            self._program = _prepared(self._request, self._start, self._nowhere, record.file)
         except _NotStarted as failure:
             record.end({"errno": failure.error.errno or errno.EINVAL, "what": failure.what, "ended": _now()})
             _reply(self._request, failure.error, failure.what)
@@ -258,19 +274,19 @@ class _Record:
     def __init__(self, path: str) -> None:
         """Claim ``path``: whoever made it first is the only one to start a program. Raises `OSError`."""
         self._path = path
-        self._file, draft = _draft(path)
+        self.file, draft = _draft(path)
         try:
             self.who = {
                 "pid": os.getpid(),
                 "start": _start_of(os.getpid()),
                 "boot": _BOOT,
-                "file": os.fstat(self._file).st_ino,
+                "file": os.fstat(self.file).st_ino,
                 "began": _now(),
             }
             self._line = json.dumps(self.who).encode() + b"\n"
-            os.write(self._file, self._line + b" " * ROOM)
+            os.write(self.file, self._line + b" " * ROOM)
             # Python follows the link in /proc to the file only when a `src_dir_fd` is given (linkat(2)).
-            os.link(draft or f"/proc/self/fd/{self._file}", path, src_dir_fd=self._file)
+            os.link(draft or f"/proc/self/fd/{self.file}", path, src_dir_fd=self.file)
         finally:
             if draft:
                 os.unlink(draft)
@@ -281,15 +297,15 @@ class _Record:
         Whatever the program may have written there goes.
         """
         line = json.dumps(told).encode() + b"\n"
-        if not os.fstat(self._file).st_nlink:
+        if not os.fstat(self.file).st_nlink:
             os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            self.who["file"] = os.fstat(self._file).st_ino
+            self.file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            self.who["file"] = os.fstat(self.file).st_ino
             self._line = json.dumps(self.who).encode() + b"\n"
-            os.write(self._file, self._line + line)
+            os.write(self.file, self._line + line)
         else:
-            os.pwrite(self._file, self._line + line, 0)
-            os.ftruncate(self._file, len(self._line + line))
+            os.pwrite(self.file, self._line + line, 0)
+            os.ftruncate(self.file, len(self._line + line))
 
 
 def _draft(path: str) -> tuple[int, str]:
@@ -306,9 +322,8 @@ class _NotStarted(Exception):
         self.error, self.what = error, what
 
 
-def _start(request: Request, nowhere: int) -> int:
-    """Start the program and return its process id. Raises `_NotStarted`."""
-    environment = request["environment"]
+def _prepared(request: Request, start: Start, nowhere: int, private: int) -> int:
+    """Make ready for the program, start it, and return its process id. Raises `_NotStarted`."""
     what = "the job's directory"
     try:
         out = os.open(request["stdout"], _OUTPUT, 0o600)
@@ -322,18 +337,7 @@ def _start(request: Request, nowhere: int) -> int:
         if request["nice"]:
             os.nice(request["nice"])
         what = "the program"
-        os.environ["PATH"] = environment.get("PATH", os.defpath)  # where the program is looked for
-        program = os.posix_spawnp(
-            request["argv"][0],
-            request["argv"],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate((nowhere, out, err))
-            ],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=_IGNORED,
-        )
+        program = start(request, (nowhere, out, err), private)
         os.close(out)
         os.close(err)
     except ValueError:  # the limits of the server itself are lower
@@ -341,6 +345,21 @@ def _start(request: Request, nowhere: int) -> int:
     except OSError as error:
         raise _NotStarted(error, what) from None
     return program
+
+
+def spawn(request: Request, ends: Ends, private: int) -> int:
+    """Start the program that is asked for; the system closes what is ``private``. Raises `OSError`."""
+    environment = request["environment"]
+    os.environ["PATH"] = environment.get("PATH", os.defpath)  # where the program is looked for
+    return os.posix_spawnp(
+        request["argv"][0],
+        request["argv"],
+        environment,
+        file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(ends)],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=_IGNORED,
+    )
 
 
 def _reply(
@@ -456,4 +475,5 @@ def _now() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    leave_the_server()
+    launch(spawn)

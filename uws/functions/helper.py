@@ -15,6 +15,7 @@ from typing import IO
 import msgspec
 
 from uws.environment import base_environment
+from uws.model.service import CALL
 
 from .finding import NoFunction, check_reference
 from .signature import Description
@@ -32,8 +33,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 def command_of(reference: str) -> list[str]:
     """Return the command of a function's jobs. It names no place on this machine: it goes on record."""
-    # -P: what lies in a job's working directory is not imported.
-    return [Path(sys.executable).name, "-P", "-m", "uws.functions", "call", reference]
+    return [Path(sys.executable).name, *CALL, reference]
 
 
 def described(

@@ -158,6 +158,13 @@ class ResultDeclaration(
         return any(character in self.path for character in "*?[")
 
 
+CALL = ("-P", "-m", "uws.functions", "call")
+"""What stands between Python and the name of a function that a job calls.
+
+-P: what lies in a job's working directory is not imported.
+"""
+
+
 class Service(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, dict=True
 ):
@@ -188,6 +195,7 @@ class Service(
     when_full: Literal["refuse", "hold"] = "refuse"
     priority: int = 0
     progress_prefix: str = ""
+    warm: bool = False
 
     def __post_init__(self) -> None:
         problems = [f"services.{self.name}{place}: {what}" for place, what in self._problems()]
@@ -209,6 +217,10 @@ class Service(
             yield ".nice", f"{self.nice} is not between 0 and 19"
         if self.requeues < 1:
             yield ".requeues", f'{self.requeues} is below the minimum 1; never is on_lost = "error"'
+        if self.warm and self.function is None:
+            yield ".warm", "only the module of a function can be kept loaded"
+        if self.warm and self.sandbox:
+            yield ".warm", "what runs in a sandbox is loaded there: leave out one of the two"
         if not self.progress_prefix.isprintable():
             yield ".progress_prefix", f"{self.progress_prefix!r} is not the beginning of a line of text"
         yield from self._parameter_problems()
@@ -247,6 +259,12 @@ class Service(
             if name.lower() in seen:
                 yield place, f"differs from {seen[name.lower()]} only in case, which clients may ignore"
             seen[name.lower()] = name
+
+    @property
+    def function(self) -> str | None:
+        """The function that its jobs call, as ``package.module:name``; None for any other program."""
+        words = [*map(str, self.command)]
+        return words[-1] if tuple(words[1:-1]) == CALL else None
 
     @cached_property
     def digest(self) -> str:
