@@ -33,8 +33,9 @@ def nothing_stays_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     while children := _children():
         processes += children.values()
         for pid in children:  # what they leave becomes ours; the tests that follow have nothing to do with it
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            with suppress(ProcessLookupError, ChildProcessError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
     assert not processes, "processes are left"
     left = {fd: target for fd, target in _descriptors().items() if fd not in before}
     assert not left, f"left open: {left}"

@@ -16,10 +16,9 @@ import re
 import secrets
 import shutil
 import stat
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from errno import EDQUOT, ENAMETOOLONG, ENOSPC
+from errno import EDQUOT, ENOSPC
 from io import FileIO
 from pathlib import Path
 
@@ -241,24 +240,28 @@ def _storing() -> Iterator[None]:
 
 
 def _remove_tree(root: Path) -> None:
+    """Delete a directory and all in it, however deep it lies. Raises `OSError`."""
     while root.exists():
         with suppress(FileNotFoundError):  # somebody else is deleting it, too
-            try:
-                root.chmod(0o700)
-                for directory, names, _ in os.walk(root):
-                    for path in (Path(directory, name) for name in names):
-                        if not path.is_symlink():
-                            path.chmod(0o700)
-                shutil.rmtree(root)
-            except (OSError, RecursionError) as error:
-                if isinstance(error, OSError) and error.errno != ENAMETOOLONG:
-                    raise
-                _remove_deep_tree(root)
+            root.chmod(0o700)
+            _empty(root)
+            root.rmdir()
 
 
-def _remove_deep_tree(root: Path) -> None:
-    """Delete directories that are too deep for their paths to be named. Raises `OSError`."""
-    for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
-        subprocess.run([*command, "--", root], check=False, capture_output=True)  # whose paths have no end
-    if root.exists():
-        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), str(root))
+def _empty(root: Path) -> None:
+    """Delete what is in a directory. What lies deeper is brought up first: its path may be too long."""
+    ahead = [root]
+    while ahead:
+        directory = ahead.pop()
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    Path(entry.path).unlink()
+                    continue
+                path = Path(entry.path)
+                path.chmod(0o700)
+                if directory != root:
+                    path = path.rename(root / secrets.token_hex(16))
+                ahead.append(path)
+        if directory != root:
+            directory.rmdir()

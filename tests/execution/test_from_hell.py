@@ -130,7 +130,9 @@ async def test_who_kills_his_supervisor_is_lost_with_all_he_has_started(
 
 @pytest.mark.parametrize("deed", ["rm -rf ../starts", "rm -rf ../../$UWS_JOB_ID",
                                   'for record in ../starts/*; do echo x > $record; done',
-                                  'for record in ../starts/*; do echo "{{}}" >> $record; done'])  # fmt: skip
+                                  'for record in ../starts/*; do echo "{{}}" >> $record; done',
+                                  'for f in ../starts/*; do rm $f; mkfifo $f; done',
+                                  'for f in ../starts/*; do ln -sf /dev/zero $f; done'])  # fmt: skip
 async def test_who_spoils_his_record_at_once_ends_as_he_does(tmp_path: Path, deed: str) -> None:
     async with running(tmp_path, shell(f"{deed}; exit 3", max_running=4)) as site:
         jobs = [await site.run("run") for _ in range(8)]
@@ -143,6 +145,22 @@ async def test_who_stops_his_supervisor_is_held_to_his_limits(tmp_path: Path) ->
     async with running(tmp_path, shell(script, limits=Limits(cpu="1s"))) as site:
         document = await site.ended(await site.run("run"))
         assert summary(document)["message"] == "the program exceeded the limit cpu = 1s"
+
+
+async def test_a_pipe_in_the_place_of_a_record_holds_up_nobody(tmp_path: Path) -> None:
+    script = "for record in ../starts/*; do rm $record; mkfifo $record; done; kill -KILL $PPID; sleep 1000"
+    async with running(tmp_path / "data", shell(script)) as site:
+        document = await site.ended(await site.run("run"))
+        assert summary(document)["message"] == "the program was lost: its supervisor is gone"
+
+
+async def test_few_open_files_are_enough_to_measure_deep_directories(tmp_path: Path) -> None:
+    limits = Limits(open_files=16, disk="20MB", file_size="1MB")
+    script = (
+        "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18; do mkdir d; cd d; done; sleep 0.2; exit 3"
+    )
+    async with running(tmp_path, shell(script, limits=limits)) as site:
+        assert info(await site.ended(await site.run("run"))) == {"exitCode": "3"}
 
 
 DEEP = """

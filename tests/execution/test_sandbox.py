@@ -87,8 +87,10 @@ async def test_only_in_a_sandbox_a_program_can_do_no_harm(
         'umount -l "$(dirname "$UWS_RESULTS")/../.."; ls "$(dirname "$UWS_RESULTS")/../../events.db"',
         'mount -o remount,rw,bind /; echo > "$OUTSIDE"',
         'chown 1 "$UWS_RESULTS"',
+        'echo > "$(dirname "$UWS_RESULTS")/../../x"',
+        "echo > /dev/x",
     ],
-    ids=["unmount", "remount", "chown"],
+    ids=["unmount", "remount", "chown", "write beside the data", "write beside the devices"],
 )
 async def test_a_server_that_is_root_gives_no_rights_to_sandboxed_programs(
     tmp_path: Path, outside: Path, deed: str

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.execution.programs import Pipe, directory_of
-from tests.execution.test_programs import info, summary
+from tests.execution.programs import Pipe, directory_of, is_running
+from tests.execution.test_programs import info, results, summary
 from tests.functions.support import declared, problems
-from tests.harness import Site, running, text
+from tests.harness import Site, job_id, running, text
 from uws import DeclarationError, Service
 
 MODULE = """
@@ -36,9 +38,11 @@ def imports(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def warm(tmp_path: Path, imports: Path, *keys: str, module: str = MODULE) -> AsyncIterator[Site]:
+    """Serve the module's function, whose programs outlive the server."""
     service = declared(tmp_path, module, "warm = true", f'environment = {{ IMPORTS = "{imports}" }}', *keys)
     imports.unlink()  # the declaration was read
-    async with running(tmp_path / "data", service, grace=0.5) as site:
+    data, outlives = tmp_path / "data", {"jobs_end_with_server": False}
+    async with running(data, service, grace=0.5, **outlives) as site:
         yield site
 
 
@@ -98,6 +102,52 @@ async def test_limits_and_aborts_are_as_for_any_program(tmp_path: Path, imports:
         await ready.line()
         await site.post(f"{job}/phase", {"PHASE": "ABORT"})
         assert info(await site.ended(job)) == {"reason": "aborted on request", "signal": "SIGTERM"}
+
+
+async def test_a_job_ends_as_python_does(tmp_path: Path, imports: Path) -> None:
+    module = (
+        MODULE
+        + """
+def write(name: str) -> None:
+    Path(os.environ["UWS_RESULTS"], name).write_text("x")
+
+def last() -> None:
+    import atexit, threading, time
+    atexit.register(write, "at the end")
+    threading.Thread(target=lambda: (time.sleep(0.1), write("thread"))).start()
+"""
+    )
+    async with warm(tmp_path, imports, module=module) as site:
+        document = await site.ended(await site.run("look", what="last()"))
+        assert results(document) == ["at_the_end", "thread"]
+
+
+async def test_what_the_module_has_started_lives_on_with_it(tmp_path: Path, imports: Path) -> None:
+    module = "import subprocess\nHELPER = subprocess.Popen(['sleep', '1000'])\n" + MODULE
+    async with warm(tmp_path, imports, module=module) as site:
+        helper = await looked(site, "HELPER.pid")
+        for _ in range(2):
+            assert await looked(site, "HELPER.pid") == helper
+            assert is_running(helper)
+        os.kill(helper, signal.SIGKILL)
+
+
+async def test_a_program_whose_supervisor_and_server_are_gone_is_found_by_the_next(
+    tmp_path: Path, imports: Path, ready: Pipe
+) -> None:
+    keys = 'on_lost = "requeue"', "requeues = 1"
+    wait = f"[open({ready.path!r}, 'w').write(f'{{os.getpid()}}\\n'), __import__('time').sleep(1000)]"
+    async with warm(tmp_path, imports, *keys) as site:
+        job = await site.run("look", what=wait)
+        (program,) = await ready.numbers(1)
+    assert is_running(program)
+    (record,) = (tmp_path / "data" / "jobs" / job_id(job) / "starts").iterdir()
+    os.kill(json.loads(record.read_text().splitlines()[0])["pid"], signal.SIGKILL)
+    async with warm(tmp_path, imports, *keys) as site:
+        (second,) = await ready.numbers(1)
+        assert second != program
+        assert not is_running(program)
+        await site.request("DELETE", f"{site.list_url('look')}/{job_id(job)}")
 
 
 async def test_jobs_draw_different_random_numbers(tmp_path: Path, imports: Path) -> None:

@@ -13,6 +13,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +31,8 @@ _LOOK_AGAIN = 0.05
 """Seconds until a process is looked at again that cannot be watched, for want of descriptors."""
 _LONGEST_ANSWER = 5.0
 """Seconds until it is looked for on record what became of a program of which nobody tells."""
+ROOM = "UWS_ROOM"
+"""A variable of a warm launcher in whose place its programs have what they are found by."""
 _SCRIPT = Path(__file__).with_name("supervisor.py")
 
 
@@ -59,7 +62,7 @@ class Launcher:
     """
 
     def __init__(self, warm: Service | None = None) -> None:
-        self._warm = warm
+        self._warm, self._numbers = warm, count()
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -87,8 +90,9 @@ class Launcher:
     async def settle(self) -> None:
         """Return when nothing is left of programs whose supervisors were killed."""
         if self._process:
+            id_ = f"settle {next(self._numbers)}"
             with suppress(LauncherGone):
-                await self._ask("", msgspec.json.encode({"id": ""}) + b"\n")
+                await self._ask(id_, msgspec.json.encode({"id": id_}) + b"\n")
 
     async def close(self) -> None:
         """End the launcher. Supervisors and programs stay."""
@@ -97,6 +101,7 @@ class Launcher:
             self._process.stdin.close()
             # A supervisor that is stuck in the system before it has answered keeps the other end.
             if not (await asyncio.wait([self._listening], timeout=LAST_WAIT))[0]:
+                self._kill()
                 self._listening.cancel()
                 await asyncio.wait([self._listening])
 
@@ -114,16 +119,24 @@ class Launcher:
             async with asyncio.timeout(LONGEST_IMPORT if self._warm else _LONGEST_ANSWER):
                 return await answer
         except TimeoutError:  # the supervisor was killed before it could answer, perhaps
+            if self._warm:  # or a module takes too long to be imported
+                self._kill()
             raise LauncherGone from None
         finally:
             self._waiting.pop(id_, None)
+
+    def _kill(self) -> None:
+        """End the launcher at once. Supervisors and programs stay."""
+        if self._process:
+            with suppress(ProcessLookupError):
+                self._process.kill()
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._warm is None:
             command, environment = ["-I", "-S", "-X", "utf8", str(_SCRIPT)], None
         else:
             command = ["-P", "-m", "uws.execution.warm", str(self._warm.function)]
-            environment = base_environment(self._warm.environment)
+            environment = {**base_environment(self._warm.environment), ROOM: " " * 5000}
         return await asyncio.create_subprocess_exec(
             sys.executable, *command, stdin=PIPE, stdout=PIPE, env=environment
         )
@@ -131,7 +144,10 @@ class Launcher:
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout
         async for line in process.stdout:
-            answer = msgspec.json.decode(line, type=_Answer)
+            try:
+                answer = msgspec.json.decode(line, type=_Answer)
+            except msgspec.MsgspecError:
+                continue
             waiting = self._waiting.pop(answer.id, None)
             if waiting and not waiting.done():
                 waiting.set_result(answer)
@@ -152,7 +168,11 @@ class Launchers:
 
     def of(self, service: Service) -> Launcher:
         """Return the launcher of a service's programs."""
-        return self._warm.setdefault(service.name, Launcher(service)) if service.warm else self._common
+        if not service.warm:
+            return self._common
+        if service.name not in self._warm:
+            self._warm[service.name] = Launcher(service)
+        return self._warm[service.name]
 
     async def close(self) -> None:
         """End all. Supervisors and programs stay."""
@@ -166,7 +186,7 @@ class Process:
         self._record, self._descriptor = record, descriptor
         self._file: BinaryIO | None = None
         with suppress(OSError):
-            self._file = record.path.open("rb")
+            self._file = record.open()
 
     @classmethod
     def of(cls, record: Record) -> Process | None:

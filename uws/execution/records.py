@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import stat
 from contextlib import ExitStack, suppress
+from errno import EINVAL
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,6 +52,8 @@ class End(msgspec.Struct, frozen=True):
     what: str = ""
 
 
+_LONGEST = 8192
+"""Bytes of a record; there may be more, of a program's making."""
 _supervisor = msgspec.json.Decoder(Supervisor)
 _end = msgspec.json.Decoder(End)
 
@@ -73,16 +77,25 @@ class Record:
         if opened:
             self._read(opened)
         if self.end is None:
-            with suppress(OSError), self.path.open("rb") as file:
+            with suppress(OSError), self.open() as file:
                 self._read(file)
         return self.end
+
+    def open(self) -> BinaryIO:
+        """Open the file. Raises `OSError`, also for what a program may have put there that is none."""
+        file = os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(EINVAL, os.strerror(EINVAL), str(self.path))
+        return file
 
     def _read(self, file: BinaryIO) -> None:
         with suppress(OSError, msgspec.MsgspecError):
             file.seek(0)
-            first, _, second = file.read().partition(b"\n")
-            self._is_own = os.fstat(file.fileno()).st_ino == _supervisor.decode(first).file
-            self.supervisor = _supervisor.decode(first)
+            first, _, second = file.read(_LONGEST).partition(b"\n")
+            supervisor = _supervisor.decode(first)
+            self._is_own = os.fstat(file.fileno()).st_ino == supervisor.file
+            self.supervisor = supervisor
             if second := second.strip():
                 self.end = _end.decode(second)
 

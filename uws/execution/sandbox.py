@@ -35,7 +35,8 @@ def sandboxed(argv: Sequence[str], directory: JobDirectory, limits: Mapping[str,
         PROGRAM, "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
         *size, "--tmpfs", "/tmp", *size, "--tmpfs", "/dev/shm",  # noqa: S108
         "--cap-drop", "ALL",  # which a server that is root has
-        "--tmpfs", str(data), *map(str, own + given), "--chdir", str(directory.work), "--", *argv,
+        "--tmpfs", str(data), *map(str, own + given), "--remount-ro", str(data), "--remount-ro", "/dev",
+        "--chdir", str(directory.work), "--", *argv,
     ]  # fmt: skip
 
 

@@ -160,7 +160,7 @@ class Scheduler:
         left = [found for found in await self._backend.jobs.started() if found[0] not in self._running]
         runs = [Run(await self._find(service), job_id, self._here) for job_id, service in left]
         await asyncio.gather(*(self._begin(run, Run.take_over) for run in runs))
-        if self._here.restarted:
+        if self._here.restarted and not any(run.failed for run in runs):
             await asyncio.to_thread(leave_mark, self._backend.files.boot)
             self._here = self._here._replace(restarted=False)
 
@@ -184,6 +184,7 @@ class Scheduler:
             await step(run)
         except Exception:
             log.exception("job %s is left to itself for a moment", run.job_id)
+            run.failed = True
             # Whatever is the matter with it: not again at once.
             run.decided.set()
             await first_of(pause(self._backend.clock), self._here.closing.wait())
@@ -216,6 +217,7 @@ class Run:
         self._mark = "UWS_RESULTS", str(self._directory.results)
         self.decided = asyncio.Event()
         """Set when it is on record that the job was started or what was found, or nothing is to be done."""
+        self.failed = False
         self._stop = asyncio.Event()
         self._stop_reason: StopReason | None = None
 
@@ -305,6 +307,7 @@ class Run:
         directory.make()
         self._progress.begin()
         typed = self._uws.job_class.from_values(job.parameters, str(directory.uploads))
+        directory.parameters.unlink(missing_ok=True)  # a program of an earlier start may have left a pipe
         directory.parameters.write_bytes(typed.to_json())
         places = {"results": str(directory.results), "parameters": str(directory.parameters)}
         argv, limits = typed.argv(job_id=job.id, **places), service.limits.numbers

@@ -20,7 +20,6 @@ import os
 import resource
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -38,7 +37,6 @@ _LONGEST_SETTLING = 2.0
 _AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
 _IGNORED = [signal.SIGPIPE, signal.SIGXFSZ]
 """What Python ignores, and programs do not expect to be ignored."""
-_OUTPUT = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _TICKS = os.sysconf("SC_CLK_TCK")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,8 +56,8 @@ def leave_the_server() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what a supervisor leaves that is killed comes here
 
 
-def launch(start: Start) -> None:
-    """Launch what is asked for until standard input ends."""
+def launch(start: Start, requests: int = 0, answers: int = 1) -> None:
+    """Launch what is asked for until there is nobody to ask."""
     woken, waking = os.pipe()
     for end in (woken, waking):
         os.set_blocking(end, False)
@@ -67,8 +65,9 @@ def launch(start: Start) -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     gc.collect()
     gc.freeze()  # what is never touched again stays shared
-    launcher, ready = _Launcher(start, (woken, waking)), select.poll()
-    ready.register(sys.stdin, select.POLLIN)
+    own = [woken, waking, *[requests] * (requests > 2)]
+    launcher, ready = _Launcher(start, own), select.poll()
+    ready.register(requests, select.POLLIN)
     ready.register(woken, select.POLLIN)
     begun = b""
     while True:
@@ -79,7 +78,7 @@ def launch(start: Start) -> None:
             elif came := os.read(number, 1 << 20):
                 *lines, begun = (begun + came).split(b"\n")
                 for line in lines:
-                    launcher.do(json.loads(line))
+                    launcher.do({**json.loads(line), "answers": answers})
             else:
                 return
 
@@ -87,9 +86,10 @@ def launch(start: Start) -> None:
 class _Launcher:
     """Forks supervisors, and kills what is left of programs whose supervisor is no more."""
 
-    def __init__(self, start: Start, own: tuple[int, int]) -> None:
+    def __init__(self, start: Start, own: list[int]) -> None:
         self._start, self._own = start, own
-        self._supervisors: set[int] = set()
+        self._others = {*_children(os.getpid())}
+        """What may live: supervisors, and what was there before."""
 
     def do(self, request: Request) -> None:
         """Fork a supervisor for a program; asked for none, answer when no program is left without one."""
@@ -106,7 +106,7 @@ class _Launcher:
             return
         if pid == 0:
             _supervise(request, self._start, self._own)
-        self._supervisors.add(pid)
+        self._others.add(pid)
 
     def clear(self) -> bool:
         """Kill whatever has become a child of this process; False when there was nothing to kill."""
@@ -117,14 +117,14 @@ class _Launcher:
                 return False
             if pid == 0:
                 break
-            self._supervisors.discard(pid)
-        left = [pid for pid in _children(os.getpid()) if pid not in self._supervisors]
+            self._others.discard(pid)
+        left = [pid for pid in _children(os.getpid()) if pid not in self._others]
         for pid in left:
             _signal(pid, signal.SIGKILL)
         return bool(left)
 
 
-def _supervise(request: Request, start: Start, launchers: tuple[int, int]) -> NoReturn:
+def _supervise(request: Request, start: Start, launchers: list[int]) -> NoReturn:
     """Be the supervisor of one program. Whatever happens, the launcher's loop is never come back to.
 
     ``launchers`` are the descriptors that are the launcher's alone.
@@ -138,7 +138,7 @@ def _supervise(request: Request, start: Start, launchers: tuple[int, int]) -> No
         for number in launchers:
             os.close(number)
         nowhere = os.open(os.devnull, os.O_RDWR)
-        for number in (sys.stdin.fileno(), sys.stderr.fileno()):
+        for number in {0, 1, 2} - {request["answers"]}:
             os.dup2(nowhere, number)
         _Supervisor(request, start, nowhere).run()
     except BaseException as error:
@@ -169,7 +169,7 @@ class _Supervisor:
             _reply(self._request, failure.error, failure.what)
             return
         _reply(self._request, who=record.who)
-        os.dup2(self._nowhere, sys.stdout.fileno())  # nobody waits for the end of it
+        os.dup2(self._nowhere, self._request["answers"])  # nobody waits for the end of it
         self._wait()
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert self._status is not None
@@ -250,10 +250,8 @@ class _Supervisor:
 
     def _on_disk(self) -> bool:
         """Whether the job's files take more room than they may, or lie too deep for that to be found out."""
-        try:
-            return _room_of(self._request["root"]) > self._limits["disk"]
-        except RecursionError:
-            return True
+        files = _files(self._request["root"])
+        return files is None or sum(file.st_blocks * 512 for file in files) > self._limits["disk"]
 
     def _met(self, code: int) -> str | None:
         """Return the limit of the system's own keeping that made a program fail."""
@@ -262,7 +260,7 @@ class _Supervisor:
         largest = self._limits.get("file_size")
         if largest and any(
             entry.st_size >= largest and entry.st_mtime_ns // 1000 >= self._began  # else it was given
-            for entry in _files(self._request["root"])
+            for entry in _files(self._request["root"]) or ()
         ):
             return "file_size"
         return None
@@ -299,7 +297,7 @@ class _Record:
         line = json.dumps(told).encode() + b"\n"
         if not os.fstat(self.file).st_nlink:
             os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
-            self.file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            self.file = _new(self._path)
             self.who["file"] = os.fstat(self.file).st_ino
             self._line = json.dumps(self.who).encode() + b"\n"
             os.write(self.file, self._line + line)
@@ -326,8 +324,7 @@ def _prepared(request: Request, start: Start, nowhere: int, private: int) -> int
     """Make ready for the program, start it, and return its process id. Raises `_NotStarted`."""
     what = "the job's directory"
     try:
-        out = os.open(request["stdout"], _OUTPUT, 0o600)
-        err = os.open(request["stderr"], _OUTPUT, 0o600)
+        out, err = _new(request["stdout"]), _new(request["stderr"])
         os.chdir(request["directory"])
         what = "the limits"
         # Of these, as of niceness, the supervisor has its part: there is no way past it that is as cheap.
@@ -362,6 +359,15 @@ def spawn(request: Request, ends: Ends, private: int) -> int:
     )
 
 
+def _new(path: str) -> int:
+    """Open a new file in the place of what an earlier program may have put there: a pipe, or a link."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+
 def _reply(
     request: Request, error: BaseException | None = None, what: str = "", who: dict[str, Any] | None = None
 ) -> None:
@@ -370,7 +376,7 @@ def _reply(
     if error:
         told |= {"errno": getattr(error, "errno", None) or errno.EINVAL, "what": what}
     try:
-        os.write(sys.stdout.fileno(), json.dumps(told).encode() + b"\n")
+        os.write(request["answers"], json.dumps(told).encode() + b"\n")
     except OSError:  # the server has gone meanwhile, and finds it on record
         pass
 
@@ -453,19 +459,23 @@ def _read(path: str) -> bytes:
 _BOOT = _read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
-def _room_of(root: str) -> int:
-    """Return the bytes on the disk of all files below a directory."""
-    return sum(entry.st_blocks * 512 for entry in _files(root))
-
-
-def _files(root: str) -> list[os.stat_result]:
+def _files(root: str) -> list[os.stat_result] | None:
+    """Return all files below a directory, None when some lie deeper than a path can tell."""
     found = []
-    for _, _, names, directory in os.fwalk(root):  # there may be more of them than a path can name
-        for name in names:
-            try:
-                found.append(os.lstat(name, dir_fd=directory))
-            except OSError:
-                pass  # it has just been deleted
+
+    def untold(error: OSError) -> None:
+        if error.errno == errno.ENAMETOOLONG:
+            raise error
+
+    try:
+        for directory, _, names in os.walk(root, onerror=untold):
+            for name in names:
+                try:
+                    found.append(os.lstat(os.path.join(directory, name)))
+                except FileNotFoundError:
+                    pass  # it has just been deleted
+    except (OSError, RecursionError):
+        return None
     return found
 
 

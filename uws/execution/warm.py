@@ -7,12 +7,16 @@ limits, as any program. A module that cannot be imported is tried again by each 
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
 import signal
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 from uws.execution.supervisor import Ends, Request, launch, leave_the_server
@@ -21,48 +25,44 @@ from uws.functions.finding import extend_path, find
 
 
 def main(reference: str) -> None:
-    """Load a function and launch its jobs until standard input ends."""
+    """Load a function and launch its jobs until there is nobody to ask."""
     leave_the_server()
-    _load(reference)
-    launch(partial(_fork, reference))
-
-
-def _load(reference: str) -> None:
-    """Import a function; what its module reads and writes has nothing to do with the server."""
-    extend_path()
-    server = [os.dup(number) for number in (0, 1)]
+    # A module reads and writes what it likes, now and in threads of its own.
+    requests, answers = os.dup(0), os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):
         os.dup2(nowhere, number)
+    os.close(nowhere)
+    extend_path()
     with suppress(Exception, SystemExit):
         find(reference)
-    sys.stdout.flush()
-    for number, end in enumerate(server):
-        os.dup2(end, number)
-        os.close(end)
-    os.close(nowhere)
+    with suppress(Exception):
+        sys.stdout.flush()  # else each job says it again
+    launch(partial(_fork, reference), requests, answers)
+    os._exit(0)  # whatever the module has started
 
 
 def _fork(reference: str, request: Request, ends: Ends, private: int) -> int:
     """Start a process that calls the function, and return its id. Raises `OSError`."""
     pid = os.fork()
     if pid == 0:
-        _call(reference, request["environment"], ends, private)
+        _call(reference, request["environment"], ends, {*ends, private, request["answers"]})
     return pid
 
 
-def _call(reference: str, environment: dict[str, str], ends: Ends, private: int) -> NoReturn:
+def _call(reference: str, environment: dict[str, str], ends: Ends, private: set[int]) -> NoReturn:
     """Be the program of one job."""
     status = 1
     try:
         os.setsid()
         for number, end in enumerate(ends):
             os.dup2(end, number)
-        for number in {*ends, private}:
+        for number in private:
             os.close(number)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.environ.clear()
         os.environ.update(environment)
+        _show(b"UWS_RESULTS=" + os.fsencode(environment["UWS_RESULTS"]) + b"\0")
         _begin_another_sequence()
         status = call(reference)
     except SystemExit as end:
@@ -70,16 +70,32 @@ def _call(reference: str, environment: dict[str, str], ends: Ends, private: int)
     except BaseException:
         traceback.print_exc()
     finally:
+        # As Python ends.
+        with suppress(BaseException):
+            threading._shutdown()  # type: ignore[attr-defined]  # which has no public name
+        with suppress(BaseException):
+            atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):
+            with suppress(BaseException):
                 stream.flush()
         os._exit(status)
 
 
+def _show(variable: bytes) -> None:
+    """Let the system tell a variable of this process (proc(5), ``environ``), by which it is found when lost.
+
+    What the system tells is what stood where the launcher's own variables were, which are not used any more.
+    """
+    stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begin, end = int(stat[47]), int(stat[48])
+    if begin and len(variable) < end - begin:
+        ctypes.memmove(begin, variable.ljust(end - begin, b"\0"), end - begin)
+
+
 def _begin_another_sequence() -> None:
     """Let no two jobs draw the same random numbers; of Python's own generator the system sees to that."""
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed()
+    if numbers := sys.modules.get("numpy.random"):
+        numbers.seed()
 
 
 def _status_of(end: SystemExit) -> int:
