@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -81,7 +80,7 @@ async def test_files_that_could_not_be_deleted_with_the_job_are_deleted_by_erasi
         raise OSError("the device is busy")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", busy)
+        patch.setattr(Path, "unlink", busy)
         await uws.destroy_job(job.id, Caller())
         with pytest.raises(OSError, match="busy"):
             await erase(uws, job.id)
