@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from tests.daemon import PATIENCE, UWSD, Daemon, announcements, has_ended, serving, uwsd
+from tests.daemon import PATIENCE, UWSD, Daemon, announcements, has_ended, run, serving, uwsd
 from tests.harness import NIL, text
 
 TRUE = '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
@@ -99,6 +99,11 @@ async def test_check_prints_what_is_declared_as_tables(tmp_path: Path) -> None:
     assert "uwsd.toml is right: 1 service(s) on http://127.0.0.1:8080, data in " in printed
     assert printed.endswith("var")
     assert not (tmp_path / "var").exists()
+
+
+async def test_who_reads_no_further_is_told_nothing(file: Path, tmp_path: Path) -> None:
+    done = await run("sh", "-c", '"$0" check "$1" | :', UWSD, file, cwd=tmp_path)
+    assert (done.status, done.out, done.err) == (0, "", "")
 
 
 async def test_check_prints_the_terms_on_which_programs_run(file: Path, tmp_path: Path) -> None:
