@@ -165,8 +165,13 @@ class JobDirectory:
             return False
 
     async def remove(self) -> None:
-        """Delete the directory and all in it; deleting it again is no error."""
-        await asyncio.to_thread(_remove_tree, self.root)
+        """Delete the directory and all in it; deleting it again is no error. Cancelled, it is done first."""
+        deleting = asyncio.create_task(asyncio.to_thread(_remove_tree, self.root))
+        try:
+            await asyncio.shield(deleting)
+        except asyncio.CancelledError:
+            await asyncio.gather(deleting, return_exceptions=True)
+            raise
 
 
 class Files:
