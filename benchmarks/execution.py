@@ -2,8 +2,8 @@
 
 The floor is a bare asyncio loop that starts `true`, waits for it and commits one row, with as many programs
 at one time as the server has slots. Between them stands the least that a server can do (`benchmarks.least`).
-They take turns in several rounds, so that what else the
-machine does weighs on all alike; each figure is the median of the rounds.
+They take turns in several rounds, so that what else the machine does weighs on all alike; each figure is the
+median of the rounds.
 """
 
 from __future__ import annotations
@@ -294,39 +294,30 @@ class Bench:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("CREATE TABLE IF NOT EXISTS ended (number INTEGER, status INTEGER, time REAL)")
-            seconds: list[float] = []
 
             async def run(number: int) -> None:
-                begin = perf_counter()
                 process = await asyncio.create_subprocess_exec(
                     "true", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
                 )
                 row = (number, await process.wait(), time.time())
                 connection.execute("INSERT INTO ended VALUES (?, ?, ?)", row)
-                seconds.append(perf_counter() - begin)
 
-            used, begin = _children_seconds(), perf_counter()
-            await each(range(programs), run, at_once)
-            whole = perf_counter() - begin
+            used = _children_seconds()
+            rate, seconds = await timed(programs, run, at_once)
             used = _children_seconds() - used
-        return Ran(programs / whole, used / programs * 1000), median(seconds)
+        return Ran(rate, used / programs * 1000), seconds
 
     async def _least(self, jobs: int, at_once: int) -> tuple[Ran, float]:
         """Have as little done for jobs as can be; returns also the median seconds that one took."""
-        seconds: list[float] = []
         async with aiohttp.ClientSession(self._least_url) as session:
 
             async def run(_: int) -> None:
-                begin = perf_counter()
                 async with session.post("/", data={"PHASE": "RUN"}) as response:
                     await response.read()
                     response.raise_for_status()
-                seconds.append(perf_counter() - begin)
 
-            begin = perf_counter()
-            await each(range(jobs), run, at_once)
-            whole = perf_counter() - begin
-        return Ran(jobs / whole, None), median(seconds)
+            rate, seconds = await timed(jobs, run, at_once)
+        return Ran(rate, None), seconds
 
     async def _through_queue(self, jobs: int) -> Ran:
         """Queue jobs that are there already, and wait until all have ended."""
@@ -422,6 +413,20 @@ class Bench:
 
     def _others(self) -> set[int]:
         return {pid for pid, name in descendants().items() if pid != self._server.pid and name != "sleep"}
+
+
+async def timed(times: int, doing: Callable[[int], Awaitable[None]], at_once: int) -> tuple[float, float]:
+    """Do something so many times; return how often a second that was, and the median seconds of one."""
+    seconds: list[float] = []
+
+    async def one(number: int) -> None:
+        begin = perf_counter()
+        await doing(number)
+        seconds.append(perf_counter() - begin)
+
+    begin = perf_counter()
+    await each(range(times), one, at_once)
+    return times / (perf_counter() - begin), median(seconds)
 
 
 async def each(items: Iterable[T], doing: Callable[[T], Awaitable[None]], at_once: int) -> None:

@@ -19,7 +19,7 @@ from aiohttp import web
 from eventstore import NewEvent, SQLiteEventStore
 from uws.environment import base_environment
 from uws.execution.process import Launcher, Process
-from uws.execution.records import Record, next_record
+from uws.execution.records import next_record
 from uws.files import Files
 
 
@@ -38,10 +38,9 @@ class Least:
         await self._tell(name, "JobStarted")
         directory = self._files.of(name)
         directory.make()
-        record = next_record(directory, 1)
-        await self._launcher.launch(
+        record = await self._launcher.launch(
             ["true"],
-            record=record,
+            record=next_record(directory, 1),
             root=directory.root,
             directory=directory.work,
             environment=base_environment({}),
@@ -50,7 +49,7 @@ class Least:
             limits={},
             nice=0,
         )
-        if process := Process.of(Record(record)):
+        if process := Process.of(record):
             with closing(process):
                 await process.ended()
         await self._tell(name, "JobCompleted")

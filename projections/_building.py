@@ -125,8 +125,7 @@ def _make(log: Path, until: int, work: Sequence[_Work]) -> str:
         making = [_open(part) for part in work]
         _fold(log, making, until)
         with ThreadPoolExecutor(len(making)) as threads:  # SQLite sorts without Python
-            for _ in threads.map(Tables.finish, making):
-                pass
+            list(threads.map(Tables.finish, making))
         for tables in making:
             tables.close()
     except BrokenPipeError:

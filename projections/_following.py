@@ -16,6 +16,7 @@ import msgspec
 
 from eventstore import EventStore, Pruned, RecordedEvent, StoreUnavailable
 from eventstore.connection import Connection, translated
+from eventstore.tasks import to_the_end
 
 from ._building import build
 from ._shelf import Shelf
@@ -200,7 +201,7 @@ class Following:
     async def _begin_anew(self, name: str) -> None:
         head = await self._head()
         async with self._making, self._alone:
-            await _to_the_end(self._replace(name, head))
+            await to_the_end(self._replace(name, head))
 
     async def _replace(self, name: str, head: int) -> None:
         """Let tables without rows be read."""
@@ -245,7 +246,7 @@ class Following:
                 await self._until_folded(tables.position)
             async with self._alone:
                 if tables.position == self._position or (tables.position > self._position and not exactly):
-                    return await _to_the_end(then(tables))
+                    return await to_the_end(then(tables))
                 batch = await self._store.read_all(after=tables.position, limit=_AT_ONCE)
                 batch = tuple(event for event in batch if event.position <= self._position)
                 if await self._is_half_known(tables, batch):
@@ -337,16 +338,6 @@ def _in_one_transaction(
         return question(connection, *arguments, **named)
     finally:
         connection.execute("ROLLBACK")  # nothing was written
-
-
-async def _to_the_end(coroutine: Coroutine[Any, Any, R]) -> R:
-    """Await a coroutine that must not be left half-way, even when the caller is cancelled."""
-    task = asyncio.ensure_future(coroutine)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def _fold_all(

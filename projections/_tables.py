@@ -29,8 +29,7 @@ _SET_BOOT = "UPDATE checkpoint SET boot = ? WHERE position = ?"
 _ADVANCE = "UPDATE checkpoint SET position = ?, mark = ?, error = NULL WHERE position = ?"
 _FAIL = "UPDATE checkpoint SET error = ?"
 _KEEP_WAL = "PRAGMA journal_mode = WAL"
-_ROOM_TO_FOLD = "PRAGMA cache_size = -64000"
-_ROOM_TO_SORT = "PRAGMA cache_size = -32000"
+_ROOM = "PRAGMA cache_size = -32000"
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
 
 
@@ -159,11 +158,11 @@ class Tables:
             with suppress(sqlite3.OperationalError):  # somebody reads it, and needs the WAL
                 # Of pages that are new, which most are, this writes no copy.
                 self._connection.execute("PRAGMA journal_mode = PERSIST")
-        self._connection.execute(_ROOM_TO_FOLD)
+        self._connection.execute(_ROOM)
 
     def finish(self) -> None:
         """Make the indexes, and wait for the disk if that was put off."""
-        self._connection.execute(_ROOM_TO_SORT)
+        self._connection.execute(_ROOM)
         with transaction(self._connection):
             for statement in self.model.indexes.split(";"):
                 self._connection.execute(statement)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from eventstore import Erased, from_microseconds
 from uws.model import events as e
 from uws.model.phases import ENDED, STARTED, Phase
-from uws.model.queueing import Line, Running
+from uws.model.queueing import AT_ONCE, Line, Running
 
 from .readmodel import (
     PHASES_AFTER,
@@ -62,9 +62,6 @@ _WAITING = """
 SELECT id, service, owner, phase, queued FROM active WHERE phase = ? ORDER BY queued, position LIMIT ?
 """
 _STARTED = "SELECT position, id, service FROM active WHERE phase IN (SELECT value FROM json_each(?))"
-
-_AT_ONCE = 16
-"""Jobs that are known by their ids, of all lines together, or one of each."""
 
 _LEAVING = frozenset({e.JobDestroyed, Erased}) | {
     kind for kind, phase in PHASES_AFTER.items() if phase in ENDED
@@ -182,7 +179,7 @@ def queue_state(connection: sqlite3.Connection) -> QueueState:
 def _lines(connection: sqlite3.Connection) -> list[Line]:
     """Return the lines; where there are few, with some jobs behind the first, as all may start at once."""
     found = connection.execute(_LINES).fetchall()
-    known = _AT_ONCE // len(found) if found else 0
+    known = AT_ONCE // len(found) if found else 0
     lines = []
     for service, owner, job_id, queued, jobs in found:
         first = [(job_id, queued)]

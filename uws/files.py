@@ -24,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore.tasks import to_the_end
 from uws.model import OutOfSpace, TooLarge, Unavailable, Upload
 from uws.model.units import format_size
 
@@ -166,12 +167,7 @@ class JobDirectory:
 
     async def remove(self) -> None:
         """Delete the directory and all in it; deleting it again is no error. Cancelled, it is done first."""
-        deleting = asyncio.create_task(asyncio.to_thread(_remove_tree, self.root))
-        try:
-            await asyncio.shield(deleting)
-        except asyncio.CancelledError:
-            await asyncio.gather(deleting, return_exceptions=True)
-            raise
+        await to_the_end(asyncio.to_thread(_remove_tree, self.root))
 
 
 class Files:

@@ -80,10 +80,10 @@ class Queueing:
         await self.projector.caught_up("queue", timeout=timeout)
         return await self._situation(await self.jobs.queue_state())
 
-    async def _situation(self, state: QueueState, joining: Iterable[str | None] = ()) -> Situation:
+    async def _situation(self, state: QueueState, also: Iterable[str | None] = ()) -> Situation:
         now = self.clock.now()
         used: dict[str | None, float] = {}
-        owners = [*{line.owner for line in state.lines} | {*joining}]
+        owners = [*{line.owner for line in state.lines} | {*also}]
         if len(owners) > 1:
             with suppress(Behind):
                 await self.projector.caught_up("usage", timeout=_PATIENCE)
@@ -118,7 +118,7 @@ class Queueing:
         outlook = await self.jobs.outlook(service, owner, parameters)
         if outlook.usual is None:
             return None, None
-        situation = await self._situation(outlook.queue, joining=[owner])
+        situation = await self._situation(outlook.queue, also=[owner])
         before = sum(line.jobs for line in situation.lines if (line.service, line.owner) == (service, owner))
         return situation.start(Spot(service, owner, before), outlook.usual), outlook.takes
 

@@ -15,8 +15,8 @@ from tests.harness import job_id, text
 from uws.model.units import parse_time
 
 DECLARATION = """
-[services.work]
-title = "Work"
+[services.toil]
+title = "Toil"
 command = ["sh", "-c", '''
     echo "$UWS_JOB_ID" >> "$LEDGER"
     sleep "$1"
@@ -27,7 +27,7 @@ max_running = {slots}
 environment = {{ LEDGER = "{ledger}" }}
 results = [{{ id = "ended", path = "ended", optional = true }}]
 
-[services.work.parameters]
+[services.toil.parameters]
 seconds = {{ type = "float", required = true }}
 ends = {{ type = "str", required = true, values = ["well", "badly", "killed", "too late"] }}
 """
@@ -70,13 +70,13 @@ async def test_jobs_outlive_their_server_and_each_program_runs_once(
 async def _submitted(server: Daemon, end: str, seconds: float) -> str:
     late = end == "too late"
     form = {"seconds": "1000" if late else f"{seconds:.3f}", "ends": end, "PHASE": "RUN"}
-    answer = await server.post("/work/async", {**form, **({"EXECUTIONDURATION": "2"} if late else {})})
+    answer = await server.post("/toil/async", {**form, **({"EXECUTIONDURATION": "2"} if late else {})})
     assert answer.status == 303, answer.text
     return job_id(answer.location)
 
 
 async def _slots_are_right(server: Daemon, ledger: Path) -> None:
-    executing = (await server.get("/work/async?PHASE=EXECUTING")).body.count(b"<uws:jobref ")
+    executing = (await server.get("/toil/async?PHASE=EXECUTING")).body.count(b"<uws:jobref ")
     assert executing <= SLOTS
     assert len(_programs(ledger)) <= SLOTS
 
@@ -106,13 +106,13 @@ async def _all_ended(server: Daemon, ends: dict[str, str], ledger: Path) -> None
     for job, end in ends.items():
         async with asyncio.timeout(PATIENCE * 3):
             while True:
-                document = (await server.get(f"/work/async/{job}?WAIT=60")).xml
+                document = (await server.get(f"/toil/async/{job}?WAIT=60")).xml
                 if text(document, "phase") not in ("QUEUED", "EXECUTING"):
                     break
         told = {str(fact.tag).rpartition("}")[2]: fact.text for fact in document.iterfind("{*}jobInfo/*")}
         found = text(document, "phase"), told.get("exitCode"), told.get("signal")
         assert found == EARNED[end], (end, job)
-        ended = await server.get(f"/work/async/{job}/results/ended")
+        ended = await server.get(f"/toil/async/{job}/results/ended")
         if end != "too late":
             when = parse_time(text(document, "endTime") or "").timestamp()
             assert abs(when - float(ended.text)) < 1, (end, job)

@@ -26,9 +26,9 @@ from tests.execution.test_programs import info, results, summary, used
 from tests.harness import ManualClock, Site, job_id, running, text
 from uws import FileParameter, FloatParameter, Job, Service
 from uws.execution import _failpoints as execution_failpoints
-from uws.execution import process, scheduler
-from uws.execution.process import Launcher, NotStarted, Process
-from uws.execution.records import Record, last_record, started
+from uws.execution import scheduler
+from uws.execution.process import Process
+from uws.execution.records import Record, started
 from uws.files import Files
 from uws.model.events import decode
 from uws.model.units import format_time
@@ -190,29 +190,6 @@ async def test_a_program_whose_supervisor_was_killed_is_lost_and_nothing_is_left
         assert not is_running(pid)
 
 
-async def test_a_supervisor_that_dies_before_it_has_answered_keeps_nobody_waiting(
-    tmp_path: Path, ready: Pipe, gate: Pipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process, "_LONGEST_ANSWER", 0.5)
-    async with running(tmp_path, held(ready, gate)) as site:
-        job = await site.run("run")
-        (pid,) = await ready.numbers(1)
-        (launcher,) = {int(stat_of(int(stat_of(pid)[1]))[1])}
-        os.kill(int(stat_of(pid)[1]), signal.SIGKILL)
-        assert text(await site.ended(job), "phase") == "ERROR"
-        os.kill(launcher, signal.SIGSTOP)
-        second = await site.run("run")
-        for number in (1, 2):
-            while not (site.data / job_id(second) / "starts" / f"3-{number}").exists():
-                await asyncio.sleep(0)
-        os.kill(launcher, signal.SIGCONT)
-        await ready.line()
-        gate.send()
-        assert info(await site.ended(second)) == {"exitCode": "3"}
-        ran = [Record(path) for path in (site.data / job_id(second) / "starts").iterdir()]
-        assert len([record for record in ran if record.end and record.end.errno is None]) == 1
-
-
 async def test_a_lost_program_is_started_again_where_its_service_says_so_but_not_for_ever(
     tmp_path: Path, ready: Pipe, gate: Pipe
 ) -> None:
@@ -292,45 +269,6 @@ async def test_a_start_without_a_record_is_not_repeated_when_the_machine_was_res
             "message": "the program was lost with its record"
         }
     assert Files(tmp_path).boot.read_text() == boot_id()
-
-
-async def test_what_an_earlier_server_asked_for_too_late_is_not_started(tmp_path: Path, ready: Pipe) -> None:
-    """The next server has found no record, and none can be made any more."""
-    directory = Files(tmp_path).of("j1")
-    Files(tmp_path).prepare()
-    directory.make()
-    assert last_record(directory, 3) is None
-    launcher = Launcher()
-    with pytest.raises(NotStarted, match="File exists"):
-        await launcher.launch(
-            ["sh", "-c", f"echo $$ > {ready.path}"],
-            record=directory.starts / "3-1",
-            root=directory.root,
-            directory=directory.work,
-            environment={"PATH": "/usr/bin:/bin"},
-            stdout=directory.logs / "stdout",
-            stderr=directory.logs / "stderr",
-            limits={},
-            nice=0,
-        )
-    await launcher.close()
-    assert not (directory.logs / "stdout").exists()
-
-
-async def test_a_launcher_that_is_killed_costs_no_job(tmp_path: Path, ready: Pipe, gate: Pipe) -> None:
-    async with running(tmp_path, replace(held(ready, gate), max_running=2)) as site:
-        first = await site.run("run")
-        (pid,) = await ready.numbers(1)
-        launcher = int(stat_of(int(stat_of(pid)[1]))[1])
-        os.kill(launcher, signal.SIGKILL)
-        while is_running(launcher):
-            await asyncio.sleep(0)
-        second = await site.run("run")
-        await ready.line()
-        gate.send()
-        gate.send()
-        for job in (first, second):
-            assert info(await site.ended(job)) == {"exitCode": "3"}
 
 
 def stat_of(pid: int) -> list[str]:

@@ -112,9 +112,10 @@ def write(name: str) -> None:
     Path(os.environ["UWS_RESULTS"], name).write_text("x")
 
 def last() -> None:
-    import atexit, threading, time
+    import atexit, threading
     atexit.register(write, "at the end")
-    threading.Thread(target=lambda: (time.sleep(0.1), write("thread"))).start()
+    main = threading.main_thread()
+    threading.Thread(target=lambda: (main.join(), write("thread"))).start()
 """
     )
     async with warm(tmp_path, imports, module=module) as site:

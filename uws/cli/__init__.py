@@ -89,20 +89,20 @@ def with_options(
 
 def _terms(service: Service) -> list[str]:
     """Return under which limits, and how, the programs of a service run, as far as it says so."""
-    numbers = {name: getattr(service.limits, name) for name in service.limits.numbers}
-    terms = [f"{name} ≤ {limit}" for name, limit in numbers.items()]
-    terms += [f"nice {service.nice}"] * bool(service.nice) + ["in a sandbox"] * service.sandbox
-    terms += ["kept warm"] * service.warm
-    if service.max_running_per_owner:
-        terms.append(f"at most {service.max_running_per_owner} of one owner at a time")
-    if service.max_queued_per_owner:
-        terms.append(f"at most {service.max_queued_per_owner} of one owner queued")
-        terms.append("others held" if service.when_full == "hold" else "others refused")
-    if service.priority:
-        terms.append(f"priority {service.priority}")
-    if service.on_lost == "requeue":
-        terms.append(f"started again when lost, at most {service.requeues} times")
-    return terms
+    queued = f"at most {service.max_queued_per_owner} of one owner queued"
+    others = "others held" if service.when_full == "hold" else "others refused"
+    lost = f"started again when lost, at most {service.requeues} times"
+    said = {
+        f"nice {service.nice}": service.nice,
+        "in a sandbox": service.sandbox,
+        "kept warm": service.warm,
+        f"at most {service.max_running_per_owner} of one owner at a time": service.max_running_per_owner,
+        f"{queued}, {others}": service.max_queued_per_owner,
+        f"priority {service.priority}": service.priority,
+        lost: service.on_lost == "requeue",
+    }
+    limits = [f"{name} ≤ {getattr(service.limits, name)}" for name in service.limits.numbers]
+    return limits + [term for term, holds in said.items() if holds]
 
 
 def _print_service(service: Service) -> None:

@@ -31,7 +31,7 @@ _LOOK_AGAIN = 0.05
 """Seconds until a process is looked at again that cannot be watched, for want of descriptors."""
 _LONGEST_ANSWER = 5.0
 """Seconds until it is looked for on record what became of a program of which nobody tells."""
-ROOM = "UWS_ROOM"
+_ROOM = "UWS_ROOM"
 """A variable of a warm launcher in whose place its programs have what they are found by."""
 _SCRIPT = Path(__file__).with_name("supervisor.py")
 
@@ -49,6 +49,8 @@ class LauncherGone(Exception):
 
 
 class _Answer(msgspec.Struct):
+    """What came of the request ``id``; without one, the launcher is ready."""
+
     id: str
     errno: int = 0
     what: str = ""
@@ -65,6 +67,8 @@ class Launcher:
         self._warm, self._numbers = warm, count()
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        """Set when the process can start programs, or has ended."""
         self._starting = asyncio.Lock()
         self._waiting: dict[str, asyncio.Future[_Answer]] = {}
 
@@ -106,24 +110,36 @@ class Launcher:
                 await asyncio.wait([self._listening])
 
     async def _ask(self, id_: str, line: bytes) -> _Answer:
-        async with self._starting:
-            if self._process is None:
-                self._process = await self._started()
-                self._listening = asyncio.create_task(self._listen(self._process), name="launcher")
+        process = await self._ready_process()
         answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting[id_] = answer
-        assert self._process.stdin
+        assert process.stdin
         with suppress(ConnectionError):  # the future is told
-            self._process.stdin.write(line)
+            process.stdin.write(line)
         try:
-            async with asyncio.timeout(LONGEST_IMPORT if self._warm else _LONGEST_ANSWER):
+            async with asyncio.timeout(_LONGEST_ANSWER):
                 return await answer
         except TimeoutError:  # the supervisor was killed before it could answer, perhaps
-            if self._warm:  # or a module takes too long to be imported
-                self._kill()
             raise LauncherGone from None
         finally:
             self._waiting.pop(id_, None)
+
+    async def _ready_process(self) -> asyncio.subprocess.Process:
+        """Return the launcher's process when it can start programs. Raises `LauncherGone`, `OSError`."""
+        async with self._starting:
+            if self._process is None:
+                self._process, self._ready = await self._started(), asyncio.Event()
+                self._listening = asyncio.create_task(self._listen(self._process), name="launcher")
+        process, ready = self._process, self._ready
+        try:
+            async with asyncio.timeout(LONGEST_IMPORT):
+                await ready.wait()
+        except TimeoutError:
+            self._kill()
+            raise LauncherGone from None
+        if process is not self._process:
+            raise LauncherGone
+        return process
 
     def _kill(self) -> None:
         """End the launcher at once. Supervisors and programs stay."""
@@ -136,7 +152,7 @@ class Launcher:
             command, environment = ["-I", "-S", "-X", "utf8", str(_SCRIPT)], None
         else:
             command = ["-P", "-m", "uws.execution.warm", str(self._warm.function)]
-            environment = {**base_environment(self._warm.environment), ROOM: " " * 5000}
+            environment = {**base_environment(self._warm.environment), _ROOM: " " * 5000}
         return await asyncio.create_subprocess_exec(
             sys.executable, *command, stdin=PIPE, stdout=PIPE, env=environment
         )
@@ -144,15 +160,15 @@ class Launcher:
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout
         async for line in process.stdout:
-            try:
-                answer = msgspec.json.decode(line, type=_Answer)
-            except msgspec.MsgspecError:
-                continue
+            answer = msgspec.json.decode(line, type=_Answer)
+            if not answer.id:
+                self._ready.set()
             waiting = self._waiting.pop(answer.id, None)
             if waiting and not waiting.done():
                 waiting.set_result(answer)
         await process.wait()
         self._process = None
+        self._ready.set()
         gone, self._waiting = self._waiting, {}
         for future in gone.values():
             if not future.done():

@@ -32,6 +32,7 @@ from uws.model import (
 )
 from uws.model import events as e
 from uws.model.events import Finding, StopReason, job_id_of, job_stream
+from uws.model.queueing import AT_ONCE
 
 from . import _failpoints as failpoint
 from ._persistence import follow, keep_doing, pause
@@ -49,8 +50,6 @@ _LAUNCHERS = 3
 """Launchers that may end one after the other until starting a program is given up."""
 _NUDGE = 2.0
 """Seconds for which a program may keep its own supervisor from working, by SIGSTOP."""
-_AT_ONCE = 16
-"""Jobs that are started by one look at the queue: what was decided since then they do not know."""
 _MOVES_THE_QUEUE = frozenset(
     {"JobQueued", "JobRequeued", "JobHeld", "JobAborted", "JobDestroyed", "QueuePaused", "QueueResumed"}
 )
@@ -145,7 +144,7 @@ class Scheduler:
         if situation.held and await self._release(situation.held):
             return True
         starting: list[Run] = []
-        while len(starting) < _AT_ONCE:
+        while len(starting) < AT_ONCE:
             line = situation.next(but=self._running.keys())
             if line is None or not line.job_id:
                 break
@@ -218,6 +217,7 @@ class Run:
         self.decided = asyncio.Event()
         """Set when it is on record that the job was started or what was found, or nothing is to be done."""
         self.failed = False
+        """Whether nothing could be recorded: somebody else has to take the job up."""
         self._stop = asyncio.Event()
         self._stop_reason: StopReason | None = None
 

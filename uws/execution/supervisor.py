@@ -1,10 +1,12 @@
 """A supervisor for each program, forked by one small launcher: they need no server, and outlive it.
 
-Run as a script of its own that imports nothing but the standard library. The launcher reads requests from
-standard input, a JSON object a line, and forks a supervisor for each, which shares its memory. The supervisor
-puts on record who it is, starts the program, waits until nothing is left of it, and puts on record how it
-ended. All that descends from a program becomes a child of its supervisor when its own parent ends
-(PR_SET_CHILD_SUBREAPER, prctl(2)): without children, nothing is left.
+Run as a script of its own that imports nothing but the standard library; `uws.execution.warm` is another
+launcher, which starts programs in another way. A launcher says that it is ready, reads requests, a JSON
+object a line, and forks a supervisor for each, which shares its memory. The supervisor puts on record who it
+is, starts the program, waits until nothing is left of it, and puts on record how it ended. All that descends
+from a program becomes a child of its supervisor when its own parent ends (PR_SET_CHILD_SUBREAPER, prctl(2)):
+without children, nothing is left. What a supervisor leaves that is killed becomes the launcher's, and is
+killed, too.
 
 To a supervisor, SIGTERM means: send SIGTERM to all processes of the program. SIGUSR1: kill them.
 Linux only.
@@ -32,8 +34,6 @@ _LOOK_EVERY = 0.025
 _DISK_SHARE = 0.05
 """The part of the time that may be spent on measuring what a job has on the disk."""
 _ALL = signal.valid_signals()
-_LONGEST_SETTLING = 2.0
-"""Seconds that are waited for killed processes: what is stuck in the system holds up no other program."""
 _AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
 _IGNORED = [signal.SIGPIPE, signal.SIGXFSZ]
 """What Python ignores, and programs do not expect to be ignored."""
@@ -41,8 +41,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Request = dict[str, Any]
-
-
+"""What the server asks for, with the descriptor to which to answer."""
 Ends = tuple[int, int, int]
 """What is to be standard input, output and error of a program."""
 Start = Callable[[Request, Ends, int], int]
@@ -57,7 +56,10 @@ def leave_the_server() -> None:
 
 
 def launch(start: Start, requests: int = 0, answers: int = 1) -> None:
-    """Launch what is asked for until there is nobody to ask."""
+    """Say that programs can be started, and launch what is asked for until there is nobody to ask.
+
+    Requests are read from one descriptor, and answered to the other.
+    """
     woken, waking = os.pipe()
     for end in (woken, waking):
         os.set_blocking(end, False)
@@ -69,6 +71,7 @@ def launch(start: Start, requests: int = 0, answers: int = 1) -> None:
     launcher, ready = _Launcher(start, own), select.poll()
     ready.register(requests, select.POLLIN)
     ready.register(woken, select.POLLIN)
+    _reply({"id": "", "answers": answers})
     begun = b""
     while True:
         for number, _ in ready.poll():
@@ -90,14 +93,14 @@ class _Launcher:
         self._start, self._own = start, own
         self._others = {*_children(os.getpid())}
         """What may live: supervisors, and what was there before."""
+        self._settling: list[Request] = []
+        """Who is to be told when nothing is left that has no supervisor."""
 
     def do(self, request: Request) -> None:
-        """Fork a supervisor for a program; asked for none, answer when no program is left without one."""
+        """Fork a supervisor for a program; asked for none, answer when nothing is left without one."""
         if "argv" not in request:
-            deadline = time.monotonic() + _LONGEST_SETTLING
-            while self.clear() and time.monotonic() < deadline:
-                time.sleep(0.005)
-            _reply(request)
+            self._settling.append(request)
+            self.clear()
             return
         try:
             pid = os.fork()
@@ -108,20 +111,18 @@ class _Launcher:
             _supervise(request, self._start, self._own)
         self._others.add(pid)
 
-    def clear(self) -> bool:
-        """Kill whatever has become a child of this process; False when there was nothing to kill."""
-        while True:
-            try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return False
-            if pid == 0:
-                break
-            self._others.discard(pid)
+    def clear(self) -> None:
+        """Kill whatever has become a child of this process; its end leads here again."""
+        try:
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                self._others.discard(pid)
+        except ChildProcessError:
+            pass
         left = [pid for pid in _children(os.getpid()) if pid not in self._others]
         for pid in left:
             _signal(pid, signal.SIGKILL)
-        return bool(left)
+        while self._settling and not left:
+            _reply(self._settling.pop())
 
 
 def _supervise(request: Request, start: Start, launchers: list[int]) -> NoReturn:
@@ -152,7 +153,6 @@ class _Supervisor:
         self._request, self._start, self._nowhere = request, start, nowhere
         self._limits: dict[str, int] = request["limits"]
         self._program = 0
-        self._began = _now()
         self._status: int | None = None
         self._ended = 0
         self._memory = 0
@@ -175,7 +175,7 @@ class _Supervisor:
         assert self._status is not None
         code = os.waitstatus_to_exitcode(self._status)
         if code:
-            self._exceeded = self._exceeded or self._met(code)
+            self._exceeded = self._exceeded or self._met(code, record.who["began"])
         record.end(
             {
                 "status": code,
@@ -253,13 +253,13 @@ class _Supervisor:
         files = _files(self._request["root"])
         return files is None or sum(file.st_blocks * 512 for file in files) > self._limits["disk"]
 
-    def _met(self, code: int) -> str | None:
-        """Return the limit of the system's own keeping that made a program fail."""
+    def _met(self, code: int, began: int) -> str | None:
+        """Return the limit of the system's own keeping that made a program fail, which ``began`` then."""
         if code == -signal.SIGXFSZ:
             return "file_size"
         largest = self._limits.get("file_size")
         if largest and any(
-            entry.st_size >= largest and entry.st_mtime_ns // 1000 >= self._began  # else it was given
+            entry.st_size >= largest and entry.st_mtime_ns // 1000 >= began  # else it was given
             for entry in _files(self._request["root"]) or ()
         ):
             return "file_size"
@@ -274,15 +274,14 @@ class _Record:
         self._path = path
         self.file, draft = _draft(path)
         try:
-            self.who = {
+            self.who: dict[str, Any] = {
                 "pid": os.getpid(),
                 "start": _start_of(os.getpid()),
                 "boot": _BOOT,
                 "file": os.fstat(self.file).st_ino,
                 "began": _now(),
             }
-            self._line = json.dumps(self.who).encode() + b"\n"
-            os.write(self.file, self._line + b" " * ROOM)
+            os.write(self.file, json.dumps(self.who).encode() + b"\n" + b" " * ROOM)
             # Python follows the link in /proc to the file only when a `src_dir_fd` is given (linkat(2)).
             os.link(draft or f"/proc/self/fd/{self.file}", path, src_dir_fd=self.file)
         finally:
@@ -294,16 +293,13 @@ class _Record:
 
         Whatever the program may have written there goes.
         """
-        line = json.dumps(told).encode() + b"\n"
         if not os.fstat(self.file).st_nlink:
             os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
             self.file = _new(self._path)
             self.who["file"] = os.fstat(self.file).st_ino
-            self._line = json.dumps(self.who).encode() + b"\n"
-            os.write(self.file, self._line + line)
-        else:
-            os.pwrite(self.file, self._line + line, 0)
-            os.ftruncate(self.file, len(self._line + line))
+        text = b"".join(json.dumps(each).encode() + b"\n" for each in (self.who, told))
+        os.pwrite(self.file, text, 0)
+        os.ftruncate(self.file, len(text))
 
 
 def _draft(path: str) -> tuple[int, str]:

@@ -288,13 +288,10 @@ def outline(
     the form, and no decoder for it or for an old one. Raises `msgspec.MsgspecError`.
     """
     about, name = _about.decode(recorded.metadata), recorded.type
-    time, kind = about.time_of(recorded), JOB_EVENTS.get(name)
-    if about.schema == 1 and name not in upcasters:  # which most are, and this is the hottest place of all
-        return kind, _JOB_DECODERS.get(name), time
-    today = schema_of(name, upcasters)
+    time, today = about.time_of(recorded), schema_of(name, upcasters)
     if about.schema == today:
-        return kind, _JOB_DECODERS.get(name), time
-    return kind if 1 <= about.schema < today else None, None, time
+        return JOB_EVENTS.get(name), _JOB_DECODERS.get(name), time
+    return JOB_EVENTS.get(name) if 1 <= about.schema < today else None, None, time
 
 
 class _About(msgspec.Struct, gc=False):

@@ -19,6 +19,8 @@ from .units import parse_duration
 
 SHORTEST_HALF_LIFE = 3600
 """Seconds. What was used is kept by the hour."""
+AT_ONCE = 16
+"""Jobs that one look at the queue starts at most: of what is decided meanwhile they do not know."""
 LEAST_CHARGE = 1.0
 """Seconds that a start counts at least, so that owners of the shortest jobs take turns, too."""
 
@@ -99,17 +101,40 @@ class Spot(msgspec.Struct, frozen=True):
     before: int = 0
 
 
+Scope = Callable[[Line | Running], object]
+"""What two jobs have in common that count for one limit."""
+
+
+def _of_all(job: Line | Running) -> object:
+    return None
+
+
+def _of_service(job: Line | Running) -> object:
+    return job.service
+
+
+def _of_owner(job: Line | Running) -> object:
+    return job.owner
+
+
+def _of_both(job: Line | Running) -> object:
+    return job.service, job.owner
+
+
 @dataclass(frozen=True)
 class _Limit:
-    """At most so many jobs run at one time of those that it concerns, told in words by ``of_what``.
+    """At most so many jobs run at one time of those that have a ``scope`` in common with a line.
 
-    ``running`` do.
+    It is told in words by ``of_what``.
     """
 
     most: int
-    running: int
     of_what: str
-    concerns: Callable[[Line | Running], bool]
+    scope: Scope
+    line: Line
+
+    def concerns(self, job: Line | Running) -> bool:
+        return self.scope(job) == self.scope(self.line)
 
 
 @dataclass(frozen=True)
@@ -226,8 +251,8 @@ class Situation:
         if closed := self._closed(line.service):
             return closed
         for limit in self._limits(line):
-            if limit.running >= limit.most:
-                return f"{_jobs(limit.running)}{limit.of_what} running, at most {limit.most} allowed"
+            if (count := self._counts[limit.scope][limit.scope(line)]) >= limit.most:
+                return f"{_jobs(count)}{limit.of_what} running, at most {limit.most} allowed"
         return None
 
     def _closed(self, service: str) -> str | None:
@@ -238,37 +263,22 @@ class Situation:
         return f"the queue of {service} is paused" if service in self.paused else None
 
     def _limits(self, line: Line) -> Iterator[_Limit]:
-        name, owner = line.service, line.owner
-        service, settings = self.services[name], self.settings
-        if most := settings.max_running:
-            yield _Limit(most, len(self.running), "", lambda job: True)
-        yield _Limit(
-            service.max_running,
-            self._running_by_service[name],
-            f" of {name}",
-            lambda job: job.service == name,
-        )
-        if most := settings.max_running_per_owner:
-            yield _Limit(most, self._running_by_owner[owner], _OWNERS, lambda job: job.owner == owner)
-        if most := service.max_running_per_owner:
-            yield _Limit(
-                most,
-                self._running_by_both[name, owner],
-                f" of {name}{_OWNERS}",
-                lambda job: (job.service, job.owner) == (name, owner),
-            )
+        name, settings = line.service, self.settings
+        service = self.services[name]
+        if settings.max_running:
+            yield _Limit(settings.max_running, "", _of_all, line)
+        yield _Limit(service.max_running, f" of {name}", _of_service, line)
+        if settings.max_running_per_owner:
+            yield _Limit(settings.max_running_per_owner, _OWNERS, _of_owner, line)
+        if service.max_running_per_owner:
+            yield _Limit(service.max_running_per_owner, f" of {name}{_OWNERS}", _of_both, line)
 
     @cached_property
-    def _running_by_service(self) -> Counter[str]:
-        return Counter(job.service for job in self.running)
-
-    @cached_property
-    def _running_by_owner(self) -> Counter[str | None]:
-        return Counter(job.owner for job in self.running)
-
-    @cached_property
-    def _running_by_both(self) -> Counter[tuple[str, str | None]]:
-        return Counter((job.service, job.owner) for job in self.running)
+    def _counts(self) -> Mapping[Scope, Counter[object]]:
+        """How many jobs run that have something in common."""
+        return {
+            scope: Counter(map(scope, self.running)) for scope in (_of_all, _of_service, _of_owner, _of_both)
+        }
 
 
 _OWNERS = " of the same owner"
