@@ -18,6 +18,7 @@ from tests.execution.test_programs import info, results, summary
 from tests.functions.support import declared, problems
 from tests.harness import Site, job_id, running, text
 from uws import DeclarationError, Service
+from uws.execution import process
 
 MODULE = """
 with open(os.environ["IMPORTS"], "a") as file:
@@ -185,6 +186,23 @@ async def test_a_module_that_ends_its_process_costs_its_jobs_and_no_others(
         message = summary(await site.ended(await site.run("look", what="1")))["message"]
         assert "could not be started: its launcher ends before it can do anything" in message
         (tmp_path / "imports-not").unlink()
+        assert await looked(site, "1") == 1
+
+
+async def test_a_module_whose_import_has_no_end_is_given_up(
+    tmp_path: Path, imports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LONGEST_IMPORT", 1.0)
+    module = (
+        "import threading\nif os.path.exists(os.environ['IMPORTS'] + '-not'): threading.Event().wait()\n"
+        + MODULE
+    )
+    async with warm(tmp_path, imports, module=module) as site:
+        (tmp_path / "imports-not").touch()
+        message = summary(await site.ended(await site.run("look", what="1")))["message"]
+        assert "could not be started: its launcher ends before it can do anything" in message
+        (tmp_path / "imports-not").unlink()
+        monkeypatch.undo()
         assert await looked(site, "1") == 1
 
 
