@@ -159,9 +159,14 @@ class UserUWS:
         return UserUWS(self.service, self.job_class, self.backend, base_url)
 
     @property
+    def service_url(self) -> str:
+        """The URL of the service itself."""
+        return f"{self.base_url}/{self.service.name}"
+
+    @property
     def joblist_url(self) -> str:
         """The URL of the job list."""
-        return f"{self.base_url}/{self.service.name}/async"
+        return f"{self.service_url}/async"
 
     def get_url_for_id(self, job_id: str) -> str:
         """Return the URL of a job, as its clients reach it."""
@@ -206,12 +211,22 @@ class UserUWS:
         before: Cursor | None = None
         while last is None or last > 0:
             limit = PAGE if last is None else min(last, PAGE)
-            references, before = await self._page(owner, wanted, before, limit)
+            references, before = await self._references(owner, wanted, before, limit)
             yield references
             if before is None:
                 return
             if last is not None:
                 last -= len(references)
+
+    async def page(
+        self, owner: str | None, wanted: JobFilter, *, before: Cursor | None = None, limit: int
+    ) -> tuple[list[JobReference], Cursor | None]:
+        """Return the owner's jobs of this service that come after the entry ``before``, and the next cursor.
+
+        They may be fewer than ``limit`` though there is a next page, as of `find_jobs`.
+        """
+        await self._listable(wanted.looks_into_jobs)
+        return await self._references(owner, wanted, before, limit)
 
     async def find_jobs(
         self, owner: str | None, wanted: JobFilter, *, before: Cursor | None = None, limit: int
@@ -280,7 +295,7 @@ class UserUWS:
     async def _listable(self, looking_into_jobs: bool) -> None:
         await self.backend.projector.caught_up("job_list", *["documents"] * looking_into_jobs)
 
-    async def _page(
+    async def _references(
         self, owner: str | None, wanted: JobFilter, before: Cursor | None, limit: int
     ) -> tuple[list[JobReference], Cursor | None]:
         if wanted.looks_into_jobs:

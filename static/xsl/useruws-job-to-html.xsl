@@ -1,73 +1,104 @@
 <?xml version="1.0" encoding="UTF-8"?>
 <!--
-  A UWS 1.1 job document as a page: what the job is and what can be done with it, with plain forms.
+  A UWS 1.1 job document as a page: what the job is and what can be done with it, with plain forms; also its
+  parameters and its results alone.
 
-  The document's address is {base}/{service}/async/{id}. All links are relative to it, so that the page works
-  behind any path prefix; those to the job itself begin with "./", so that no id can be taken for a URL scheme.
+  The document's address is {base}/{service}/async/{id}, or one part deeper.
 -->
 <xsl:stylesheet version="1.0"
     xmlns:xsl="http://www.w3.org/1999/XSL/Transform"
     xmlns:uws="http://www.ivoa.net/xml/UWS/v1.0"
     xmlns:xlink="http://www.w3.org/1999/xlink"
-    exclude-result-prefixes="uws xlink">
+    xmlns:i="urn:uwsd:jobinfo"
+    exclude-result-prefixes="uws xlink i">
 
-  <xsl:output method="html" encoding="UTF-8" doctype-system="about:legacy-compat" indent="yes"/>
+  <xsl:import href="page.xsl"/>
+
+  <xsl:variable name="service" select="string(/processing-instruction('uwsd-service'))"/>
+  <xsl:variable name="of-job" select="string(/processing-instruction('uwsd-job'))"/>
+  <xsl:variable name="phase" select="string(/uws:job/uws:phase)"/>
+  <xsl:variable name="has-ended" select="$phase = 'COMPLETED' or $phase = 'ERROR' or $phase = 'ABORTED' or $phase = 'ARCHIVED'"/>
+  <!-- Where the job is, seen from the page. -->
+  <xsl:variable name="self">
+    <xsl:choose>
+      <xsl:when test="/uws:job"><xsl:value-of select="concat('./', /uws:job/uws:jobId)"/></xsl:when>
+      <xsl:otherwise><xsl:value-of select="concat('../', $of-job)"/></xsl:otherwise>
+    </xsl:choose>
+  </xsl:variable>
 
   <xsl:template match="/uws:job">
-    <xsl:variable name="phase" select="string(uws:phase)"/>
-    <xsl:variable name="self" select="concat('./', uws:jobId)"/>
-    <html lang="en">
-      <head>
-        <meta name="viewport" content="width=device-width, initial-scale=1"/>
-        <meta name="color-scheme" content="light dark"/>
-        <title><xsl:value-of select="concat('Job ', uws:jobId, ': ', $phase)"/></title>
-        <link rel="stylesheet" href="../../static/xsl/uws.css"/>
-      </head>
-      <body>
-        <nav aria-label="Breadcrumb"><a href="../async">All jobs</a></nav>
-        <main>
-          <header>
-            <h1>Job <span class="id"><xsl:value-of select="uws:jobId"/></span></h1>
-            <p>
-              <span class="phase {$phase}"><xsl:value-of select="$phase"/></span>
-              <xsl:if test="$phase = 'QUEUED' or $phase = 'EXECUTING'">
-                <xsl:text> </xsl:text>
-                <a href="{$self}?WAIT=-1">Reload when this changes</a>
-              </xsl:if>
-            </p>
-          </header>
-          <xsl:apply-templates select="uws:errorSummary">
-            <xsl:with-param name="self" select="$self"/>
-          </xsl:apply-templates>
-          <xsl:call-template name="actions">
-            <xsl:with-param name="self" select="$self"/>
-            <xsl:with-param name="phase" select="$phase"/>
-          </xsl:call-template>
-          <xsl:apply-templates select="uws:results"/>
-          <xsl:apply-templates select="uws:parameters">
-            <xsl:with-param name="self" select="$self"/>
-          </xsl:apply-templates>
-          <xsl:call-template name="facts"/>
-          <xsl:call-template name="settings">
-            <xsl:with-param name="self" select="$self"/>
-            <xsl:with-param name="phase" select="$phase"/>
-          </xsl:call-template>
-          <xsl:if test="uws:jobInfo/*">
-            <section aria-labelledby="info">
-              <h2 id="info">Further information</h2>
-              <dl><xsl:apply-templates select="uws:jobInfo/*" mode="info"/></dl>
-            </section>
-          </xsl:if>
-        </main>
-      </body>
-    </html>
+    <xsl:variable name="name">
+      <xsl:choose>
+        <xsl:when test="uws:runId != ''"><xsl:value-of select="uws:runId"/></xsl:when>
+        <xsl:otherwise><xsl:value-of select="concat('Job ', uws:jobId)"/></xsl:otherwise>
+      </xsl:choose>
+    </xsl:variable>
+    <xsl:call-template name="page">
+      <xsl:with-param name="title" select="concat($phase, ': ', $name)"/>
+      <xsl:with-param name="root" select="'../../'"/>
+      <xsl:with-param name="live" select="concat($self, '/events')"/>
+      <xsl:with-param name="crumbs">
+        <li><a href="../"><xsl:value-of select="$service"/></a></li>
+        <li><a href="../async">Jobs</a></li>
+        <li><span aria-current="page"><xsl:value-of select="$name"/></span></li>
+      </xsl:with-param>
+      <xsl:with-param name="main">
+        <h1><xsl:value-of select="$name"/></h1>
+        <xsl:call-template name="status"/>
+        <xsl:apply-templates select="uws:errorSummary"/>
+        <xsl:call-template name="actions"/>
+        <xsl:apply-templates select="uws:results"/>
+        <xsl:apply-templates select="uws:parameters"/>
+        <xsl:call-template name="facts"/>
+        <xsl:call-template name="settings"/>
+        <xsl:call-template name="record"/>
+      </xsl:with-param>
+    </xsl:call-template>
+  </xsl:template>
+
+  <xsl:template match="/uws:parameters | /uws:results">
+    <xsl:variable name="what">
+      <xsl:choose><xsl:when test="self::uws:results">Results</xsl:when><xsl:otherwise>Parameters</xsl:otherwise></xsl:choose>
+    </xsl:variable>
+    <xsl:call-template name="page">
+      <xsl:with-param name="title" select="concat($what, ' of job ', $of-job)"/>
+      <xsl:with-param name="root" select="'../../../'"/>
+      <xsl:with-param name="crumbs">
+        <li><a href="../../async">Jobs</a></li>
+        <li><a href="{$self}"><xsl:value-of select="concat('Job ', $of-job)"/></a></li>
+        <li><span aria-current="page"><xsl:value-of select="$what"/></span></li>
+      </xsl:with-param>
+      <xsl:with-param name="main">
+        <h1><xsl:value-of select="concat($what, ' of job ', $of-job)"/></h1>
+        <xsl:apply-templates select="." mode="table"/>
+      </xsl:with-param>
+    </xsl:call-template>
+  </xsl:template>
+
+  <!-- Announced when it changes. -->
+  <xsl:template name="status">
+    <section id="status" role="status" aria-label="Where the job is">
+      <p><span class="phase {$phase}"><xsl:value-of select="$phase"/></span></p>
+      <xsl:if test="uws:jobInfo/i:progress and not($has-ended)">
+        <p>
+          <progress max="1" value="{uws:jobInfo/i:progress}" aria-label="Progress"><xsl:value-of select="format-number(uws:jobInfo/i:progress, '0%')"/></progress>
+          <xsl:value-of select="concat(' ', format-number(uws:jobInfo/i:progress, '0%'))"/>
+        </p>
+      </xsl:if>
+      <xsl:if test="uws:jobInfo/i:doing and not($has-ended)"><p class="text"><xsl:value-of select="uws:jobInfo/i:doing"/></p></xsl:if>
+      <xsl:if test="uws:jobInfo/i:place"><p><xsl:value-of select="concat('Place in the queue: ', uws:jobInfo/i:place)"/></p></xsl:if>
+      <xsl:if test="uws:jobInfo/i:waitsFor"><p><xsl:value-of select="concat('Waits: ', uws:jobInfo/i:waitsFor)"/></p></xsl:if>
+      <xsl:for-each select="uws:jobInfo/i:expectedStart"><p>Expected to start <xsl:call-template name="time"/></p></xsl:for-each>
+      <xsl:for-each select="uws:quote[. != '' and not($has-ended)]"><p>Expected to end <xsl:call-template name="time"/></p></xsl:for-each>
+      <xsl:if test="uws:jobInfo/i:reason"><p class="text"><xsl:value-of select="uws:jobInfo/i:reason"/></p></xsl:if>
+      <xsl:if test="uws:jobInfo/i:stopping"><p>It is being stopped.</p></xsl:if>
+    </section>
   </xsl:template>
 
   <xsl:template match="uws:errorSummary">
-    <xsl:param name="self"/>
-    <section class="error" aria-labelledby="error">
-      <h2 id="error">Error</h2>
-      <p><xsl:value-of select="uws:message"/></p>
+    <section id="error" class="error" aria-labelledby="error-head">
+      <h2 id="error-head">Error</h2>
+      <p class="text"><xsl:value-of select="uws:message"/></p>
       <p>
         <xsl:choose>
           <xsl:when test="@type = 'transient'">The same job may succeed later. </xsl:when>
@@ -81,93 +112,105 @@
   </xsl:template>
 
   <xsl:template name="actions">
-    <xsl:param name="self"/>
-    <xsl:param name="phase"/>
-    <section class="actions" aria-label="Actions">
+    <section id="actions" class="actions" aria-label="Actions">
       <xsl:if test="$phase = 'PENDING' or $phase = 'HELD'">
-        <form method="post" action="{$self}/phase">
-          <button name="PHASE" value="RUN">Run</button>
-        </form>
+        <form method="post" action="{$self}/phase"><button name="PHASE" value="RUN" class="main">Run</button></form>
       </xsl:if>
-      <xsl:if test="$phase = 'PENDING' or $phase = 'QUEUED' or $phase = 'EXECUTING'
-                    or $phase = 'HELD' or $phase = 'SUSPENDED'">
-        <form method="post" action="{$self}/phase">
-          <button name="PHASE" value="ABORT">Abort</button>
-        </form>
+      <xsl:if test="$phase = 'PENDING' or $phase = 'QUEUED' or $phase = 'EXECUTING' or $phase = 'HELD' or $phase = 'SUSPENDED'">
+        <form method="post" action="{$self}/phase"><button name="PHASE" value="ABORT">Abort</button></form>
       </xsl:if>
-      <form method="post" action="{$self}">
-        <button name="ACTION" value="DELETE" class="danger">Delete</button>
-      </form>
+      <a class="button" href="../?FROM={uws:jobId}">Run again, with changes</a>
+      <details class="confirm">
+        <summary>Delete</summary>
+        <form method="post" action="{$self}">
+          <p>The job and all its files will be gone.<xsl:if test="$phase = 'EXECUTING'"> Its program is stopped.</xsl:if></p>
+          <button name="ACTION" value="DELETE" class="danger">Delete it for good</button>
+        </form>
+      </details>
     </section>
   </xsl:template>
 
   <xsl:template match="uws:results">
-    <section aria-labelledby="results">
-      <h2 id="results">Results</h2>
-      <xsl:choose>
-        <xsl:when test="uws:result">
-          <div class="scroll" role="region" aria-labelledby="results" tabindex="0">
-            <table>
-              <thead>
-                <tr><th scope="col">Name</th><th scope="col">Media type</th><th scope="col">Size</th></tr>
-              </thead>
-              <tbody><xsl:apply-templates select="uws:result"/></tbody>
-            </table>
-          </div>
-          <xsl:for-each select="uws:result[starts-with(@mime-type, 'image/')]">
-            <xsl:variable name="url"><xsl:call-template name="safe-url"/></xsl:variable>
-            <xsl:if test="$url != ''">
-              <p><img src="{$url}" alt="Result {@id}" loading="lazy"/></p>
-            </xsl:if>
-          </xsl:for-each>
-        </xsl:when>
-        <xsl:otherwise><p>None so far.</p></xsl:otherwise>
-      </xsl:choose>
+    <section id="results" aria-labelledby="results-head">
+      <h2 id="results-head">Results</h2>
+      <xsl:apply-templates select="." mode="table"/>
+      <xsl:for-each select="uws:result">
+        <xsl:variable name="url">
+          <xsl:call-template name="safe-url"><xsl:with-param name="url" select="@xlink:href"/></xsl:call-template>
+        </xsl:variable>
+        <xsl:choose>
+          <xsl:when test="$url = ''"/>
+          <xsl:when test="@mime-type = 'image/png' or @mime-type = 'image/jpeg' or @mime-type = 'image/gif' or @mime-type = 'image/webp' or @mime-type = 'image/svg+xml'">
+            <p><img src="{$url}" alt="Result {@id}" loading="lazy"/></p>
+          </xsl:when>
+          <xsl:when test="starts-with(@mime-type, 'text/') or contains(@mime-type, 'json') or contains(@mime-type, 'xml') or contains(@mime-type, 'fits')">
+            <xsl:call-template name="unfolding">
+              <xsl:with-param name="url" select="concat($self, '/results/', @id, '/preview')"/>
+              <xsl:with-param name="text" select="concat('First look at ', @id)"/>
+            </xsl:call-template>
+          </xsl:when>
+        </xsl:choose>
+      </xsl:for-each>
     </section>
+  </xsl:template>
+
+  <xsl:template match="uws:results" mode="table">
+    <xsl:choose>
+      <xsl:when test="uws:result">
+        <div class="scroll" role="region" aria-label="Results" tabindex="0">
+          <table>
+            <thead>
+              <tr><th scope="col">Name</th><th scope="col">Media type</th><th scope="col">Size</th></tr>
+            </thead>
+            <tbody><xsl:apply-templates select="uws:result"/></tbody>
+          </table>
+        </div>
+      </xsl:when>
+      <xsl:otherwise><p>None so far.</p></xsl:otherwise>
+    </xsl:choose>
   </xsl:template>
 
   <xsl:template match="uws:result">
     <tr>
+      <xsl:if test="contains(@mime-type, 'votable')"><xsl:attribute name="data-samp">table.load.votable</xsl:attribute></xsl:if>
+      <xsl:if test="contains(@mime-type, 'fits')"><xsl:attribute name="data-samp">image.load.fits</xsl:attribute></xsl:if>
       <th scope="row">
-        <xsl:call-template name="link"><xsl:with-param name="text" select="@id"/></xsl:call-template>
+        <xsl:call-template name="link">
+          <xsl:with-param name="text" select="@id"/>
+          <xsl:with-param name="url" select="@xlink:href"/>
+        </xsl:call-template>
       </th>
       <td><xsl:value-of select="@mime-type"/></td>
-      <td class="number"><xsl:apply-templates select="@size"/></td>
+      <td class="number"><xsl:for-each select="@size"><xsl:call-template name="size"/></xsl:for-each></td>
     </tr>
   </xsl:template>
 
-  <xsl:template match="@size">
-    <xsl:choose>
-      <xsl:when test=". &lt; 1000"><xsl:value-of select="concat(., ' B')"/></xsl:when>
-      <xsl:when test=". &lt; 1000000"><xsl:value-of select="format-number(. div 1000, '0.0')"/> kB</xsl:when>
-      <xsl:when test=". &lt; 1000000000"><xsl:value-of select="format-number(. div 1000000, '0.0')"/> MB</xsl:when>
-      <xsl:otherwise><xsl:value-of select="format-number(. div 1000000000, '0.0')"/> GB</xsl:otherwise>
-    </xsl:choose>
+  <xsl:template match="uws:parameters">
+    <section id="parameters" aria-labelledby="parameters-head">
+      <h2 id="parameters-head">Parameters</h2>
+      <xsl:apply-templates select="." mode="table"/>
+    </section>
   </xsl:template>
 
-  <xsl:template match="uws:parameters">
-    <xsl:param name="self"/>
-    <section aria-labelledby="parameters">
-      <h2 id="parameters">Parameters</h2>
-      <xsl:choose>
-        <xsl:when test="uws:parameter">
-          <div class="scroll" role="region" aria-labelledby="parameters" tabindex="0">
-            <table>
-              <thead><tr><th scope="col">Name</th><th scope="col">Value</th></tr></thead>
-              <tbody>
-                <xsl:for-each select="uws:parameter">
-                  <tr>
-                    <th scope="row"><xsl:value-of select="@id"/></th>
-                    <td class="value"><xsl:apply-templates select="."/></td>
-                  </tr>
-                </xsl:for-each>
-              </tbody>
-            </table>
-          </div>
-        </xsl:when>
-        <xsl:otherwise><p>None.</p></xsl:otherwise>
-      </xsl:choose>
-    </section>
+  <xsl:template match="uws:parameters" mode="table">
+    <xsl:choose>
+      <xsl:when test="uws:parameter">
+        <div class="scroll" role="region" aria-label="Parameters" tabindex="0">
+          <table>
+            <thead><tr><th scope="col">Name</th><th scope="col">Value</th></tr></thead>
+            <tbody>
+              <xsl:for-each select="uws:parameter">
+                <tr>
+                  <th scope="row"><xsl:value-of select="@id"/></th>
+                  <td class="value"><xsl:apply-templates select="."/></td>
+                </tr>
+              </xsl:for-each>
+            </tbody>
+          </table>
+        </div>
+      </xsl:when>
+      <xsl:otherwise><p>None.</p></xsl:otherwise>
+    </xsl:choose>
   </xsl:template>
 
   <xsl:template match="uws:parameter"><xsl:value-of select="."/></xsl:template>
@@ -180,9 +223,10 @@
   </xsl:template>
 
   <xsl:template name="facts">
-    <section aria-labelledby="facts">
-      <h2 id="facts">Job</h2>
+    <section id="facts" aria-labelledby="facts-head">
+      <h2 id="facts-head">Job</h2>
       <dl>
+        <dt>Id</dt><dd class="id"><xsl:value-of select="uws:jobId"/></dd>
         <xsl:if test="uws:runId != ''"><dt>Run id</dt><dd><xsl:value-of select="uws:runId"/></dd></xsl:if>
         <dt>Owner</dt>
         <dd>
@@ -194,27 +238,23 @@
         <dt>Created</dt><dd><xsl:apply-templates select="uws:creationTime"/></dd>
         <dt>Started</dt><dd><xsl:apply-templates select="uws:startTime"/></dd>
         <dt>Ended</dt><dd><xsl:apply-templates select="uws:endTime"/></dd>
-        <xsl:if test="uws:quote != ''">
-          <dt>Expected to end</dt><dd><xsl:apply-templates select="uws:quote"/></dd>
-        </xsl:if>
         <dt>May run for</dt>
         <dd>
           <xsl:choose>
             <xsl:when test="uws:executionDuration = 0">as long as it takes</xsl:when>
-            <xsl:otherwise><xsl:value-of select="concat(uws:executionDuration, ' s')"/></xsl:otherwise>
+            <xsl:otherwise><xsl:for-each select="uws:executionDuration"><xsl:call-template name="duration"/></xsl:for-each></xsl:otherwise>
           </xsl:choose>
         </dd>
         <dt>Will be destroyed</dt><dd><xsl:apply-templates select="uws:destruction"/></dd>
+        <xsl:apply-templates select="uws:jobInfo/*" mode="info"/>
       </dl>
     </section>
   </xsl:template>
 
   <xsl:template name="settings">
-    <xsl:param name="self"/>
-    <xsl:param name="phase"/>
     <xsl:if test="$phase != 'ARCHIVED'">
-      <section class="settings" aria-labelledby="settings">
-        <h2 id="settings">Settings</h2>
+      <section id="settings" class="settings" aria-labelledby="settings-head">
+        <h2 id="settings-head">Settings</h2>
         <xsl:if test="$phase = 'PENDING' or $phase = 'HELD' or $phase = 'QUEUED'">
           <form method="post" action="{$self}/executionduration">
             <label for="duration">Longest run in seconds (0 for no limit)</label>
@@ -233,15 +273,44 @@
     </xsl:if>
   </xsl:template>
 
-  <xsl:template match="uws:creationTime | uws:startTime | uws:endTime | uws:quote | uws:destruction">
+  <!-- What the program said, and what became of the job step by step. -->
+  <xsl:template name="record">
+    <section id="record" aria-labelledby="record-head">
+      <h2 id="record-head">Record</h2>
+      <xsl:if test="uws:startTime != '' and $phase != 'ARCHIVED'">
+        <xsl:call-template name="unfolding">
+          <xsl:with-param name="url" select="concat($self, '/logs/stdout/preview')"/>
+          <xsl:with-param name="text" select="'End of standard output'"/>
+        </xsl:call-template>
+        <xsl:call-template name="unfolding">
+          <xsl:with-param name="url" select="concat($self, '/logs/stderr/preview')"/>
+          <xsl:with-param name="text" select="'End of standard error'"/>
+        </xsl:call-template>
+      </xsl:if>
+      <xsl:call-template name="unfolding">
+        <xsl:with-param name="url" select="concat($self, '/history')"/>
+        <xsl:with-param name="text" select="'History'"/>
+      </xsl:call-template>
+    </section>
+  </xsl:template>
+
+  <xsl:template match="uws:creationTime | uws:startTime | uws:endTime | uws:destruction">
     <xsl:choose>
-      <xsl:when test=". != ''">
-        <time datetime="{.}"><xsl:value-of select="concat(translate(substring(., 1, 19), 'T', ' '), ' UTC')"/></time>
-      </xsl:when>
+      <xsl:when test=". != ''"><xsl:call-template name="time"/></xsl:when>
       <xsl:when test="self::uws:destruction">never</xsl:when>
       <xsl:otherwise>not yet</xsl:otherwise>
     </xsl:choose>
   </xsl:template>
+
+  <!-- What stands elsewhere on the page. -->
+  <xsl:template match="i:progress | i:doing | i:place | i:waitsFor | i:expectedStart | i:reason | i:stopping" mode="info"/>
+
+  <xsl:template match="i:exitCode" mode="info"><dt>Exit status</dt><dd><xsl:value-of select="."/></dd></xsl:template>
+  <xsl:template match="i:signal" mode="info"><dt>Ended by</dt><dd><xsl:value-of select="."/></dd></xsl:template>
+  <xsl:template match="i:signalled" mode="info"><dt>Was sent</dt><dd><xsl:value-of select="."/></dd></xsl:template>
+  <xsl:template match="i:requeued" mode="info"><dt>Started again</dt><dd><xsl:value-of select="concat(., ' times')"/></dd></xsl:template>
+  <xsl:template match="i:cpuSeconds" mode="info"><dt>Processor time</dt><dd><xsl:value-of select="concat(., ' s')"/></dd></xsl:template>
+  <xsl:template match="i:memoryBytes" mode="info"><dt>Memory</dt><dd><xsl:call-template name="size"/></dd></xsl:template>
 
   <xsl:template match="*" mode="info">
     <dt><xsl:value-of select="local-name()"/></dt>
@@ -252,26 +321,6 @@
         <xsl:otherwise><xsl:value-of select="."/></xsl:otherwise>
       </xsl:choose>
     </dd>
-  </xsl:template>
-
-  <xsl:template name="link">
-    <xsl:param name="text"/>
-    <xsl:param name="url" select="@xlink:href"/>
-    <xsl:variable name="safe">
-      <xsl:call-template name="safe-url"><xsl:with-param name="url" select="$url"/></xsl:call-template>
-    </xsl:variable>
-    <xsl:choose>
-      <xsl:when test="$safe != ''"><a href="{$safe}"><xsl:value-of select="$text"/></a></xsl:when>
-      <xsl:otherwise><xsl:value-of select="$text"/></xsl:otherwise>
-    </xsl:choose>
-  </xsl:template>
-
-  <!-- A reference, or nothing if a browser could take it for something to execute. -->
-  <xsl:template name="safe-url">
-    <xsl:param name="url" select="@xlink:href"/>
-    <xsl:if test="starts-with($url, 'http://') or starts-with($url, 'https://') or starts-with($url, '/')">
-      <xsl:value-of select="$url"/>
-    </xsl:if>
   </xsl:template>
 
 </xsl:stylesheet>

@@ -1,9 +1,8 @@
 <?xml version="1.0" encoding="UTF-8"?>
 <!--
-  A UWS 1.1 job list as a page: one row a job.
+  A UWS 1.1 job list as a page: one row a job, and what of the list is shown.
 
-  The document's address is {base}/{service}/async or {base}/{service}/uws.xml. All links are relative to
-  {base}/{service}/, so that the page works at both and behind any path prefix.
+  The document's address is {base}/{service}/async or {base}/{service}/uws.xml.
 -->
 <xsl:stylesheet version="1.0"
     xmlns:xsl="http://www.w3.org/1999/XSL/Transform"
@@ -11,78 +10,126 @@
     xmlns:xlink="http://www.w3.org/1999/xlink"
     exclude-result-prefixes="uws xlink">
 
-  <xsl:output method="html" encoding="UTF-8" doctype-system="about:legacy-compat" indent="yes"/>
+  <xsl:import href="page.xsl"/>
+
+  <xsl:variable name="service" select="string(/processing-instruction('uwsd-service'))"/>
+  <xsl:variable name="phase" select="string(/processing-instruction('uwsd-phase'))"/>
+  <xsl:variable name="text" select="string(/processing-instruction('uwsd-text'))"/>
+  <xsl:variable name="after" select="string(/processing-instruction('uwsd-after'))"/>
+  <xsl:variable name="next" select="string(/processing-instruction('uwsd-next'))"/>
+  <xsl:variable name="first" select="string(/processing-instruction('uwsd-first'))"/>
 
   <xsl:template match="/uws:jobs">
-    <html lang="en">
-      <head>
-        <meta name="viewport" content="width=device-width, initial-scale=1"/>
-        <meta name="color-scheme" content="light dark"/>
-        <title>Jobs</title>
-        <link rel="stylesheet" href="../static/xsl/uws.css"/>
-      </head>
-      <body>
-        <nav aria-label="Jobs by phase">
-          <a href="async">All jobs</a>
-          <xsl:text> </xsl:text><a href="async?PHASE=PENDING">Pending</a>
-          <xsl:text> </xsl:text><a href="async?PHASE=QUEUED">Queued</a>
-          <xsl:text> </xsl:text><a href="async?PHASE=EXECUTING">Executing</a>
-          <xsl:text> </xsl:text><a href="async?PHASE=COMPLETED">Completed</a>
-          <xsl:text> </xsl:text><a href="async?PHASE=ERROR">Failed</a>
-          <xsl:text> </xsl:text><a href="async?PHASE=ABORTED">Aborted</a>
-          <xsl:text> </xsl:text><a href="async?PHASE=ARCHIVED">Archived</a>
-        </nav>
-        <main>
-          <h1 id="jobs">Jobs</h1>
+    <xsl:call-template name="page">
+      <xsl:with-param name="title" select="concat('Jobs of ', $service)"/>
+      <xsl:with-param name="root" select="'../'"/>
+      <xsl:with-param name="live" select="'async/events'"/>
+      <xsl:with-param name="crumbs">
+        <li><a href="./"><xsl:value-of select="$service"/></a></li>
+        <li><a href="async" aria-current="page">Jobs</a></li>
+      </xsl:with-param>
+      <xsl:with-param name="main">
+        <h1><xsl:value-of select="concat('Jobs of ', $service)"/></h1>
+        <p><a href="./" class="button">New job</a></p>
+        <xsl:call-template name="filter"/>
+        <section id="jobs" aria-label="Jobs">
           <xsl:choose>
             <xsl:when test="uws:jobref">
-              <div class="scroll" role="region" aria-labelledby="jobs" tabindex="0">
+              <div class="scroll" role="region" aria-label="Jobs" tabindex="0">
                 <table>
                   <thead>
                     <tr>
                       <th scope="col">Job</th>
                       <th scope="col">Phase</th>
-                      <th scope="col">Run id</th>
-                      <th scope="col">Owner</th>
                       <th scope="col">Created</th>
+                      <xsl:if test="uws:jobref/uws:ownerId != ''"><th scope="col">Owner</th></xsl:if>
                     </tr>
                   </thead>
                   <tbody><xsl:apply-templates select="uws:jobref"/></tbody>
                 </table>
               </div>
             </xsl:when>
-            <xsl:otherwise><p>There are none here.</p></xsl:otherwise>
+            <xsl:when test="$phase != '' or $text != '' or $after != ''"><p>No job is like that.</p></xsl:when>
+            <xsl:otherwise><p>There are none.</p></xsl:otherwise>
           </xsl:choose>
-        </main>
-      </body>
-    </html>
+          <xsl:if test="$next != '' or $first != ''">
+            <nav aria-label="Pages" class="pages">
+              <xsl:if test="$first != ''">
+                <xsl:call-template name="link">
+                  <xsl:with-param name="text" select="'Newest jobs'"/>
+                  <xsl:with-param name="url" select="$first"/>
+                </xsl:call-template>
+              </xsl:if>
+              <xsl:if test="$next != ''">
+                <xsl:call-template name="link">
+                  <xsl:with-param name="text" select="'Older jobs'"/>
+                  <xsl:with-param name="url" select="$next"/>
+                </xsl:call-template>
+              </xsl:if>
+            </nav>
+          </xsl:if>
+        </section>
+      </xsl:with-param>
+    </xsl:call-template>
+  </xsl:template>
+
+  <xsl:template name="filter">
+    <form class="filter" role="search" aria-label="Which jobs are shown" action="async">
+      <div>
+        <label for="phase">Phase</label>
+        <select id="phase" name="PHASE">
+          <option value="">any</option>
+          <xsl:call-template name="phases"/>
+        </select>
+      </div>
+      <div>
+        <label for="text">Text in it</label>
+        <input id="text" name="TEXT" type="search" value="{$text}"/>
+      </div>
+      <div>
+        <label for="after">Created after (UTC)</label>
+        <input id="after" name="AFTER" type="datetime-local" step="1" value="{$after}"/>
+      </div>
+      <button>Show</button>
+    </form>
+  </xsl:template>
+
+  <!-- An option for each word. -->
+  <xsl:template name="phases">
+    <xsl:param name="of" select="'PENDING QUEUED EXECUTING COMPLETED ERROR ABORTED HELD SUSPENDED UNKNOWN ARCHIVED '"/>
+    <xsl:variable name="one" select="substring-before($of, ' ')"/>
+    <xsl:if test="$one != ''">
+      <option>
+        <xsl:if test="$one = $phase"><xsl:attribute name="selected">selected</xsl:attribute></xsl:if>
+        <xsl:value-of select="$one"/>
+      </option>
+      <xsl:call-template name="phases"><xsl:with-param name="of" select="substring-after($of, ' ')"/></xsl:call-template>
+    </xsl:if>
   </xsl:template>
 
   <xsl:template match="uws:jobref">
-    <xsl:variable name="url" select="@xlink:href"/>
     <tr>
       <th scope="row" class="id">
         <a>
           <xsl:attribute name="href">
+            <xsl:variable name="url">
+              <xsl:call-template name="safe-url"><xsl:with-param name="url" select="@xlink:href"/></xsl:call-template>
+            </xsl:variable>
             <xsl:choose>
-              <!-- Anything else could be something that a browser would execute. -->
-              <xsl:when test="starts-with($url, 'http://') or starts-with($url, 'https://')
-                              or starts-with($url, '/')"><xsl:value-of select="$url"/></xsl:when>
+              <xsl:when test="$url != ''"><xsl:value-of select="$url"/></xsl:when>
               <xsl:otherwise><xsl:value-of select="concat('async/', @id)"/></xsl:otherwise>
             </xsl:choose>
           </xsl:attribute>
-          <xsl:value-of select="@id"/>
+          <xsl:choose>
+            <xsl:when test="uws:runId != ''"><xsl:value-of select="uws:runId"/></xsl:when>
+            <xsl:otherwise><xsl:value-of select="@id"/></xsl:otherwise>
+          </xsl:choose>
         </a>
       </th>
       <td><span class="phase {uws:phase}"><xsl:value-of select="uws:phase"/></span></td>
-      <td><xsl:value-of select="uws:runId"/></td>
-      <td><xsl:value-of select="uws:ownerId"/></td>
-      <td><xsl:apply-templates select="uws:creationTime[. != '']"/></td>
+      <td><xsl:for-each select="uws:creationTime[. != '']"><xsl:call-template name="time"/></xsl:for-each></td>
+      <xsl:if test="../uws:jobref/uws:ownerId != ''"><td><xsl:value-of select="uws:ownerId"/></td></xsl:if>
     </tr>
-  </xsl:template>
-
-  <xsl:template match="uws:creationTime">
-    <time datetime="{.}"><xsl:value-of select="concat(translate(substring(., 1, 19), 'T', ' '), ' UTC')"/></time>
   </xsl:template>
 
 </xsl:stylesheet>

@@ -64,6 +64,11 @@ class BaseParameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return tuple(self.format(item) for item in (raw if isinstance(raw, list) else [raw]))
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """The values that are enumerated, as a client would send them; empty when none are."""
+        return self._texts("values")
+
+    @property
     def has_value(self) -> bool:
         """Whether a job that can run always has a value for this."""
         return self.required or bool(self.defaults)

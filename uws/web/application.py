@@ -6,7 +6,6 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
 
 import aiohttp
 from aiohttp import web
@@ -21,26 +20,27 @@ from uws.model.text import first_foreign
 from . import handlers as on
 from .availability import availability, note_start
 from .errors import Handler, answer_for, fault_response, http_fault, legible
+from .faults import readable
 from .fetching import Fetcher
 from .forms import key_of
 from .job_lists import job_list
+from .pages import STATIC, protect
+from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, Authenticator, Resource, Site
+from .services import index, service, to_service
 
 log = logging.getLogger(__name__)
 
 _COMMANDS = frozenset({"POST", "PUT", "DELETE"})
-_PACKAGED = Path(__file__).parent.parent / "static"
-STATIC = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "static"
-"""The stylesheets: within the installed package, or in the checkout."""
 
 
 def make_application(
     services: Iterable[UserUWS],
     *,
     base_url: str | None = None,
-    authenticator: on.Authenticator | None = None,
+    authenticator: Authenticator | None = None,
     uploads: UploadSettings | None = None,
     resolver: AbstractResolver | None = None,
-    longest_wait: float = on.LONGEST_WAIT,
+    longest_wait: float = LONGEST_WAIT,
 ) -> web.Application:
     """Return an application that offers ``services``; `aiohttp.web.Application.add_subapp` can mount it.
 
@@ -49,7 +49,7 @@ def make_application(
     ``resolver``, by default the system's. ``longest_wait`` bounds WAIT, in seconds.
     """
     app = web.Application(middlewares=[_every_request])
-    app[on.SITE] = on.Site(
+    app[SITE] = Site(
         services={uws.service.name: uws for uws in services},
         base_url=base_url.rstrip("/") if base_url else None,
         closing=asyncio.Event(),
@@ -58,24 +58,25 @@ def make_application(
     )
 
     async def with_fetcher(app: web.Application) -> AsyncIterator[None]:
-        app[on.FETCHER] = Fetcher(uploads or UploadSettings(), resolver or aiohttp.ThreadedResolver())
+        app[FETCHER] = Fetcher(uploads or UploadSettings(), resolver or aiohttp.ThreadedResolver())
         yield
 
     app.cleanup_ctx.append(with_fetcher)
     app.on_startup.append(note_start)
+    app.on_response_prepare.append(protect)
     app.on_shutdown.append(_let_waiting_go)
     _add_routes(app)
     return app
 
 
 def _add_routes(app: web.Application) -> None:
-    app.router.add_get("/", on.index, name="index")
+    app.router.add_get("/", index, name="index")
     app.router.add_get("/availability", availability, name="availability")
     app.router.add_static("/static", STATIC)
-    service = "/{service}"
-    app.router.add_get(service, on.service)
-    app.router.add_get(f"{service}/parameters.json", on.parameters_json)
-    for jobs in (f"{service}/async", f"{service}/uws.xml"):
+    app.router.add_get("/{service}", service)
+    app.router.add_get("/{service}/", to_service)
+    app.router.add_get("/{service}/parameters.json", on.parameters_json)
+    for jobs in ("/{service}/async", "/{service}/uws.xml"):
         app.router.add_get(jobs, job_list)
         app.router.add_get(
             f"{jobs}/", job_list
@@ -105,7 +106,7 @@ def _add_job_routes(app: web.Application, job: str) -> None:
 async def _every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find out who asks, give the request an id, and turn errors into answers."""
     request_id = uuid.uuid4().hex
-    authenticator = request.app[on.SITE].authenticator
+    authenticator = request.app[SITE].authenticator
     response: web.StreamResponse | None
     try:
         anybody = request.match_info.route.name == "availability"
@@ -114,13 +115,13 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
             raise NotAuthenticated("the user's name has a character that cannot be part of an XML document")
         client = legible(request.headers.get("User-Agent", ""))[:200]
         key = key_of(request) if request.method in _COMMANDS else None
-        request[on.CALLER] = Caller(user, request_id, client or None, key)
+        request[CALLER] = Caller(user, request_id, client or None, key)
         response = await _answer(request, handler)
     except web.HTTPException as error:
         if error.status < 400:
             error.headers["X-Request-ID"] = request_id
             raise
-        response = http_fault(error, request)
+        response = readable(request, http_fault(error, request))
     except Exception as error:
         response = answer_for(error, challenge=authenticator.challenge if authenticator else "")
         if response is None:
@@ -128,6 +129,7 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
             response = fault_response(
                 500, "DefaultFault", f"an internal error; it is on record as {request_id}"
             )
+        response = readable(request, response)
     response.headers["X-Request-ID"] = request_id
     return response
 
@@ -136,8 +138,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except OtherService as error:
-        return on.Resource(request).elsewhere(error)
+        return Resource(request).elsewhere(error)
 
 
 async def _let_waiting_go(app: web.Application) -> None:
-    app[on.SITE].closing.set()
+    app[SITE].closing.set()

@@ -18,7 +18,7 @@ from uws.model.text import made_fit
 from uws.model.units import format_time
 
 from .errors import discreet
-from .handlers import SITE
+from .resource import SITE
 
 VOSI = "http://www.ivoa.net/xml/VOSIAvailability/v1.0"
 LONGEST_LAG = 1.0

@@ -1,8 +1,12 @@
-"""The XML documents of UWS 1.1 (section 2.2.2), elements in the schema's order."""
+"""The XML documents of UWS 1.1 (section 2.2.2), elements in the schema's order.
+
+What only the page made of a document tells stands in processing instructions, which other readers pass over.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from lxml import etree
@@ -10,6 +14,7 @@ from lxml import etree
 from projections import JobReference
 from uws.jobs import UserUWS
 from uws.model import Failure, Job, Phase, Upload
+from uws.model.text import made_fit
 from uws.model.units import format_time
 from uws.queueing import Standing
 
@@ -18,10 +23,11 @@ XLINK = "http://www.w3.org/1999/xlink"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
 INFO = "urn:uwsd:jobinfo"
 """The namespace of what stands in our jobInfo."""
+_BLANKS = re.compile(r"[\r\n\t]+")
 _NAMESPACES = {"uws": UWS, "xlink": XLINK, "xsi": XSI}
 
 
-def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> bytes:
+def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> etree._Element:
     """Return the document of a job, with its stylesheet; ``standing`` is how it waits in the queue."""
     root = _root("job")
     root.set("version", "1.1")
@@ -44,7 +50,7 @@ def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> by
         summary.set("hasDetail", "true" if failure.detail else "false")
         _add(summary, "message", failure.message)
     _add_info(root, info_of(job, standing))
-    return _serialise(root, uws.jobdoc_preamble)
+    return with_stylesheet(root, uws.jobdoc_preamble, {"service": uws.service.title})
 
 
 class JobList:
@@ -53,18 +59,20 @@ class JobList:
     ``begin``, any number of `entries`, and ``end`` are one document.
     """
 
-    def __init__(self, uws: UserUWS) -> None:
+    def __init__(self, uws: UserUWS, facts: Mapping[str, str | None] | None = None) -> None:
         self._uws = uws
-        marked = _root("jobs")
-        marked.set("version", "1.1")
+        self._facts = {"service": uws.service.title, **(facts or {})}
+        marked = self.whole(())
         marked.append(etree.Comment())
-        self.begin, _, self.end = _serialise(marked, uws.joblist_preamble).rpartition(b"  <!---->\n")
+        self.begin, _, self.end = serialise(marked).rpartition(b"  <!---->\n")
 
     def entries(self, references: Sequence[JobReference]) -> bytes:
         """Return the part of the document that names these jobs."""
-        return self.whole(references).removeprefix(self.begin).removesuffix(self.end) if references else b""
+        if not references:
+            return b""
+        return serialise(self.whole(references)).removeprefix(self.begin).removesuffix(self.end)
 
-    def whole(self, references: Sequence[JobReference]) -> bytes:
+    def whole(self, references: Sequence[JobReference]) -> etree._Element:
         """Return a document that names these jobs and no others."""
         root = _root("jobs")
         root.set("version", "1.1")
@@ -78,17 +86,17 @@ class JobList:
                 _add(entry, "runId", reference.run_id)
             _add(entry, "ownerId", reference.owner, nillable=True)
             _add(entry, "creationTime", format_time(reference.created))
-        return _serialise(root, self._uws.joblist_preamble)
+        return with_stylesheet(root, self._uws.joblist_preamble, self._facts)
 
 
-def parameters_document(uws: UserUWS, job: Job) -> bytes:
+def parameters_document(uws: UserUWS, job: Job) -> etree._Element:
     """Return the parameters of a job alone."""
-    return _serialise(_parameters(uws, job))
+    return with_stylesheet(_parameters(uws, job), uws.jobdoc_preamble, {"job": job.id})
 
 
-def results_document(uws: UserUWS, job: Job) -> bytes:
+def results_document(uws: UserUWS, job: Job) -> etree._Element:
     """Return the results of a job alone."""
-    return _serialise(_results(uws, job))
+    return with_stylesheet(_results(uws, job), uws.jobdoc_preamble, {"job": job.id})
 
 
 def error_of(job: Job) -> Failure | None:
@@ -172,7 +180,18 @@ def _add_time(parent: etree._Element, name: str, time: datetime | None) -> None:
     _add(parent, name, format_time(time) if time else None, nillable=True)
 
 
-def _serialise(root: etree._Element, preamble: tuple[str, str] | None = None) -> bytes:
-    if preamble:
-        root.addprevious(etree.ProcessingInstruction(*preamble))
+def with_stylesheet(
+    root: etree._Element, preamble: tuple[str, str], facts: Mapping[str, str | None] | None = None
+) -> etree._Element:
+    """Say how a page is made of a document, and what else stands there: ``facts``, as ``<?uwsd-NAME …?>``."""
+    root.addprevious(etree.ProcessingInstruction(*preamble))
+    for name, fact in (facts or {}).items():
+        if fact:
+            text = made_fit(_BLANKS.sub(" ", fact).strip()).replace("?>", "? >")
+            root.addprevious(etree.ProcessingInstruction(f"uwsd-{name}", text))
+    return root
+
+
+def serialise(root: etree._Element) -> bytes:
+    """Return a document as it is sent."""
     return etree.tostring(root.getroottree(), xml_declaration=True, encoding="UTF-8", pretty_print=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,21 @@ from yarl import URL
 
 from uws.config import UploadSettings
 from uws.files import Spool, Spooled
-from uws.model import ParameterError, TooLarge, UsageError
+from uws.model import (
+    JobGone,
+    NotAuthenticated,
+    NotAuthorized,
+    NotFound,
+    OtherService,
+    ParameterError,
+    TooLarge,
+    UsageError,
+)
 from uws.model.units import format_size
 
 from .addresses import is_public
 from .errors import legible
-from .stored import media_type_of
+from .stored import OwnFile, media_type_of
 
 MAX_FETCHED = 16
 """Files that one request may name by URL."""
@@ -56,8 +65,14 @@ class Fetcher:
 class Fetches:
     """What is fetched for one request, all of it within ``longest_fetch`` seconds from now."""
 
-    def __init__(self, fetcher: Fetcher, request: web.Request, spool: Spool) -> None:
-        self._fetcher, self._request, self._spool = fetcher, request, spool
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        request: web.Request,
+        spool: Spool,
+        find_own: Callable[[URL], Awaitable[OwnFile | None]],
+    ) -> None:
+        self._fetcher, self._request, self._spool, self._find_own = fetcher, request, spool, find_own
         self._settings = fetcher.settings
         self._until = asyncio.get_running_loop().time() + self._settings.longest_fetch
 
@@ -68,11 +83,22 @@ class Fetches:
         second when the client has gone. Raises `ParameterError`, `TooLarge`, and what `Spool.receive` does.
         """
         if self._spool.keep:
-            spooled = await self._in_time(url, name, max_size)
+            spooled = await self._copy(url, name, max_size) or await self._in_time(url, name, max_size)
         else:
             spooled = Spooled(Path(), _name_of(url), "")
         spooled.url, spooled.source = str(url), _source_of(url)
         return spooled
+
+    async def _copy(self, url: URL, name: str, max_size: int) -> Spooled | None:
+        """Return a copy of what another job of this server has, where the URL names such a file."""
+        try:
+            if not (own := await self._find_own(url)):
+                return None
+            return await self._spool.receive(
+                own.chunks(), name=name, filename=own.name, media_type=own.media_type, max_size=max_size
+            )
+        except (NotFound, JobGone, NotAuthenticated, NotAuthorized, OtherService) as error:
+            raise ParameterError(name, f"{_source_of(url)}: {error}") from error
 
     async def _in_time(self, url: URL, name: str, max_size: int) -> Spooled:
         longest = self._settings.longest_fetch

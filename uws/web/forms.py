@@ -21,7 +21,7 @@ from uws.model.service import CONTROL_PARAMETERS
 from uws.model.units import parse_time
 
 from .errors import legible
-from .fetching import MAX_FETCHED, Fetcher, Fetches, url_of
+from .fetching import MAX_FETCHED, Fetches, url_of
 from .stored import media_type_of
 
 _PLAIN = frozenset({"7bit", "8bit", "binary"})
@@ -54,15 +54,22 @@ class Submission:
 
 
 @dataclass
-class _Form:
-    budget: int
+class Received:
+    """What of a request's parameters has come so far.
+
+    Those ``without_blanks`` come from a browser, which sends the fields that were left blank, too.
+    """
+
+    without_blanks: bool = False
+    budget: int = 0
     """Bytes that files may still have, of all parameters together."""
     pairs: list[Pair] = field(default_factory=list)
     files: dict[str, list[Spooled]] = field(default_factory=dict)
     size: int = 0
 
     def add(self, pairs: list[Pair], size: int) -> None:
-        self.pairs += pairs
+        """Take more in. Raises `TooLarge`."""
+        self.pairs += [pair for pair in pairs if pair.value or not self.without_blanks]
         self.size += size
         count = len(self.pairs) + sum(map(len, self.files.values()))
         if self.size > MAX_TEXT or count > MAX_FIELDS:
@@ -84,13 +91,13 @@ def key_of(request: web.Request) -> str | None:
 
 
 async def read_submission(
-    request: web.Request, service: Service, spool: Spool, fetcher: Fetcher
+    request: web.Request, service: Service, spool: Spool, fetches: Fetches, form: Received
 ) -> Submission:
-    """Read query and body of a POST; files go to ``spool`` as they come, and then those named by URL.
+    """Read query and body of a POST into ``form``; files go to ``spool``, and then those named by URL.
 
     Raises `UsageError` for what is malformed, `TooLarge`, `ParameterError`.
     """
-    form = _Form(_budget(service))
+    form.budget = _budget(service)
     form.add(query_of(request), 0)
     if request.content_type == "application/x-www-form-urlencoded":
         body = await _read_text(request.content.iter_chunked(_CHUNK))
@@ -102,7 +109,7 @@ async def read_submission(
             f"a body of type {request.content_type} is not understood; "
             "send application/x-www-form-urlencoded or multipart/form-data"
         )
-    return await _sort(form, service, Fetches(fetcher, request, spool))
+    return await _sort(form, service, fetches)
 
 
 async def read_value(request: web.Request) -> str:
@@ -149,7 +156,7 @@ def phase_of(text: str) -> Phase:
         ) from None
 
 
-async def _read_parts(request: web.Request, service: Service, spool: Spool, form: _Form) -> None:
+async def _read_parts(request: web.Request, service: Service, spool: Spool, form: Received) -> None:
     try:
         reader = await request.multipart()
         while (part := await reader.next()) is not None:
@@ -228,7 +235,7 @@ def _max_size(service: Service, name: str) -> int:
     return declared.get(service.find(name) or "", max(declared.values()))
 
 
-async def _sort(form: _Form, service: Service, fetches: Fetches) -> Submission:
+async def _sort(form: Received, service: Service, fetches: Fetches) -> Submission:
     """Tell control parameters, values and files apart."""
     pairs = form.pairs
     parameters: dict[str, list[str]] = {}
@@ -257,7 +264,7 @@ async def _sort(form: _Form, service: Service, fetches: Fetches) -> Submission:
     )
 
 
-async def _assign(form: _Form, service: Service, fetches: Fetches) -> dict[str, list[Spooled]]:
+async def _assign(form: Received, service: Service, fetches: Fetches) -> dict[str, list[Spooled]]:
     """Give every file to its parameter: by UPLOAD (DALI 1.1 section 3.4.5), or by the name of its part."""
     files: dict[str, list[Spooled]] = {}
     referred = set()
@@ -277,7 +284,7 @@ async def _assign(form: _Form, service: Service, fetches: Fetches) -> dict[str, 
     return files
 
 
-def _uploads(form: _Form, service: Service) -> Iterator[tuple[str, FileParameter, str | URL]]:
+def _uploads(form: Received, service: Service) -> Iterator[tuple[str, FileParameter, str | URL]]:
     """Read all of UPLOAD: for each file its parameter, and the label of its part or its URL."""
     seen: set[str] = set()
     fetched = 0

@@ -1,4 +1,4 @@
-"""The job list (UWS 1.1 section 2.2.2.1): as XML, streamed whole; as JSON, page by page."""
+"""The job list (UWS 1.1 section 2.2.2.1): as XML, streamed whole; as JSON, and for people, page by page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
+from lxml import etree
 
 from projections import Cursor, JobReference
 from uws.jobs import PAGE, JobFilter
@@ -19,16 +20,19 @@ from uws.model import Service, UsageError, did_you_mean
 
 from . import json_documents
 from .conditions import is_held, tag_of_state
-from .documents import JobList
+from .documents import JobList, serialise
 from .forms import Pair, instant, phase_of, query_of, single, whole_number
-from .handlers import Resource
-from .negotiation import JSON, form_of
+from .negotiation import HTML, JSON, XML, Form, form_of
+from .pages import render
+from .resource import Resource
 
 log = logging.getLogger(__name__)
 
 OWN_PARAMETERS = ("PHASE", "AFTER", "LAST", "RUNID", "TEXT", "LIMIT", "CURSOR", "RESPONSEFORMAT")
 """What a list's query means by itself; other names are those of a service's parameters."""
 DEFAULT_LIMIT = 100
+SHOWN = 50
+"""Jobs on a page for people."""
 MAX_LIMIT = 1000
 _ENOUGH = 2_000_000
 """Bytes of documents after which a page ends, however few jobs they are."""
@@ -53,9 +57,16 @@ async def job_list(request: web.Request) -> web.StreamResponse:
     resource = Resource(request)
     pairs = query_of(request)
     form = form_of(request, pairs)
+    if form is HTML and (clean := _without_blanks(resource, pairs)):
+        return resource.see(clean)
     service, user = resource.uws.service, resource.caller.user
     wanted, last = _filter_of(pairs, service), _number(pairs, "LAST")
-    page = _Page(resource, pairs, wanted, last) if form is JSON else None
+    if form is JSON:
+        _refuse_unknown(pairs, service)
+    in_pages = form is not XML or any(pair.name.upper() in ("LIMIT", "CURSOR") for pair in pairs)
+    page = (
+        _Page(resource, pairs, wanted, last, SHOWN if form is HTML else DEFAULT_LIMIT) if in_pages else None
+    )
     # The state is read before the list: of two that differ, the tag is never the newer one.
     state = await resource.uws.list_state(user)
     # The declaration says which names in the query are filters.
@@ -65,9 +76,17 @@ async def job_list(request: web.Request) -> web.StreamResponse:
         return web.Response(status=304, headers=headers)
     headers["Content-Type"] = form.content_type
     if page:
-        return web.Response(body=await page.read(), headers=headers)
+        return web.Response(body=await page.read(form), headers=headers)
     async with aclosing(resource.uws.pages(user, wanted, last=last)) as pages:
         return await _whole(resource, pages, headers)
+
+
+def _without_blanks(resource: Resource, pairs: Sequence[Pair]) -> str | None:
+    """Return the URL without what a form sends for fields that were left blank; None when there are none."""
+    given = [pair for pair in pairs if pair.value]
+    if len(given) == len(pairs):
+        return None
+    return resource.uws.joblist_url + (f"?{urlencode(given)}" if given else "")
 
 
 async def _whole(
@@ -79,7 +98,7 @@ async def _whole(
     first = await anext(pages, nothing)
     second = await anext(pages, None)
     if second is None:
-        return web.Response(body=document.whole(first), headers=headers)
+        return web.Response(body=serialise(document.whole(first)), headers=headers)
     response = web.StreamResponse(headers={**headers, "X-Request-ID": resource.caller.request_id or ""})
     await response.prepare(resource.request)
     if resource.request.method == "HEAD":
@@ -101,14 +120,13 @@ async def _whole(
 
 
 class _Page:
-    """A page of the list as JSON. Raises `UsageError` for a query that makes no sense, when it is made."""
+    """A page of the list. Raises `UsageError` for a query that makes no sense, when it is made."""
 
     def __init__(
-        self, resource: Resource, pairs: Sequence[Pair], wanted: JobFilter, last: int | None
+        self, resource: Resource, pairs: Sequence[Pair], wanted: JobFilter, last: int | None, default: int
     ) -> None:
         self._resource, self._pairs, self._wanted = resource, pairs, wanted
-        _refuse_unknown(pairs, resource.uws.service)
-        limit = _number(pairs, "LIMIT") or DEFAULT_LIMIT
+        limit = _number(pairs, "LIMIT") or default
         if limit > MAX_LIMIT:
             raise UsageError(f"LIMIT: expected a whole number, at most {MAX_LIMIT}, got {limit}")
         cursor = single(pairs, "CURSOR")
@@ -117,8 +135,14 @@ class _Page:
         self._left = last if place is None or place.left is None else place.left
         self._limit = limit if self._left is None else min(limit, self._left)
 
-    async def read(self) -> bytes:
-        """Return the document."""
+    async def read(self, form: Form) -> bytes:
+        """Return the document, or the page made of it."""
+        if form is JSON:
+            return await self._documents()
+        root = await self._references()
+        return render(root) if form is HTML else serialise(root)
+
+    async def _documents(self) -> bytes:
         uws, user = self._resource.uws, self._resource.caller.user
         found: list[bytes] = []
         before, size = self._before, 0
@@ -131,6 +155,26 @@ class _Page:
             # A slice that is not full has read as much as one request may.
             if before is None or len(documents) < asked or len(found) == self._limit or size > _ENOUGH:
                 return json_documents.job_list(found, self._url_of_next(before, len(found)))
+
+    async def _references(self) -> etree._Element:
+        uws, user = self._resource.uws, self._resource.caller.user
+        found: list[JobReference] = []
+        before = self._before
+        while True:
+            asked = min(PAGE, self._limit - len(found))
+            references, before = await uws.page(user, self._wanted, before=before, limit=asked)
+            found += references
+            if before is None or len(references) < asked or len(found) == self._limit:
+                break
+        after = self._wanted.after
+        facts = {
+            "phase": next(iter(self._wanted.phases or ()), None),
+            "text": self._wanted.text,
+            "after": after.strftime("%Y-%m-%dT%H:%M:%S") if after else None,
+            "next": self._url_of_next(before, len(found)),
+            "first": uws.joblist_url if self._before else None,
+        }
+        return JobList(uws, facts).whole(found)
 
     def _url_of_next(self, before: Cursor | None, found: int) -> str | None:
         left = None if self._left is None else self._left - found

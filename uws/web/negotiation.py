@@ -25,6 +25,11 @@ XML = Form("xml", ("text/xml", "application/xml"), "text/xml; charset=utf-8")
 JSON = Form("json", ("application/json",), "application/json")
 HTML = Form("html", ("text/html",), "text/html; charset=utf-8")
 
+_JAVA = frozenset(
+    {"text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", "text/html, image/gif, image/jpeg, */*; q=0.2"}
+)
+"""What Java sends for a program that has said nothing, such as TOPCAT; no browser sends it."""
+
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
 _RANGE = re.compile(r"\s*([\w.+*-]+)/([\w.+*-]+)\s*(;.*)?", re.ASCII | re.DOTALL)
 _QUALITY = re.compile(r";\s*q\s*=\s*([^;\s]*)", re.IGNORECASE)
@@ -47,7 +52,7 @@ class _Range(NamedTuple):
         return 3 if (self.type, self.subtype) == (kind, subtype) else 0
 
 
-def form_of(request: web.Request, pairs: Sequence[Pair], offered: Sequence[Form] = (XML, JSON)) -> Form:
+def form_of(request: web.Request, pairs: Sequence[Pair], offered: Sequence[Form] = (XML, JSON, HTML)) -> Form:
     """Return the form that a request asks for; RESPONSEFORMAT wins over Accept (DALI 1.1 section 3.4.3).
 
     Raises `UsageError` for a RESPONSEFORMAT that is none of ``offered``.
@@ -64,7 +69,13 @@ def form_of(request: web.Request, pairs: Sequence[Pair], offered: Sequence[Form]
 
 def accepted(request: web.Request) -> str:
     """Return what a request accepts: all that its Accept headers say, or nothing in particular."""
-    return ", ".join(request.headers.getall("Accept", ()))
+    said = ", ".join(request.headers.getall("Accept", ()))
+    return "" if said in _JAVA else said
+
+
+def is_for_reading(request: web.Request) -> bool:
+    """Whether what is sent is best a page: the client is a browser, or like one."""
+    return negotiate(accepted(request), (XML, JSON, HTML)) is HTML
 
 
 def negotiate(accept: str, offered: Sequence[Form]) -> Form:

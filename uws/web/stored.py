@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from aiohttp import web
@@ -18,6 +21,7 @@ _UNTRUSTED = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+")
+_CHUNK = 1 << 18
 _CONDITIONS = (
     "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"
 )  # fmt: skip
@@ -29,24 +33,39 @@ def media_type_of(text: str) -> str:
     return found[0] if found else "application/octet-stream"
 
 
-def stored_file(
-    request: web.Request, directory: JobDirectory, path: Path, media_type: str, name: str
-) -> web.StreamResponse:
-    """Serve ``path``, one of the files in a job's directory; a client that keeps it is told ``name``.
+class OwnFile(NamedTuple):
+    """A file in a job's directory; a client that keeps it is told ``name``."""
 
-    Raises `NotFound` when it is no longer there, or is not a file of the job's own.
-    """
-    if not directory.is_own_file(path):
-        raise NotFound(f"a file of job {directory.root.name} is missing")
-    size = path.stat().st_size
+    directory: JobDirectory
+    path: Path
+    name: str
+    media_type: str
+
+    def check(self) -> None:
+        """Raise `NotFound` when it is no longer there, or is not a file of the job's own."""
+        if not self.directory.is_own_file(self.path):
+            raise NotFound(f"a file of job {self.directory.root.name} is missing")
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield its bytes. Raises `NotFound`, `OSError`."""
+        self.check()
+        with await asyncio.to_thread(self.path.open, "rb") as file:
+            while chunk := await asyncio.to_thread(file.read, _CHUNK):
+                yield chunk
+
+
+def stored_file(request: web.Request, file: OwnFile) -> web.StreamResponse:
+    """Serve one of the files in a job's directory. Raises `NotFound`."""
+    file.check()
+    size = file.path.stat().st_size
     if "If-Range" not in request.headers and (_first_byte(request) or -1) >= size:
         raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
     headers = {
         **_UNTRUSTED,
-        "Content-Type": media_type,
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(name, safe='')}",
+        "Content-Type": file.media_type,
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(file.name, safe='')}",
     }
-    return StoredFile(path, headers=headers)
+    return StoredFile(file.path, headers=headers)
 
 
 class StoredFile(web.FileResponse):

@@ -1,0 +1,2 @@
+// What a page does beyond what its links and forms do without this script.
+"use strict";

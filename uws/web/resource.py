@@ -1,0 +1,186 @@
+"""What all handlers begin with: the site, the service, the caller, the job; and the forms of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+from urllib.parse import quote
+
+from aiohttp import web
+from lxml import etree
+from yarl import URL
+
+from uws.commands import Caller
+from uws.files import Spool
+from uws.jobs import UserUWS
+from uws.model import Job, NotFound, OtherService, Result, Upload, UsageError, did_you_mean
+
+from .conditions import is_held, tag_of, tag_of_state
+from .documents import serialise
+from .fetching import Fetcher, Fetches
+from .negotiation import HTML, Form
+from .pages import render
+from .stored import OwnFile
+
+LONGEST_WAIT = 60
+"""Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_OWN_FILE = re.compile(
+    r"/(?P<service>[^/]+)/(async|uws\.xml)/(?P<job>[^/]+)"
+    r"/(?P<kind>results|parameters)/(?P<item>[^/?]+)(/(?P<number>[0-9]{1,6}))?"
+)
+
+
+class Authenticator(Protocol):
+    """Tells who sends a request."""
+
+    challenge: str
+    """The value of WWW-Authenticate for those who must say who they are."""
+
+    async def identify(self, request: web.Request) -> str | None:
+        """Return the user, None for nobody in particular. Raises `NotAuthenticated` for wrong credentials."""
+        ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the handlers know of the server they belong to. ``base_url`` None: as the request came."""
+
+    services: dict[str, UserUWS]
+    base_url: str | None
+    closing: asyncio.Event
+    authenticator: Authenticator | None
+    longest_wait: float = LONGEST_WAIT
+
+
+SITE = web.AppKey("site", Site)
+FETCHER = web.AppKey("fetcher", Fetcher)
+CALLER = web.RequestKey("caller", Caller)
+
+
+class Resource:
+    """What all handlers begin with: the service, the caller, the job."""
+
+    def __init__(self, request: web.Request) -> None:
+        self.request = request
+        self.site = request.app[SITE]
+        self.caller = request[CALLER]
+
+    @property
+    def base_url(self) -> str:
+        if self.site.base_url:
+            return self.site.base_url
+        host = self.request.headers.get("Host")
+        if host is None:
+            host = _own_address(self.request)
+        if not _HOST.fullmatch(host):
+            raise UsageError("the Host header names no host")
+        prefix = str(self.request.app.router["index"].url_for()).rstrip("/")
+        return f"{self.request.scheme}://{host}{prefix}"
+
+    @cached_property
+    def uws(self) -> UserUWS:
+        name = self.request.match_info["service"]
+        try:
+            return self.site.services[name].at(self.base_url)
+        except KeyError:
+            raise NotFound(f"there is no service {name}{did_you_mean(name, self.site.services)}") from None
+
+    @property
+    def job_id(self) -> str:
+        return self.request.match_info["job_id"]
+
+    async def job(self) -> Job:
+        """Return the job that the URL names, for those who only look."""
+        return await self.uws.get_job(self.job_id, self.caller)
+
+    async def admit(self) -> bool:
+        """See `UserUWS.admit`: for the job that the URL names, or for a new one."""
+        return await self.uws.admit(self.request.match_info.get("job_id"), self.caller)
+
+    def preamble(self, name: str) -> tuple[str, str]:
+        """Return the ``xml-stylesheet`` instruction for one of our stylesheets, as target and text."""
+        return (
+            "xml-stylesheet",
+            f'type="text/xsl" href="{self.base_url}/static/xsl/useruws-{name}-to-html.xsl"',
+        )
+
+    def fetches(self, spool: Spool) -> Fetches:
+        """Return what gets the files that this request names by URL."""
+        return Fetches(self.request.app[FETCHER], self.request, spool, self.own_file)
+
+    async def own_file(self, url: URL) -> OwnFile | None:
+        """Return the file of a job that a URL of this server names, None when it names none.
+
+        Raises what `UserUWS.get_job` does for a job that the caller may not look at.
+        """
+        text = str(url)
+        found = _OWN_FILE.fullmatch(text.removeprefix(self.base_url))
+        uws = self.site.services.get(found["service"]) if found and text.startswith(self.base_url) else None
+        if not found or not uws:
+            return None
+        job = await uws.get_job(found["job"], self.caller)
+        if found["kind"] == "results":
+            return next((of_result(uws, job, one) for one in job.results if one.id == found["item"]), None)
+        values = job.parameters.get(uws.service.find(found["item"]) or "", ())
+        number = int(found["number"] or 1)
+        value = values[number - 1] if 0 < number <= len(values) else None
+        return of_upload(uws, job, value) if isinstance(value, Upload) else None
+
+    def elsewhere(self, error: OtherService) -> web.Response:
+        """Send the client to the job's own URL when it asked for it in another service's list."""
+        owner = self.site.services.get(error.service)
+        if owner is None:
+            raise NotFound(f"{error}, which is no longer offered")
+        rest = quote(self.request.path.partition(f"/{self.job_id}")[2])
+        if self.request.method in ("GET", "HEAD") and self.request.query_string:
+            rest += f"?{self.request.rel_url.raw_query_string}"
+        return self.see(owner.at(self.base_url).get_url_for_id(error.job_id) + rest)
+
+    def headers(self, tag: str) -> dict[str, str]:
+        """Return headers that let a client keep what has ``tag``, and ask each time if it is still good."""
+        return {
+            "ETag": tag,
+            "Cache-Control": "private, no-cache",
+            "Vary": "Accept, Authorization" if self.site.authenticator else "Accept",
+        }
+
+    def answer(self, document: etree._Element | bytes, form: Form, status: int = 200) -> web.Response:
+        """Answer with a document, or the page made of it, or with 304 when the client holds it."""
+        body = document if isinstance(document, bytes) else serialise(document)
+        headers = self.headers(tag_of_state(form.name, body) if form is HTML else tag_of(body))
+        if status == 200 and is_held(self.request, headers["ETag"]):
+            return web.Response(status=304, headers=headers)
+        if form is HTML:
+            assert not isinstance(document, bytes), "a page is made of a document"
+            body = render(document)
+        return web.Response(status=status, body=body, headers={**headers, "Content-Type": form.content_type})
+
+    def see(self, url: str) -> web.Response:
+        return web.Response(status=303, headers={"Location": url})
+
+    def see_job(self) -> web.Response:
+        return self.see(self.uws.get_url_for_id(self.job_id))
+
+
+def of_result(uws: UserUWS, job: Job, result: Result) -> OwnFile:
+    """Return the file of a result."""
+    directory = uws.backend.files.of(job.id)
+    path = directory.root / result.path
+    return OwnFile(directory, path, path.name, result.media_type)
+
+
+def of_upload(uws: UserUWS, job: Job, upload: Upload) -> OwnFile:
+    """Return the file that a client has sent."""
+    directory = uws.backend.files.of(job.id)
+    path = directory.uploads / upload.file
+    return OwnFile(directory, path, upload.filename or upload.file, upload.media_type)
+
+
+def _own_address(request: web.Request) -> str:
+    """Return the address that an HTTP/1.0 client has connected to, which names no Host."""
+    host, port = request.transport.get_extra_info("sockname")[:2] if request.transport else ("localhost", 80)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
