@@ -1,2 +1,227 @@
-// What a page does beyond what its links and forms do without this script.
+// What a page does beyond its links and forms: times in the reader's zone, what unfolds, what changes, SAMP.
+// Without this script all is there as well, after a reload or on a page of its own.
 "use strict";
+
+const SAMP_HUB = "http://localhost:21012/"; // SAMP 1.3 section 5.2.1
+const AT_MOST_EVERY = 500; // milliseconds between two looks at a page that keeps changing
+
+// Times
+
+function showTimes(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const moment = new Date(time.dateTime);
+    if (time.title || Number.isNaN(moment.getTime())) continue;
+    time.title = time.textContent;
+    time.textContent = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  }
+}
+
+// What unfolds: the content of another page of ours, its links as they are there
+
+async function fetchPage(url) {
+  const answer = await fetch(url, { headers: { Accept: "text/html" } });
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const main = page.getElementById("main");
+  if (!main) throw new Error(`there is no page at ${url}`);
+  return { ok: answer.ok, main };
+}
+
+async function unfold(details) {
+  if (!details.open || details.dataset.state) return;
+  details.dataset.state = "loading";
+  const url = new URL(details.dataset.include, document.baseURI);
+  try {
+    const { main } = await fetchPage(url);
+    for (const element of main.querySelectorAll("[href], [src]")) {
+      const name = element.hasAttribute("href") ? "href" : "src";
+      element.setAttribute(name, new URL(element.getAttribute(name), url).href);
+    }
+    main.querySelector("h1")?.remove();
+    showTimes(main);
+    details.replaceChildren(details.querySelector("summary"), ...main.childNodes);
+    details.dataset.state = "there";
+  } catch {
+    delete details.dataset.state; // its link is still there, and so is another try
+  }
+}
+
+function prepareUnfolding(root) {
+  for (const details of root.querySelectorAll("details[data-include]")) {
+    details.addEventListener("toggle", () => unfold(details));
+  }
+}
+
+// What changes: parts of the page with an id, as the server has them now
+
+const shown = new Map(); // what the server last said each part is
+
+function partsOf(main) {
+  return new Map([...main.children].filter((part) => part.id).map((part) => [part.id, part]));
+}
+
+function keepFocus(part, change) {
+  const held = document.activeElement;
+  const had = part.contains(held);
+  const again = had && (held.id ? `#${CSS.escape(held.id)}` : held.value && `[value="${CSS.escape(held.value)}"]`);
+  change();
+  if (had) ((again && part.querySelector(again)) || document.getElementById("main")).focus();
+}
+
+function isBeingEdited(part) {
+  const held = document.activeElement;
+  return (part.contains(held) && held.matches("input, select, textarea")) || part.querySelector("details.confirm[open]");
+}
+
+async function refresh() {
+  const { ok, main } = await fetchPage(location.href);
+  if (!ok) return location.reload();
+  const here = partsOf(document.getElementById("main"));
+  let last = null;
+  for (const [id, part] of partsOf(main)) {
+    const now = part.outerHTML;
+    const old = here.get(id);
+    here.delete(id);
+    if (!old) {
+      last ? last.after(part) : document.getElementById("main").querySelector("h1").after(part);
+      prepare(part);
+      last = part;
+      shown.set(id, now);
+      continue;
+    }
+    last = old;
+    if (shown.get(id) === now || isBeingEdited(old)) continue;
+    shown.set(id, now);
+    const open = new Set([...old.querySelectorAll("details[open]")].map((one) => one.dataset.include));
+    keepFocus(old, () => old.replaceChildren(...part.childNodes));
+    prepare(old);
+    for (const details of old.querySelectorAll("details[data-include]")) details.open = open.has(details.dataset.include);
+  }
+  for (const gone of here.values()) gone.remove();
+  document.title = main.ownerDocument.title;
+}
+
+function listen(url) {
+  for (const [id, part] of partsOf(document.getElementById("main"))) shown.set(id, part.outerHTML);
+  let due = null;
+  let busy = false;
+  const look = async () => {
+    due = null;
+    if (busy) return later();
+    busy = true;
+    await refresh().catch(() => {}); // the next change is another chance
+    busy = false;
+  };
+  const later = () => (due ??= setTimeout(look, AT_MOST_EVERY));
+  const source = new EventSource(url);
+  for (const type of ["job", "reset", "end"]) source.addEventListener(type, later);
+  addEventListener("pagehide", () => source.close());
+}
+
+// Fields of a parameter that takes several values: as many as are wanted
+
+function addFields(several) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "One more value";
+  button.addEventListener("click", () => {
+    const field = several.querySelector("input:last-of-type").cloneNode();
+    field.value = "";
+    button.before(field);
+    field.focus();
+  });
+  several.append(button);
+}
+
+// SAMP (the Web Profile, SAMP 1.3 section 5): results are sent to whoever can show them
+
+function xmlOf(value) {
+  const document_ = document.implementation.createDocument(null, "value");
+  const put = (parent, name) => parent.appendChild(document_.createElement(name));
+  const write = (parent, item) => {
+    if (typeof item === "string") put(parent, "string").textContent = item;
+    else if (Array.isArray(item)) {
+      const data = put(put(parent, "array"), "data");
+      for (const one of item) write(put(data, "value"), one);
+    } else {
+      const struct = put(parent, "struct");
+      for (const [name, one] of Object.entries(item)) {
+        const member = put(struct, "member");
+        put(member, "name").textContent = name;
+        write(put(member, "value"), one);
+      }
+    }
+  };
+  write(document_.documentElement, value);
+  return new XMLSerializer().serializeToString(document_);
+}
+
+async function callHub(method, ...values) {
+  const params = values.map((value) => `<param>${xmlOf(value)}</param>`).join("");
+  const body = `<?xml version="1.0"?><methodCall><methodName>samp.webhub.${method}</methodName><params>${params}</params></methodCall>`;
+  const answer = await fetch(SAMP_HUB, { method: "POST", body, headers: { "Content-Type": "text/plain" } });
+  const document_ = new DOMParser().parseFromString(await answer.text(), "text/xml");
+  const fault = document_.querySelector("fault");
+  if (fault || !answer.ok) throw new Error(fault?.textContent.trim() || "the hub has refused");
+  return document_;
+}
+
+let registration = null;
+
+async function register() {
+  const answer = await callHub("register", { "samp.name": document.title });
+  for (const member of answer.querySelectorAll("member")) {
+    if (member.querySelector("name").textContent === "samp.private-key") {
+      return member.querySelector("value").textContent.trim();
+    }
+  }
+  throw new Error("the hub has given no key");
+}
+
+async function send(row, status) {
+  const link = row.querySelector("a");
+  status.textContent = "Asking the hub…";
+  try {
+    registration ??= register();
+    const key = await registration;
+    await callHub("notifyAll", key, {
+      "samp.mtype": row.dataset.samp,
+      "samp.params": { url: link.href, name: link.textContent },
+    });
+    status.textContent = `${link.textContent} was sent.`;
+  } catch (error) {
+    registration = null;
+    status.textContent = `It could not be sent: ${error.message}`;
+  }
+}
+
+async function offerSamp(root) {
+  const rows = [...root.querySelectorAll("tr[data-samp]")].filter((row) => row.querySelector("a"));
+  if (!rows.length) return;
+  try {
+    await callHub("ping");
+  } catch {
+    return; // there is no hub
+  }
+  for (const row of rows) {
+    const button = document.createElement("button");
+    const status = document.createElement("span");
+    button.type = "button";
+    button.textContent = "Send by SAMP";
+    button.setAttribute("aria-label", `Send ${row.querySelector("a").textContent} to other programs by SAMP`);
+    status.setAttribute("role", "status");
+    button.addEventListener("click", () => send(row, status));
+    row.lastElementChild.append(" ", button, " ", status);
+  }
+}
+
+addEventListener("pagehide", () => registration?.then((key) => callHub("unregister", key)).catch(() => {}));
+
+function prepare(root) {
+  showTimes(root);
+  prepareUnfolding(root);
+  offerSamp(root);
+  for (const several of root.querySelectorAll("[data-several]")) addFields(several);
+}
+
+if (document.body.dataset.live) listen(document.body.dataset.live);
+prepare(document);

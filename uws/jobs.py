@@ -269,6 +269,12 @@ class UserUWS:
                         job = await self.get_job(job_id, caller)
             return job
 
+    async def history(self, job_id: str, caller: Caller) -> Sequence[RecordedEvent]:
+        """Return the events of a job, in order. Raises `OtherService` for another service's job."""
+        recorded = await self.backend.store.read_stream(e.job_stream(job_id))
+        self._admitted(fold(recorded), job_id, caller)
+        return recorded
+
     async def estimate(
         self, owner: str | None, parameters: Mapping[str, Values], *, queued: bool = False
     ) -> datetime | None:

@@ -18,12 +18,15 @@ from uws.model import NotAuthenticated, OtherService
 from uws.model.text import first_foreign
 
 from . import handlers as on
+from . import previews
 from .availability import availability, note_start
 from .errors import Handler, answer_for, fault_response, http_fault, legible
 from .faults import readable
 from .fetching import Fetcher
 from .forms import key_of
+from .history import history
 from .job_lists import job_list
+from .origins import check_origin
 from .pages import STATIC, protect
 from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, Authenticator, Resource, Site
 from .services import index, service, to_service
@@ -63,6 +66,7 @@ def make_application(
 
     app.cleanup_ctx.append(with_fetcher)
     app.on_startup.append(note_start)
+    app.on_startup.append(previews.prepare)
     app.on_response_prepare.append(protect)
     app.on_shutdown.append(_let_waiting_go)
     _add_routes(app)
@@ -100,6 +104,11 @@ def _add_job_routes(app: web.Application, job: str) -> None:
     app.router.add_get(f"{job}/parameters/{{name}}/{{number:[0-9]{{1,6}}}}", on.parameter)
     app.router.add_get(f"{job}/results", on.results)
     app.router.add_get(f"{job}/results/{{result_id}}", on.result)
+    app.router.add_get(f"{job}/results/{{result_id}}/preview", previews.result_preview)
+    app.router.add_get(f"{job}/results/{{result_id}}/quicklook", previews.picture)
+    app.router.add_get(f"{job}/logs/{{name:stdout|stderr}}", on.log)
+    app.router.add_get(f"{job}/logs/{{name:stdout|stderr}}/preview", previews.log_preview)
+    app.router.add_get(f"{job}/history", history)
 
 
 @web.middleware
@@ -109,6 +118,8 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     authenticator = request.app[SITE].authenticator
     response: web.StreamResponse | None
     try:
+        if request.method in _COMMANDS:
+            check_origin(request, request.app[SITE].base_url)
         anybody = request.match_info.route.name == "availability"
         user = await authenticator.identify(request) if authenticator and not anybody else None
         if user is not None and first_foreign(user):

@@ -43,7 +43,7 @@ from .forms import (
 from .negotiation import JSON, Form, form_of, is_for_reading
 from .resource import Resource, of_result, of_upload
 from .services import refused
-from .stored import stored_file
+from .stored import OwnFile, stored_file
 
 SHOWN_AFTER_DELETION = 100
 """Jobs of the list that a client is led to when it has deleted one."""
@@ -233,10 +233,30 @@ async def results(request: web.Request) -> web.Response:
 async def result(request: web.Request) -> web.StreamResponse:
     """``{job}/results/{id}``: the file, with its media type; ranges are served."""
     resource = Resource(request)
-    job = await resource.job()
-    wanted = request.match_info["result_id"]
+    return stored_file(request, result_of(resource, await resource.job()))
+
+
+async def log(request: web.Request) -> web.StreamResponse:
+    """``{job}/logs/{name}``: what the program wrote to standard output or error so far."""
+    resource = Resource(request)
+    return stored_file(request, log_of(resource, await resource.job()))
+
+
+def result_of(resource: Resource, job: Job) -> OwnFile:
+    """Return the result that the URL names. Raises `NotFound`."""
+    wanted = resource.request.match_info["result_id"]
     found: Result | None = next((item for item in job.results if item.id == wanted), None)
     if found is None:
         known = [item.id for item in job.results]
         raise NotFound(f"job {job.id} has no result {wanted}{did_you_mean(wanted, known)}")
-    return stored_file(request, of_result(resource.uws, job, found))
+    return of_result(resource.uws, job, found)
+
+
+def log_of(resource: Resource, job: Job) -> OwnFile:
+    """Return the output that the URL names. Raises `NotFound` for a job that was not started."""
+    name = resource.request.match_info["name"]
+    directory = resource.uws.backend.files.of(job.id)
+    path = directory.logs / name
+    if not path.exists():
+        raise NotFound(f"job {job.id} has no {name}: no program was started for it, or its files are gone")
+    return OwnFile(directory, path, name, "text/plain")

@@ -1,0 +1,81 @@
+"""What happened to a job, in words for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import events as e
+from .units import format_time
+
+_STOPS = {
+    "abort": "it is to be aborted",
+    "destroy": "it is to be deleted",
+    "duration": "it has run for as long as it may",
+    "shutdown": "the server stops",
+}
+_FINDINGS = {
+    "running": "the program runs",
+    "ended": "the program has ended",
+    "lost": "nobody knows what became of the program",
+    "not started": "the program was not started yet",
+}
+
+
+def tell(event: e.JobEvent) -> str:
+    """Return one line that says what an event is about."""
+    match event:
+        case e.JobCreated():
+            return f"created{_named(event.run_id)}"
+        case e.ParametersSet():
+            return f"parameters set: {', '.join(event.parameters)}"
+        case e.RunIdSet():
+            return f"called {event.run_id}" if event.run_id else "called nothing any more"
+        case e.ExecutionDurationSet():
+            return f"may run for {event.seconds} s" if event.seconds else "may run for as long as it takes"
+        case e.DestructionSet():
+            return f"will be destroyed at {format_time(event.destruction)}"
+        case e.JobQueued():
+            return "queued"
+        case e.JobHeld():
+            return _because("held", event.reason)
+        case e.JobStarted():
+            return "started"
+        case e.JobSuspended():
+            return _because("suspended", event.reason)
+        case e.JobResumed():
+            return "resumed"
+        case e.StopRequested():
+            return f"to be stopped: {_STOPS[event.reason]}"
+        case e.ProgramSignalled():
+            return f"the program was sent {event.signal}"
+        case e.ProgramFound():
+            return f"looked for after a restart of the server: {_FINDINGS[event.finding]}"
+        case e.ProgressMade():
+            done = "" if event.fraction is None else f"{event.fraction:.0%}"
+            return " ".join(filter(None, (done, event.text))) or "at work"
+        case e.JobRequeued():
+            return _because("queued again", event.reason)
+        case e.JobCompleted():
+            return f"completed, with {_results(event.results)}"
+        case e.JobFailed():
+            return f"failed, with {_results(event.results)}: {event.failure.message}"
+        case e.JobAborted():
+            return _because("aborted", event.reason)
+        case e.JobLost():
+            return _because("lost", event.reason)
+        case e.JobArchived():
+            return _because("archived", event.reason)
+        case e.JobDestroyed():
+            return _because("destroyed", event.reason)
+
+
+def _named(run_id: str | None) -> str:
+    return f" as {run_id}" if run_id else ""
+
+
+def _because(what: str, reason: str) -> str:
+    return f"{what}: {reason}" if reason else what
+
+
+def _results(results: Sequence[e.Result]) -> str:
+    return f"{len(results)} result{'s' * (len(results) != 1)}"

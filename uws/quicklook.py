@@ -1,0 +1,71 @@
+"""``python quicklook.py FILE``: a small picture of a FITS image, as PNG on standard output.
+
+It is a process of its own because the file is anybody's and the libraries that read it are large. The exit
+status is 3 when there is no image in it, or astropy is not installed.
+"""
+
+from __future__ import annotations
+
+import resource
+import struct
+import sys
+import zlib
+from typing import Any
+
+SECONDS = 20
+"""Processor time that a picture may take."""
+MEMORY = 4_000_000_000
+"""Bytes of address space, files that are mapped included."""
+_EDGE = 512
+"""Pixels of the longer edge, at most."""
+NOTHING = 3
+
+
+def main(path: str) -> int:
+    """Write the picture of the first image in a file."""
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    try:
+        from astropy.io import fits
+    except ImportError:
+        return NOTHING
+    with fits.open(path, memmap=True) as hdus:
+        for hdu in hdus:
+            if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2 and hdu.data is not None and hdu.data.size:
+                sys.stdout.buffer.write(_png(_picture(hdu.data)))
+                return 0
+    return NOTHING
+
+
+def _picture(data: Any) -> Any:
+    """Return rows of grey values, the first one on top: the first plane of an array, thinned out."""
+    import numpy as np
+
+    while data.ndim > 2:
+        data = data[0]
+    step = -(-max(data.shape) // _EDGE)
+    plane = np.asarray(data[::step, ::step], dtype=float)
+    finite = plane[np.isfinite(plane)]
+    low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0.0, 1.0)
+    scaled = np.arcsinh(10 * np.clip((plane - low) / ((high - low) or 1.0), 0, 1)) / np.arcsinh(10)
+    # The first row of a FITS image is at the bottom.
+    return (np.nan_to_num(scaled, nan=0.0) * 255).astype(np.uint8)[::-1]
+
+
+def _png(rows: Any) -> bytes:
+    """Return grey values as a PNG file (ISO/IEC 15948)."""
+    height, width = rows.shape
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

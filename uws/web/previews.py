@@ -1,0 +1,216 @@
+"""A first look at the files of a job: text, the first rows of a VOTable, the headers of FITS.
+
+What a program made is shown as text only. The picture of a FITS image is made by another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Iterator
+from importlib.util import find_spec
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+from aiohttp import web
+from lxml import etree
+
+from uws import quicklook
+from uws.environment import base_environment
+from uws.model import NotFound
+from uws.model.text import made_fit
+
+from .documents import with_stylesheet
+from .forms import query_of
+from .handlers import log_of, result_of
+from .negotiation import HTML, XML, form_of
+from .resource import Resource
+from .stored import OwnFile
+
+PREVIEW = "urn:uwsd:preview"
+"""The namespace of what is shown of a file."""
+_TEXT = 16_000
+"""Bytes of a text that are shown."""
+_JSON = 100_000
+"""Bytes of JSON that are set out, so that it can be read."""
+_ROWS = 20
+_COLUMNS = 50
+_CELL = 200
+"""Characters of a value."""
+_UNITS = 5
+"""Header and data units of a FITS file."""
+_BLOCK, _CARD = 2880, 80
+_CARDS = 1000
+_PICTURES = web.AppKey("pictures", asyncio.Semaphore)
+
+
+async def prepare(app: web.Application) -> None:
+    """Make ready: one picture is made at a time."""
+    app[_PICTURES] = asyncio.Semaphore(1)
+
+
+async def result_preview(request: web.Request) -> web.Response:
+    """``{job}/results/{id}/preview``: its beginning."""
+    file = result_of(resource := Resource(request), await resource.job())
+    return await _preview(resource, file, request.match_info["result_id"], from_end=False)
+
+
+async def log_preview(request: web.Request) -> web.Response:
+    """``{job}/logs/{name}/preview``: its end."""
+    file = log_of(resource := Resource(request), await resource.job())
+    return await _preview(resource, file, file.name, from_end=True)
+
+
+async def picture(request: web.Request) -> web.StreamResponse:
+    """``{job}/results/{id}/quicklook``: a picture of a FITS image, as PNG."""
+    file = result_of(resource := Resource(request), await resource.job())
+    file.check()
+    async with request.app[_PICTURES]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", quicklook.__file__, file.path,
+            stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env=base_environment({}),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(2 * quicklook.SECONDS):
+                png, _ = await process.communicate()
+        except TimeoutError:
+            png = b""
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    if process.returncode != 0 or not png:
+        raise NotFound(f"{file.name} has no image that can be shown")
+    return web.Response(
+        body=png, content_type="image/png", headers={"Cache-Control": "private, max-age=3600"}
+    )
+
+
+async def _preview(resource: Resource, file: OwnFile, item: str, *, from_end: bool) -> web.Response:
+    file.check()
+    form = form_of(resource.request, query_of(resource.request), (XML, HTML))
+    root = await asyncio.to_thread(_look, file, from_end)
+    root.set("job", resource.job_id)
+    root.set("item", item)
+    root.set("of", "logs" if from_end else "results")
+    return resource.answer(with_stylesheet(root, resource.preamble("preview")), form)
+
+
+def _look(file: OwnFile, from_end: bool) -> etree._Element:
+    root = etree.Element(f"{{{PREVIEW}}}preview", nsmap={"p": PREVIEW})
+    root.set("name", made_fit(file.name))
+    root.set("type", file.media_type)
+    size = file.path.stat().st_size
+    root.set("size", str(size))
+    try:
+        if "votable" in file.media_type:
+            _show_table(root, file.path)
+        elif "fits" in file.media_type:
+            _show_headers(root, file.path)
+        elif "json" in file.media_type and size <= _JSON:
+            _add(root, "text", msgspec.json.format(file.path.read_bytes(), indent=2).decode())
+        else:
+            _show_text(root, file.path, size, from_end)
+    except (etree.LxmlError, msgspec.DecodeError, ValueError) as error:
+        _add(root, "problem", f"it is not what it is said to be: {error}")
+        _show_text(root, file.path, size, from_end)
+    return root
+
+
+def _show_text(root: etree._Element, path: Path, size: int, from_end: bool) -> None:
+    with path.open("rb") as file:
+        file.seek(max(0, size - _TEXT) if from_end else 0)
+        text = file.read(_TEXT).decode(errors="replace")
+    if size > _TEXT:
+        root.set("part", "end" if from_end else "beginning")
+    _add(root, "text", text)
+
+
+# VOTable
+
+
+def _show_table(root: etree._Element, path: Path) -> None:
+    """Show the first rows of the first table, as far as they stand there as text."""
+    table = etree.SubElement(root, f"{{{PREVIEW}}}table")
+    rows = 0
+    # Entities are not resolved and nothing is fetched: what stands in the file is all there is.
+    for _, element in etree.iterparse(path, events=("end",), resolve_entities=False, no_network=True):
+        match etree.QName(element).localname:
+            case "FIELD" if len(table) < _COLUMNS:
+                column = _add(table, "column", element.get("name", ""))
+                column.set("unit", element.get("unit", ""))
+            case "TR":
+                row = etree.SubElement(table, f"{{{PREVIEW}}}row")
+                for cell in element[:_COLUMNS]:
+                    _add(row, "cell", (cell.text or "")[:_CELL])
+                rows += 1
+                element.clear()
+                if rows == _ROWS:
+                    root.set("part", "beginning")
+                    return
+            case "BINARY" | "BINARY2" | "FITS":
+                _add(root, "problem", "its values are not written as text: only the columns are shown")
+                return
+            case "TABLE":
+                return
+
+
+# FITS
+
+
+def _show_headers(root: etree._Element, path: Path) -> None:
+    if find_spec("astropy"):
+        root.set("picture", "quicklook")
+    with path.open("rb") as file:
+        for number, cards in enumerate(_headers(file)):
+            if number == _UNITS:
+                root.set("part", "beginning")
+                break
+            _add(root, "header", "\n".join(cards))
+
+
+def _headers(file: BinaryIO) -> Iterator[list[str]]:
+    """Yield the cards of one header after the other (FITS 4.0 section 3). Raises `ValueError`."""
+    while block := file.read(_BLOCK):
+        cards: list[str] = []
+        while True:
+            if len(block) < _BLOCK or len(cards) > _CARDS:
+                raise ValueError("a header has no end")
+            found = [block[at : at + _CARD].decode("ascii", "replace") for at in range(0, _BLOCK, _CARD)]
+            ends = next((n for n, card in enumerate(found) if card.rstrip() == "END"), None)
+            cards += found[:ends]
+            if ends is not None:
+                break
+            block = file.read(_BLOCK)
+        if not cards or not cards[0].startswith(("SIMPLE  =", "XTENSION=")):
+            raise ValueError("a header does not begin as it should")
+        yield cards
+        file.seek(-(-_data_size(cards) // _BLOCK) * _BLOCK, 1)
+
+
+def _data_size(cards: list[str]) -> int:
+    """Return the bytes of data that follow a header (FITS 4.0 section 4.4.1)."""
+
+    def number(keyword: str, default: int) -> int:
+        for card in cards:
+            if card.startswith(f"{keyword:8}="):
+                return int(card[10:].partition("/")[0])
+        return default
+
+    axes = [number(f"NAXIS{axis}", 0) for axis in range(1, min(number("NAXIS", 0), 999) + 1)]
+    if not axes:
+        return 0
+    elements = number("GCOUNT", 1) * (number("PCOUNT", 0) + prod(axes))
+    size = abs(number("BITPIX", 8)) // 8 * elements
+    if not 0 <= size < 1 << 60:
+        raise ValueError("a header tells of an impossible size")
+    return size
+
+
+def _add(parent: etree._Element, name: str, text: str) -> etree._Element:
+    element = etree.SubElement(parent, f"{{{PREVIEW}}}{name}")
+    element.text = made_fit(text)
+    return element
