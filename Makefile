@@ -8,6 +8,7 @@
 # make bench-quotes       how good quotes are, for a real trace (ARGS="--trace FILE")
 # make bench-scale        what a server with a million jobs costs (ARGS="--jobs N --output DIRECTORY")
 # make bench-execution    what a job costs beyond its program (ARGS="--jobs N --slots N --output DIRECTORY")
+# make bench-pages        what a page costs beside its XML (ARGS="--requests N --output DIRECTORY")
 # make bench-fairness     a real trace: who waits how long (ARGS="--days N --slots N --output DIRECTORY")
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run test crash check lint bench-eventstore bench-growth bench-quotes bench-scale bench-execution \
-	bench-fairness clean
+	bench-pages bench-fairness clean
 .DEFAULT_GOAL := test
 
 # Debian's venv module comes without ensurepip: the system's pip fills the environment from outside.
@@ -74,6 +75,9 @@ bench-scale: $(VENV)/run
 
 bench-execution: $(VENV)/run
 	$(BIN)/python -m benchmarks.execution $(ARGS)
+
+bench-pages: $(VENV)/run
+	$(BIN)/python -m benchmarks.pages $(ARGS)
 
 bench-fairness: $(VENV)/run
 	$(BIN)/python -m benchmarks.fairness $(ARGS)

@@ -56,16 +56,26 @@ class Server:
         where = urlsplit(url)
         self.connection = HTTPConnection(where.hostname or "", where.port)
 
-    def get(self, path: str) -> float:
+    def get(self, path: str, **headers: str) -> float:
         """Return the seconds until the last byte of an answer. Raises `RuntimeError` unless it is 200."""
         begin = perf_counter()
-        self.connection.request("GET", path)
+        self.connection.request("GET", path, headers=headers)
         response = self.connection.getresponse()
         body = response.read()
         seconds = perf_counter() - begin
         if response.status != 200:
             raise RuntimeError(f"GET {path}: {response.status} {body.decode()}")
         return seconds
+
+    def post(self, path: str, form: str) -> str:
+        """Send a form and return the path that the answer leads to; `RuntimeError` when it leads nowhere."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        self.connection.request("POST", path, form, headers)
+        response = self.connection.getresponse()
+        body = response.read()
+        if response.status != 303:
+            raise RuntimeError(f"POST {path}: {response.status} {body.decode()}")
+        return urlsplit(response.headers["Location"]).path
 
     def count(self, path: str, tag: bytes) -> int:
         """Return how often ``tag`` is in an answer of any length, of which little is held."""
@@ -76,6 +86,7 @@ class Server:
             part = kept + chunk
             found += part.count(tag)
             kept = part[-len(tag) + 1 :]
+        response.read()  # of nothing: so is it known to have been read
         return found
 
     def memory(self, which: str) -> float:
