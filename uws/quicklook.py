@@ -29,22 +29,26 @@ def main(path: str) -> int:
         from astropy.io import fits
     except ImportError:
         return NOTHING
-    with fits.open(path, memmap=True) as hdus:
+    # Scaled here, when most has been left out: what is mapped cannot be, and need not be read whole.
+    with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
         for hdu in hdus:
             if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2 and hdu.data is not None and hdu.data.size:
-                sys.stdout.buffer.write(_png(_picture(hdu.data)))
+                sys.stdout.buffer.write(_png(_picture(hdu.data, hdu.header)))
                 return 0
     return NOTHING
 
 
-def _picture(data: Any) -> Any:
+def _picture(data: Any, header: Any) -> Any:
     """Return rows of grey values, the first one on top: the first plane of an array, thinned out."""
     import numpy as np
 
     while data.ndim > 2:
         data = data[0]
     step = -(-max(data.shape) // _EDGE)
-    plane = np.asarray(data[::step, ::step], dtype=float)
+    stored = data[::step, ::step]
+    plane = np.asarray(stored, dtype=float) * header.get("BSCALE", 1) + header.get("BZERO", 0)
+    if "BLANK" in header:
+        plane[stored == header["BLANK"]] = np.nan
     finite = plane[np.isfinite(plane)]
     low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0.0, 1.0)
     scaled = np.arcsinh(10 * np.clip((plane - low) / ((high - low) or 1.0), 0, 1)) / np.arcsinh(10)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from aiohttp import web
 from lxml import etree
 
 from eventstore import RecordedEvent, from_microseconds
-from uws.model import UnknownForm
 from uws.model import events as e
 from uws.model.telling import tell
 from uws.model.text import made_fit
@@ -28,7 +25,7 @@ class Step(msgspec.Struct, frozen=True):
     """An event of a job. ``version`` counts those of the job, ``position`` all of the log, both from 1.
 
     ``time`` is when it happened, ``actor`` who caused it: None is nobody in particular, uwsd the server.
-    ``says`` is for people; ``facts`` is the payload, None for an erased one.
+    ``says`` is for people; ``facts`` is the payload.
     """
 
     version: int
@@ -37,7 +34,7 @@ class Step(msgspec.Struct, frozen=True):
     type: str
     actor: str | None
     says: str
-    facts: Any
+    facts: msgspec.Raw
 
 
 async def history(request: web.Request) -> web.Response:
@@ -59,19 +56,12 @@ async def history(request: web.Request) -> web.Response:
 
 
 def _step(recorded: RecordedEvent) -> Step:
-    says, facts, time = "erased", None, recorded.time
-    if not recorded.erased:
-        time, facts = e.time_of(recorded), msgspec.Raw(recorded.data)
-        try:
-            says = tell(e.decode(recorded))
-        except (UnknownForm, msgspec.MsgspecError):
-            says = "something that this version does not know"
     return Step(
         recorded.version,
         recorded.position,
-        format_time(from_microseconds(time)),
+        format_time(from_microseconds(e.time_of(recorded))),
         recorded.type,
         recorded.about.actor,
-        says,
-        facts,
+        tell(e.decode(recorded)),
+        msgspec.Raw(recorded.data),
     )

@@ -92,31 +92,31 @@ async def picture(request: web.Request) -> web.StreamResponse:
 async def _preview(resource: Resource, file: OwnFile, item: str, *, from_end: bool) -> web.Response:
     file.check()
     form = form_of(resource.request, query_of(resource.request), (XML, HTML))
-    root = await asyncio.to_thread(_look, file, from_end)
+    root = await asyncio.to_thread(look, file.path, file.name, file.media_type, from_end=from_end)
     root.set("job", resource.job_id)
     root.set("item", item)
     root.set("of", "logs" if from_end else "results")
     return resource.answer(with_stylesheet(root, resource.preamble("preview")), form)
 
 
-def _look(file: OwnFile, from_end: bool) -> etree._Element:
+def look(path: Path, name: str, media_type: str, *, from_end: bool) -> etree._Element:
+    """Return what is shown of a file called ``name``. Raises `OSError`."""
     root = etree.Element(f"{{{PREVIEW}}}preview", nsmap={"p": PREVIEW})
-    root.set("name", made_fit(file.name))
-    root.set("type", file.media_type)
-    size = file.path.stat().st_size
-    root.set("size", str(size))
+    size = path.stat().st_size
+    for key, fact in (("name", name), ("type", media_type), ("size", str(size))):
+        root.set(key, made_fit(fact))
     try:
-        if "votable" in file.media_type:
-            _show_table(root, file.path)
-        elif "fits" in file.media_type:
-            _show_headers(root, file.path)
-        elif "json" in file.media_type and size <= _JSON:
-            _add(root, "text", msgspec.json.format(file.path.read_bytes(), indent=2).decode())
+        if "votable" in media_type:
+            _show_table(root, path)
+        elif "fits" in media_type:
+            _show_headers(root, path)
+        elif "json" in media_type and size <= _JSON:
+            _add(root, "text", msgspec.json.format(path.read_bytes(), indent=2).decode())
         else:
-            _show_text(root, file.path, size, from_end)
+            _show_text(root, path, size, from_end)
     except (etree.LxmlError, msgspec.DecodeError, ValueError) as error:
         _add(root, "problem", f"it is not what it is said to be: {error}")
-        _show_text(root, file.path, size, from_end)
+        _show_text(root, path, size, from_end)
     return root
 
 
@@ -136,26 +136,27 @@ def _show_table(root: etree._Element, path: Path) -> None:
     """Show the first rows of the first table, as far as they stand there as text."""
     table = etree.SubElement(root, f"{{{PREVIEW}}}table")
     rows = 0
-    # Entities are not resolved and nothing is fetched: what stands in the file is all there is.
-    for _, element in etree.iterparse(path, events=("end",), resolve_entities=False, no_network=True):
-        match etree.QName(element).localname:
-            case "FIELD" if len(table) < _COLUMNS:
-                column = _add(table, "column", element.get("name", ""))
-                column.set("unit", element.get("unit", ""))
-            case "TR":
-                row = etree.SubElement(table, f"{{{PREVIEW}}}row")
-                for cell in element[:_COLUMNS]:
-                    _add(row, "cell", (cell.text or "")[:_CELL])
-                rows += 1
-                element.clear()
-                if rows == _ROWS:
-                    root.set("part", "beginning")
+    with path.open("rb") as file:
+        # Entities are not resolved and nothing is fetched: what stands in the file is all there is.
+        for _, element in etree.iterparse(file, events=("end",), resolve_entities=False, no_network=True):
+            match etree.QName(element).localname:
+                case "FIELD" if len(table) < _COLUMNS:
+                    column = _add(table, "column", element.get("name", ""))
+                    column.set("unit", element.get("unit", ""))
+                case "TR":
+                    row = etree.SubElement(table, f"{{{PREVIEW}}}row")
+                    for cell in element[:_COLUMNS]:
+                        _add(row, "cell", (cell.text or "")[:_CELL])
+                    rows += 1
+                    element.clear()
+                    if rows == _ROWS:
+                        root.set("part", "beginning")
+                        return
+                case "BINARY" | "BINARY2" | "FITS":
+                    _add(root, "problem", "its values are not written as text: only the columns are shown")
                     return
-            case "BINARY" | "BINARY2" | "FITS":
-                _add(root, "problem", "its values are not written as text: only the columns are shown")
-                return
-            case "TABLE":
-                return
+                case "TABLE":
+                    return
 
 
 # FITS

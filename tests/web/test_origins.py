@@ -1,0 +1,67 @@
+"""A page of another site cannot make a user's browser command anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.harness import running
+from tests.web.support import ACTIONS, ECHO
+
+FOREIGN = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "{own}"},
+    {"Sec-Fetch-Site": "nonsense"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "{own}.evil.example"},
+    {"Origin": ""},
+]
+OWN = [{"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Origin": "{own}"}, {}]
+
+
+def sent(headers: dict[str, str], own: str) -> dict[str, str]:
+    return {name: value.replace("{own}", own) for name, value in headers.items()}
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+async def test_no_command_of_another_sites_page_is_carried_out(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    async with running(tmp_path, ECHO) as site:
+        job = await site.create("echo")
+        before = (await site.get(f"{job}/history")).body
+        for method, path, body in [("POST", "", {"PHASE": "RUN"}), *ACTIONS]:
+            answer = await site.request(method, job + path, data=body, headers=sent(headers, site.url))
+            assert answer.status == 403
+            assert answer.text.startswith("AuthorizationError: this was sent by a page of another site")
+        answer = await site.post("/echo/async", {"x": "1"}, headers=sent(headers, site.url))
+        assert answer.status == 403
+        assert (await site.get(f"{job}/history")).body == before
+        assert len((await site.get("/echo/async")).xml) == 1
+
+
+@pytest.mark.parametrize("headers", OWN)
+async def test_own_pages_and_clients_that_are_no_browsers_may_command(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    async with running(tmp_path, ECHO) as site:
+        answer = await site.post("/echo/async", {"x": "1"}, headers=sent(headers, site.url))
+        assert answer.status == 303
+
+
+async def test_the_origin_is_that_by_which_clients_reach_the_server(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO, base_url="https://jobs.example.org/uws") as site:
+        own = {"Origin": "https://jobs.example.org"}
+        assert (await site.post("/echo/async", {"x": "1"}, headers=own)).status == 303
+        other = {"Origin": "https://example.org"}
+        assert (await site.post("/echo/async", {"x": "1"}, headers=other)).status == 403
+
+
+async def test_whoever_comes_from_elsewhere_may_look(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        job = await site.create("echo")
+        for url in ("/", "/echo", "/echo/async", job, f"{job}/history"):
+            assert (await site.get(url, headers={"Sec-Fetch-Site": "cross-site"})).status == 200
