@@ -113,7 +113,7 @@ function listen(url) {
   };
   const later = () => (due ??= setTimeout(look, AT_MOST_EVERY));
   const source = new EventSource(url);
-  for (const type of ["job", "reset", "end"]) source.addEventListener(type, later);
+  for (const type of ["job", "queue", "reset", "end"]) source.addEventListener(type, later);
   addEventListener("pagehide", () => source.close());
 }
 

@@ -166,6 +166,7 @@
           </table>
         </div>
       </xsl:when>
+      <xsl:when test="$has-ended"><p>There are none.</p></xsl:when>
       <xsl:otherwise><p>None so far.</p></xsl:otherwise>
     </xsl:choose>
   </xsl:template>
