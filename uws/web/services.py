@@ -136,7 +136,10 @@ async def refused(resource: Resource, received: Received, error: Exception) -> w
         problems=problems,
         refusal=None if is_told else discreet(error),
     )
-    return resource.answer(_form(resource, filled), HTML, status=answer.status)
+    response = resource.answer(_form(resource, filled), HTML, status=answer.status)
+    if (seconds := answer.headers.get("Retry-After")) is not None:
+        response.headers["Retry-After"] = seconds
+    return response
 
 
 def _entry(uws: UserUWS) -> Entry:
