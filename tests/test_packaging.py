@@ -97,10 +97,12 @@ async def test_the_wheel_serves_from_an_empty_environment(wheel: Path, tmp_path:
         assert text(document, "phase") == "COMPLETED"
         imported = Path((await server.get(f"{job}/results/file")).text.strip())
         assert imported.is_relative_to(environment), "not the checkout"
-        for stylesheet in (ROOT / "static" / "xsl").iterdir():
-            answer = await server.get(f"/static/xsl/{stylesheet.name}")
-            assert (answer.status, answer.body) == (200, stylesheet.read_bytes())
-        instruction = document.getroottree().getroot().getprevious()
-        assert instruction is not None
-        assert f"{server.url}/static/xsl/useruws-job-to-html.xsl" in (instruction.text or "")
+        static = ROOT / "static"
+        for file in filter(Path.is_file, static.rglob("*")):
+            answer = await server.get(f"/static/{file.relative_to(static)}")
+            assert (answer.status, answer.body) == (200, file.read_bytes())
+        named = document.xpath("string(preceding-sibling::processing-instruction('xml-stylesheet'))")
+        assert f"{server.url}/static/xsl/useruws-job-to-html.xsl" in str(named)
+        page = await server.get(job, headers={"Accept": "text/html"})
+        assert page.text.startswith("<!DOCTYPE html>")
         assert await server.stop() == 0

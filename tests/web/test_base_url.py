@@ -74,7 +74,7 @@ async def test_every_location_begins_with_the_base_url(tmp_path: Path, way: str)
         assert (await site.post(f"{job}/parameters", {"x": "1"})).location == created
         assert (await site.post(f"{job}/phase", {"PHASE": "ABORT"})).location == created
         assert (await site.get(f"/fail/async/{job_id(job)}/phase")).location == f"{created}/phase"
-        assert (await site.get("/echo")).location == f"{base}/echo/async"
+        assert (await site.get("/echo/")).location == f"{base}/echo"
         assert (await site.request("DELETE", job)).location == f"{base}/echo/async?LAST=100"
 
 

@@ -72,7 +72,7 @@ async def test_every_answer_has_a_request_id_of_its_own(tmp_path: Path) -> None:
             f"{job}/phase",
             elsewhere,
             "/nowhere",
-            "/static/xsl/uws.css",
+            "/static/uws.css",
         )
         seen = [(await site.get(url)).headers["X-Request-ID"] for url in (*urls, *urls)]
         assert len(set(seen)) == len(seen)

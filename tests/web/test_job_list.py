@@ -176,11 +176,26 @@ async def test_a_filter_that_makes_no_sense_is_400_and_never_a_full_list(
         assert answer.text.startswith(f"UsageFault: {complaint}")
 
 
-@pytest.mark.parametrize("query", ["y=1", "LIMIT=1", "LIMIT=none", "CURSOR=none", "MAXREC=1", "WAIT=1"])
+@pytest.mark.parametrize("query", ["y=1", "MAXREC=1", "WAIT=1"])
 async def test_what_is_no_filter_of_the_xml_list_is_ignored(tmp_path: Path, query: str) -> None:
     async with running(tmp_path, ECHO) as site:
         made = [job_id(await site.create("echo")) for _ in range(2)]
         assert await listed(site, query) == made[::-1]
+
+
+async def test_the_xml_list_is_whole_unless_a_page_of_it_is_asked_for(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        made = [job_id(await site.create("echo")) for _ in range(5)][::-1]
+        assert await listed(site, "") == made
+        first = await site.get("/echo/async?LIMIT=2")
+        assert first.xml.xpath("//@id") == made[:2]
+        second = await site.get(first.xml.xpath("string(/processing-instruction('uwsd-next'))"))
+        assert second.xml.xpath("//@id") == made[2:4]
+        last = await site.get(second.xml.xpath("string(/processing-instruction('uwsd-next'))"))
+        assert last.xml.xpath("//@id") == made[4:]
+        assert not last.xml.xpath("/processing-instruction('uwsd-next')")
+        for nonsense in ("LIMIT=none", "LIMIT=0", "CURSOR=none"):
+            assert (await site.get(f"/echo/async?{nonsense}")).status == 400
 
 
 async def test_run_id_text_and_parameters_select_as_in_json(tmp_path: Path) -> None:

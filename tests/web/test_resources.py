@@ -8,6 +8,7 @@ import pytest
 
 from tests.harness import NAMESPACES, ManualClock, job_id, running, text
 from tests.web.support import ECHO, FAIL, SLEEP
+from uws.web.pages import STATIC
 
 READ = {"GET", "HEAD"}
 OF_A_JOB = {
@@ -22,6 +23,10 @@ OF_A_JOB = {
     "/parameters/x": READ | {"PUT"},
     "/results": READ,
     "/results/out": READ,
+    "/results/out/preview": READ,
+    "/history": READ,
+    "/logs/stdout": READ,
+    "/logs/stdout/preview": READ,
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
@@ -367,25 +372,32 @@ async def test_results_are_listed(tmp_path: Path) -> None:
 # What lies around the jobs
 
 
-async def test_the_front_page_lists_services(tmp_path: Path) -> None:
+async def test_the_services_are_listed_in_every_form(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO, FAIL) as site:
-        page = await site.get("/")
-        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-        for service in (ECHO, FAIL):
-            assert service.title in page.text
-            assert site.list_url(service.name) in page.text
-        listing = await site.get("/", headers={"Accept": "application/json"})
-        assert listing.headers["Content-Type"].startswith("application/json")
-        assert f'"jobs":"{site.list_url("fail")}"' in listing.text
+        for accept in ("*/*", "text/html", "application/json"):
+            answer = await site.get("/", headers={"Accept": accept})
+            assert answer.status == 200
+            for service in (ECHO, FAIL):
+                assert service.title in answer.text
+                assert f"{service.name}/async" in answer.text
+        assert f'"jobs":"{site.list_url("fail")}"' in answer.text
 
 
-async def test_a_url_cut_off_at_the_service_leads_to_its_jobs(tmp_path: Path) -> None:
+async def test_a_service_is_described_in_every_form_and_with_a_slash_led_to(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO) as site:
-        answer = await site.get("/echo")
-        assert (answer.status, answer.location) == (303, site.list_url("echo"))
+        for accept in ("*/*", "text/html", "application/json"):
+            answer = await site.get("/echo", headers={"Accept": accept})
+            assert answer.status == 200
+            assert ECHO.title in answer.text
+        answer = await site.get("/echo/?FROM=x")
+        assert (answer.status, answer.location) == (303, f"{site.url}/echo?FROM=x")
+        assert (await site.get("/nowhere")).status == 404
 
 
-@pytest.mark.parametrize("file", ["useruws-job-to-html.xsl", "useruws-joblist-to-html.xsl", "uws.css"])
-async def test_the_stylesheets_are_served(tmp_path: Path, file: str) -> None:
+async def test_all_that_pages_are_made_of_is_served(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO) as site:
-        assert (await site.get(f"/static/xsl/{file}")).status == 200
+        files = [path for path in STATIC.rglob("*") if path.is_file()]
+        assert {"page.xsl", "uws.css", "uws.js"} < {path.name for path in files}
+        for path in files:
+            answer = await site.get(f"/static/{path.relative_to(STATIC)}")
+            assert (answer.status, answer.body) == (200, path.read_bytes())

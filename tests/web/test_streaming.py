@@ -22,7 +22,7 @@ from tests.web.support import ECHO, PATIENCE
 from uws import Caller, Changes
 from uws.jobs import PAGE, JobFilter, new_job_id
 from uws.model import events as e
-from uws.web.documents import JobList
+from uws.web.documents import JobList, serialise
 
 MANY = 8 * PAGE + 7
 
@@ -77,7 +77,7 @@ async def test_in_parts_a_list_is_the_same_to_the_byte(
 ) -> None:
     async with small_pages(monkeypatch, tmp_path, count) as site:
         uws = site.node.services[0].at(site.url)
-        whole = JobList(uws).whole(await uws.get_ids_and_phases(None))
+        whole = serialise(JobList(uws).whole(await uws.get_ids_and_phases(None)))
         answer = await site.get("/echo/async")
         assert answer.body == whole
         assert ("Content-Length" in answer.headers) is (count < 2)
