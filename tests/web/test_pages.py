@@ -1,0 +1,223 @@
+"""Pages: who gets them, that they are what the stylesheets make of the XML, and what they may do."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from lxml import etree, html
+
+from tests.harness import BasicUsers, Site, job_id, running
+from tests.web.support import ECHO, FAIL, PHASES, TYPES, record
+from uws.web.pages import STATIC
+
+CHROMIUM = (
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,"
+    "application/signed-exchange;v=b3;q=0.7"
+)
+FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+JAVA = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
+NEWER_JAVA = "text/html, image/gif, image/jpeg, */*; q=0.2"
+XML, HTML, JSON = "text/xml; charset=utf-8", "text/html; charset=utf-8", "application/json"
+EVIL = "</script><script>alert('x')</script> ?> & \"more\""
+ACCEPT = [
+    (None, XML), ("*/*", XML), ("text/xml", XML), ("application/xml", XML), ("", XML),
+    ("application/x-votable+xml", XML), (JAVA, XML), (NEWER_JAVA, XML), ("text/xml, text/html;q=0.9", XML),
+    ("text/html;q=0.5, application/xml;q=0.6", XML), ("text/html;q=0, */*", XML),
+    (CHROMIUM, HTML), (FIREFOX, HTML), ("text/html", HTML), ("text/html, */*;q=0.1", HTML),
+    ("application/xml;q=0.5, text/html;q=0.6", HTML), ("application/json", JSON),
+]  # fmt: skip
+
+
+async def resources(site: Site) -> list[str]:
+    """Return the URLs of all that has a page, of a job that has ended."""
+    job = await site.run("echo", x=EVIL)
+    await site.ended(job)
+    return [
+        "/",
+        "/echo",
+        "/echo/async?LIMIT=50",
+        job,
+        *(f"{job}/{below}" for below in ("parameters", "results", "history")),
+    ]
+
+
+async def test_pages_are_for_those_who_prefer_them_and_xml_for_all_others(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        for url in await resources(site):
+            for accept, expected in ACCEPT:
+                skip = ["Accept"] if accept is None else []
+                headers = {} if accept is None else {"Accept": accept}
+                answer = await site.get(url, headers=headers, skip_auto_headers=skip)
+                assert (answer.status, answer.headers["Content-Type"]) == (200, expected), (url, accept)
+                assert answer.headers["Vary"] == "Accept"
+            assert (await site.get(url, params={"RESPONSEFORMAT": "html"})).text.startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.skipif(not shutil.which("java"), reason="there is no Java here")
+async def test_a_java_program_that_asks_for_nothing_in_particular_gets_xml(tmp_path: Path) -> None:
+    program = tmp_path / "Get.java"
+    program.write_text(
+        "public class Get { public static void main(String[] urls) throws Exception {"
+        " for (String url : urls) System.out.println("
+        "new java.net.URL(url).openConnection().getContentType()); } }"
+    )
+    async with running(tmp_path, ECHO) as site:
+        urls = [url if url.startswith("http") else site.url + url for url in await resources(site)]
+        command = ["java", program, *urls]
+        ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+        assert ran.stdout.splitlines() == [XML] * len(urls)
+
+
+async def test_each_form_is_held_and_asked_for_again_by_itself(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        for url in await resources(site):
+            tags = {}
+            for accept in ("text/xml", "text/html", "application/json"):
+                tags[accept] = (await site.get(url, headers={"Accept": accept})).headers["ETag"]
+            assert len(set(tags.values())) == 3
+            for accept in tags:
+                for other, tag in tags.items():
+                    headers = {"Accept": accept, "If-None-Match": tag}
+                    assert (await site.get(url, headers=headers)).status == (304 if other == accept else 200)
+
+
+@pytest.mark.skipif(not shutil.which("xsltproc"), reason="there is no xsltproc here")
+async def test_a_page_is_what_xsltproc_makes_of_the_xml(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", ECHO, TYPES, FAIL, executes=False) as site:
+        urls = ["/", "/echo", "/types", "/types?ra=1&ra=2&band=J&word=x", "/echo/async?LIMIT=50"]
+        urls += [
+            "/echo/async?LIMIT=2",
+            "/echo/async?LIMIT=50&PHASE=ERROR&TEXT=%3C%3F%3E",
+            "/types/async?LIMIT=50",
+        ]
+        for phase in PHASES:
+            job = await site.create("echo", x=EVIL, RUNID=phase)
+            await record(site, job, *PHASES[phase])
+            urls += [job, f"{job}/parameters", f"{job}/results", f"{job}/history"]
+        for url in urls:
+            document = await site.get(url)
+            page = (await site.get(url, headers={"Accept": "text/html"})).body
+            (tmp_path / "document.xml").write_bytes(document.body)
+            (named,) = document.xml.xpath("preceding-sibling::processing-instruction('xml-stylesheet')")
+            stylesheet = STATIC / "xsl" / Path(urlsplit(named.get("href")).path).name
+            made = subprocess.run(
+                ["xsltproc", "--nonet", stylesheet, tmp_path / "document.xml"],
+                capture_output=True,
+                check=True,
+            )
+            assert html.tostring(html.fromstring(made.stdout)) == html.tostring(html.fromstring(page)), url
+            assert made.stdout == page, url
+
+
+async def test_what_stands_in_jobs_stays_text(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        job = await site.run("echo", x=EVIL, RUNID=EVIL)
+        await site.ended(job)
+        for url in (
+            job,
+            f"{job}/parameters",
+            f"{job}/history",
+            "/echo/async",
+            "/echo",
+            f"/echo?FROM={job_id(job)}",
+        ):
+            page = html.fromstring((await site.get(url, headers={"Accept": "text/html"})).body)
+            assert not page.xpath("//body//script")
+        listed = await site.get("/echo/async", params={"TEXT": EVIL}, headers={"Accept": "text/html"})
+        page = html.fromstring(listed.body)
+        assert len(page.xpath("//tbody/tr")) == 1
+        assert page.xpath("string(//input[@name='TEXT']/@value)") == EVIL.replace("?>", "? >")
+
+
+# Errors
+
+
+async def test_errors_are_pages_for_those_who_prefer_them_and_text_for_others(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO, authenticator=BasicUsers()) as site:
+        job = await site.create("echo", user="ada")
+        for method, url, user, status in (
+            ("GET", "/nowhere", None, 404), ("GET", "/echo/async/nothing", None, 404),
+            ("GET", job, "bob", 403), ("GET", job, None, 401), ("PATCH", job, "ada", 405),
+            ("GET", "/echo/async?PHASE=NONE", None, 400),
+            ("POST", f"{job}/destruction", "ada", 400),
+        ):  # fmt: skip
+            page = await site.request(method, url, user=user, headers={"Accept": CHROMIUM})
+            plain = await site.request(method, url, user=user)
+            assert page.status == plain.status == status
+            assert page.headers["Content-Type"] == HTML
+            fault, _, message = plain.text.strip().partition(": ")
+            shown = html.fromstring(page.body)
+            assert [p.text_content() for p in shown.xpath("//section[@class='error']/p")] == [message, fault]
+            assert page.headers.get("WWW-Authenticate") == plain.headers.get("WWW-Authenticate")
+            assert page.headers.get("Allow") == plain.headers.get("Allow")
+
+
+async def test_the_links_of_an_error_page_work_behind_a_prefix(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO, mount="/deep") as site:
+        page = html.fromstring((await site.get("/nowhere/at/all", headers={"Accept": "text/html"})).body)
+        assert page.xpath("string(//link[@rel='stylesheet']/@href)") == "/deep/static/uws.css"
+    async with running(tmp_path, ECHO, base_url="https://example.org/uws") as site:
+        page = html.fromstring((await site.get("/nowhere", headers={"Accept": "text/html"})).body)
+        assert page.xpath("string(//link[@rel='stylesheet']/@href)") == "/uws/static/uws.css"
+
+
+# What a browser lets pages and files do
+
+
+async def test_no_answer_lets_a_browser_do_more_than_our_pages_need(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        urls = await resources(site)
+        job = urls[3]
+        for url in (
+            *urls,
+            "/nowhere",
+            "/availability",
+            f"{job}/phase",
+            "/static/uws.css",
+            "/echo/parameters.json",
+        ):
+            for accept in ("text/xml", "text/html"):
+                headers = (await site.get(url, headers={"Accept": accept})).headers
+                assert headers["X-Content-Type-Options"] == "nosniff"
+                policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+                assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+                assert policy["script-src"] == policy["style-src"] == policy["form-action"] == "'self'"
+                assert "unsafe" not in headers["Content-Security-Policy"]
+        for url in (f"{job}/results/out", f"{job}/logs/stdout"):
+            headers = (await site.get(url)).headers
+            assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+            assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+# The list
+
+
+async def test_pages_of_the_list_lead_to_every_job_once(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO, executes=False) as site:
+        made = [job_id(await site.create("echo")) for _ in range(7)][::-1]
+        url, seen = f"{site.url}/echo/async?LIMIT=3", []
+        while url:
+            page = html.fromstring((await site.get(url, headers={"Accept": "text/html"})).body)
+            seen += [job_id(link) for link in page.xpath("//tbody//a/@href")]
+            url = page.xpath("string(//nav[@class='pages']/a[.='Older jobs']/@href)")
+        assert seen == made
+
+
+async def test_filters_that_were_left_blank_are_gone_from_the_url(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        browser = {"Accept": FIREFOX}
+        answer = await site.get("/echo/async?PHASE=&TEXT=m+31&AFTER=", headers=browser)
+        assert (answer.status, answer.location) == (303, f"{site.url}/echo/async?TEXT=m+31")
+        answer = await site.get("/echo/async?PHASE=&TEXT=", headers=browser)
+        assert (answer.status, answer.location) == (303, f"{site.url}/echo/async")
+        assert (await site.get("/echo/async?PHASE=")).status == 400
+
+
+async def test_every_stylesheet_is_well_formed() -> None:
+    for stylesheet in (STATIC / "xsl").iterdir():
+        etree.XSLT(etree.parse(stylesheet))
