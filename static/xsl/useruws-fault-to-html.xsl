@@ -13,10 +13,10 @@
       <xsl:with-param name="root" select="string(@root)"/>
       <xsl:with-param name="main">
         <h1><xsl:value-of select="concat(@reason, ' (', @status, ')')"/></h1>
-        <section class="error" aria-label="What is wrong">
+        <div class="error">
           <p><xsl:value-of select="."/></p>
           <p class="faint"><xsl:value-of select="@name"/></p>
-        </section>
+        </div>
       </xsl:with-param>
     </xsl:call-template>
   </xsl:template>

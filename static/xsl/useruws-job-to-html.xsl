@@ -157,7 +157,7 @@
   <xsl:template match="uws:results" mode="table">
     <xsl:choose>
       <xsl:when test="uws:result">
-        <div class="scroll" role="region" aria-label="Results" tabindex="0">
+        <div class="scroll" role="region" aria-label="Table of results" tabindex="0">
           <table>
             <thead>
               <tr><th scope="col">Name</th><th scope="col">Media type</th><th scope="col">Size</th></tr>
@@ -196,7 +196,7 @@
   <xsl:template match="uws:parameters" mode="table">
     <xsl:choose>
       <xsl:when test="uws:parameter">
-        <div class="scroll" role="region" aria-label="Parameters" tabindex="0">
+        <div class="scroll" role="region" aria-label="Table of parameters" tabindex="0">
           <table>
             <thead><tr><th scope="col">Name</th><th scope="col">Value</th></tr></thead>
             <tbody>

@@ -32,10 +32,10 @@
         <h1><xsl:value-of select="concat('Jobs of ', $service)"/></h1>
         <p><a href="./" class="button">New job</a></p>
         <xsl:call-template name="filter"/>
-        <section id="jobs" aria-label="Jobs">
+        <div id="jobs">
           <xsl:choose>
             <xsl:when test="uws:jobref">
-              <div class="scroll" role="region" aria-label="Jobs" tabindex="0">
+              <div class="scroll" role="region" aria-label="Table of jobs" tabindex="0">
                 <table>
                   <thead>
                     <tr>
@@ -68,7 +68,7 @@
               </xsl:if>
             </nav>
           </xsl:if>
-        </section>
+        </div>
       </xsl:with-param>
     </xsl:call-template>
   </xsl:template>

@@ -7,6 +7,13 @@
 
   <xsl:import href="page.xsl"/>
 
+  <xsl:variable name="file">
+    <xsl:choose>
+      <xsl:when test="/p:preview/@of = 'results'"><xsl:value-of select="concat('result ', /p:preview/@item)"/></xsl:when>
+      <xsl:otherwise><xsl:value-of select="concat('log ', /p:preview/@item)"/></xsl:otherwise>
+    </xsl:choose>
+  </xsl:variable>
+
   <xsl:template match="/p:preview">
     <xsl:call-template name="page">
       <xsl:with-param name="title" select="concat(@name, ' of job ', @job)"/>
@@ -37,15 +44,15 @@
   <xsl:template match="p:text[. = '']"><p>It is empty.</p></xsl:template>
 
   <xsl:template match="p:text">
-    <pre class="scroll" tabindex="0" role="region" aria-label="{../@name}"><xsl:value-of select="."/></pre>
+    <pre class="scroll" tabindex="0" role="region" aria-label="Text of {$file}"><xsl:value-of select="."/></pre>
   </xsl:template>
 
   <xsl:template match="p:header">
-    <pre class="scroll" tabindex="0" role="region" aria-label="Header {position()} of {../@name}"><xsl:value-of select="."/></pre>
+    <pre class="scroll" tabindex="0" role="region" aria-label="Header {position()} of {$file}"><xsl:value-of select="."/></pre>
   </xsl:template>
 
   <xsl:template match="p:table">
-    <div class="scroll" role="region" aria-label="Rows of {../@name}" tabindex="0">
+    <div class="scroll" role="region" aria-label="Rows of {$file}" tabindex="0">
       <table>
         <thead>
           <tr>

@@ -15,12 +15,12 @@
   <xsl:template match="/s:service">
     <xsl:call-template name="page">
       <xsl:with-param name="title" select="string(s:title)"/>
-      <xsl:with-param name="root" select="'./'"/>
+      <xsl:with-param name="root" select="string(@root)"/>
       <xsl:with-param name="crumbs"><li><span aria-current="page"><xsl:value-of select="s:title"/></span></li></xsl:with-param>
       <xsl:with-param name="main">
         <h1><xsl:value-of select="s:title"/></h1>
         <xsl:if test="s:description"><p class="text"><xsl:value-of select="s:description"/></p></xsl:if>
-        <p><a href="./{@name}/async">Your jobs</a></p>
+        <p><a href="{@root}{@name}/async">Your jobs</a></p>
         <xsl:if test="s:refusal or s:parameter/s:problem">
           <section class="error" role="alert" aria-labelledby="refused">
             <h2 id="refused">Not accepted</h2>
@@ -41,14 +41,14 @@
             <ul>
               <xsl:for-each select="s:example">
                 <li>
-                  <a href="./{../@name}?EXAMPLE={@id}"><xsl:value-of select="@title"/></a>
+                  <a href="{../@root}{../@name}?EXAMPLE={@id}"><xsl:value-of select="@title"/></a>
                   <xsl:if test=". != ''"><xsl:value-of select="concat(': ', .)"/></xsl:if>
                 </li>
               </xsl:for-each>
             </ul>
           </section>
         </xsl:if>
-        <form class="order" method="post" action="./{@name}/async" enctype="multipart/form-data" aria-label="New job">
+        <form class="order" method="post" action="{@root}{@name}/async" enctype="multipart/form-data" aria-label="New job">
           <xsl:if test="s:parameter[@required]">
             <p class="faint">Fields with <span class="required" aria-hidden="true">*</span><span class="unseen">a star</span> are required.</p>
           </xsl:if>

@@ -157,6 +157,7 @@ async def test_a_refused_form_comes_back_as_it_was_sent_with_all_that_is_wrong_b
         assert whole["aria-describedby"].split() == ["h-whole", "e-whole"]
         assert [one.get("value") for one in page.xpath("//input[@name='many']")] == ["x", "3", "", ""]
         form = order(page)
+        assert form.get("action") == "../kinds/async"
         assert (form.inputs["flag"].value, form.inputs["RUNID"].value) == ("false", "<mine>")
         assert form.inputs["EXECUTIONDURATION"].value == "77"
         assert page.xpath("//section[@role='alert']//a[@href='#p-whole']")

@@ -136,7 +136,8 @@ async def refused(resource: Resource, received: Received, error: Exception) -> w
         problems=problems,
         refusal=None if is_told else discreet(error),
     )
-    response = resource.answer(_form(resource, filled), HTML, status=answer.status)
+    # It is shown where it was sent to: one part deeper.
+    response = resource.answer(_form(resource, filled, "../"), HTML, status=answer.status)
     if (seconds := answer.headers.get("Retry-After")) is not None:
         response.headers["Retry-After"] = seconds
     return response
@@ -221,9 +222,11 @@ def _last(pairs: Sequence[Pair], name: str) -> str | None:
 # The documents
 
 
-def _form(resource: Resource, filled: Filled) -> etree._Element:
+def _form(resource: Resource, filled: Filled, root_path: str = "./") -> etree._Element:
+    """Return the form; ``root_path`` leads from where it is shown to the list of services."""
     uws, service = resource.uws, resource.uws.service
     root = etree.Element(f"{{{SERVICE}}}service", nsmap=_NAMESPACES)
+    root.set("root", root_path)
     _describe(root, uws)
     _add(root, "refusal", filled.refusal)
     for name, parameter in service.parameters.items():

@@ -1,0 +1,80 @@
+"""A site with every page there is, for those tests that look at all of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.harness import Site, job_id, running
+from tests.web.support import record
+from uws import (
+    BoolParameter,
+    FileParameter,
+    FloatParameter,
+    ResultDeclaration,
+    Service,
+    StrParameter,
+)
+from uws.model import events as e
+
+TABLE = (
+    '<VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>'
+    '<FIELD name="ra" unit="deg" datatype="double"/><FIELD name="dec" unit="deg" datatype="double"/>'
+    "<DATA><TABLEDATA><TR><TD>83.63</TD><TD>22.01</TD></TR></TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>"
+)
+STARS = Service(
+    name="stars",
+    title="Bright stars",
+    description="The bright stars around a position, as a table and as a picture.",
+    command=["sh", "-c", 'cp "$1" stars.vot && echo "[1]" > stars.json && echo done', "stars", ["{list}"]],
+    results=[
+        ResultDeclaration(id="stars", path="stars.vot", mime="application/x-votable+xml"),
+        ResultDeclaration(id="numbers", path="stars.json"),
+        ResultDeclaration(id="said", path="-"),
+    ],
+    parameters={
+        "ra": FloatParameter(required=True, min=0, max=360, unit="deg", description="Where"),
+        "dec": FloatParameter(min=-90, max=90, unit="deg", default=22.0),
+        "band": StrParameter(values=["J", "H", "K"], multiple=True, default=["J"]),
+        "deep": BoolParameter(default=False),
+        "note": StrParameter(multiple=True),
+        "list": FileParameter(max_size="10MB", description="A table of stars"),
+    },
+)
+
+
+@asynccontextmanager
+async def full_site(data: Path) -> AsyncIterator[tuple[Site, dict[str, str]]]:
+    """Serve jobs in every state; gives the site, and its pages by name."""
+    async with running(data, STARS) as site:
+        done = job_id(await site.create("stars", ra="83.6", list=TABLE.encode(), RUNID="Crab", PHASE="RUN"))
+        failed = job_id(await site.run("stars", ra="1"))
+        for job in (done, failed):
+            await site.ended(f"{site.list_url('stars')}/{job}")
+    async with running(data, STARS, executes=False) as site:
+        done, failed = (f"{site.list_url('stars')}/{job}" for job in (done, failed))
+        held = await site.create("stars", ra="2", band=["J", "H"])
+        await record(site, held, e.JobHeld(reason="all places are taken"))
+        at_work = await site.create("stars", ra="3")
+        progress = e.ProgressMade(fraction=0.35, text="reading the catalogue")
+        await record(site, at_work, e.JobQueued(), e.JobStarted(declaration=""), progress)
+        pages = {
+            "services": f"{site.url}/",
+            "service": f"{site.url}/stars",
+            "service-again": f"{site.url}/stars?FROM={job_id(done)}",
+            "jobs": f"{site.url}/stars/async",
+            "jobs-none": f"{site.url}/stars/async?TEXT=nothing",
+            "job": done,
+            "job-failed": failed,
+            "job-held": held,
+            "job-executing": at_work,
+            "parameters": f"{done}/parameters",
+            "results": f"{done}/results",
+            "history": f"{done}/history",
+            "table": f"{done}/results/stars/preview",
+            "text": f"{done}/results/numbers/preview",
+            "log": f"{failed}/logs/stderr/preview",
+            "not-found": f"{site.url}/nothing",
+        }
+        yield site, pages
