@@ -22,7 +22,7 @@ pytestmark = [needs_chromium, pytest.mark.timeout(120)]
 POST = (
     "fetch('/echo/async', {method: 'POST', body: new URLSearchParams({x: 'evil'}), credentials: 'include'})"
 )
-SEND = f"document.title = 'acted'; {POST}; document.forms[0] && document.forms[0].submit()"
+SEND = f"document.title = 'acted'; {POST}; if (document.forms.length) document.forms[0].submit()"
 FORM = '<form method="post" action="/echo/async"><input name="x" value="evil"/></form>'
 HOSTILE = {
     "html": (
@@ -35,7 +35,8 @@ HOSTILE = {
     ),
     "xml": (
         "application/xml",
-        '<?xml version="1.0"?><?xml-stylesheet type="text/xsl" href="{own}"?><doc><x/></doc>',
+        '<?xml version="1.0"?><?xml-stylesheet type="text/xsl" href="#"?><doc><h:script '
+        f'xmlns:h="http://www.w3.org/1999/xhtml">{SEND}</h:script></doc>',
     ),
     "xhtml": (
         "application/xhtml+xml",
