@@ -3,6 +3,7 @@
 # make crash  kill stores and servers under load, 300 times, and look at what is left
 # make check  everything a change must pass
 # make lint   the part of it that reads the code without running it
+# make screenshots        every page, narrow and wide, light and dark, into docs/pages/
 # make bench-eventstore   what the log does in a second, beside plain SQLite (ARGS="--json FILE")
 # make bench-growth       what a job costs on disk, from a real trace (ARGS="--trace FILE")
 # make bench-quotes       how good quotes are, for a real trace (ARGS="--trace FILE")
@@ -16,12 +17,13 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 UWS_CLIENT := .venv-uws-client
+AXE := tests/browser/node_modules
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 # pip reads the versions from here, for what packages are built with too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test crash check lint bench-eventstore bench-growth bench-quotes bench-scale bench-execution \
+.PHONY: run test crash check lint screenshots bench-eventstore bench-growth bench-quotes bench-scale bench-execution \
 	bench-pages bench-fairness clean
 .DEFAULT_GOAL := test
 
@@ -45,8 +47,13 @@ $(UWS_CLIENT)/ready: tests/clients/uws_client/convert.py constraints.txt
 	$(UWS_CLIENT)/bin/python tests/clients/uws_client/convert.py
 	touch $@
 
+# Where there is no npm, the tests that need this say that they are skipped.
+$(AXE): tests/browser/package-lock.json
+	if command -v npm; then npm ci --prefix tests/browser --silent --no-audit --no-fund; else mkdir -p $@; fi
+	touch $@
+
 # One process a core; ARGS="-n 0" keeps to one, for a debugger.
-test: $(VENV)/test $(UWS_CLIENT)/ready
+test: $(VENV)/test $(UWS_CLIENT)/ready $(AXE)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 crash: $(VENV)/test
@@ -58,8 +65,11 @@ lint: $(VENV)/test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint $(UWS_CLIENT)/ready
+check: lint $(UWS_CLIENT)/ready $(AXE)
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+screenshots: $(VENV)/test
+	$(BIN)/python -m tests.browser.screenshots
 
 bench-eventstore: $(VENV)/run
 	$(BIN)/python -m benchmarks.eventstore $(ARGS)
@@ -83,4 +93,4 @@ bench-fairness: $(VENV)/run
 	$(BIN)/python -m benchmarks.fairness $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-* dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* $(AXE) dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

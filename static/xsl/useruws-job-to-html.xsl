@@ -40,10 +40,18 @@
       <xsl:with-param name="crumbs">
         <li><a href="../"><xsl:value-of select="$service"/></a></li>
         <li><a href="../async">Jobs</a></li>
-        <li><span aria-current="page"><xsl:value-of select="$name"/></span></li>
+        <li>
+          <span aria-current="page">
+            <xsl:value-of select="uws:runId"/>
+            <xsl:if test="not(uws:runId != '')">Job</xsl:if>
+          </span>
+        </li>
       </xsl:with-param>
       <xsl:with-param name="main">
-        <h1><xsl:value-of select="$name"/></h1>
+        <xsl:choose>
+          <xsl:when test="uws:runId != ''"><h1><xsl:value-of select="uws:runId"/></h1></xsl:when>
+          <xsl:otherwise><h1>Job <span class="id"><xsl:value-of select="uws:jobId"/></span></h1></xsl:otherwise>
+        </xsl:choose>
         <xsl:call-template name="status"/>
         <xsl:apply-templates select="uws:errorSummary"/>
         <xsl:call-template name="actions"/>
