@@ -127,7 +127,7 @@
       <xsl:if test="$phase = 'PENDING' or $phase = 'QUEUED' or $phase = 'EXECUTING' or $phase = 'HELD' or $phase = 'SUSPENDED'">
         <form method="post" action="{$self}/phase"><button name="PHASE" value="ABORT">Abort</button></form>
       </xsl:if>
-      <a class="button" href="../?FROM={uws:jobId}">Run again, with changes</a>
+      <a class="button" href="../?from-job={uws:jobId}">Run again, with changes</a>
       <details class="confirm">
         <summary>Delete</summary>
         <form method="post" action="{$self}">

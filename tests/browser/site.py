@@ -62,7 +62,7 @@ async def full_site(data: Path) -> AsyncIterator[tuple[Site, dict[str, str]]]:
         pages = {
             "services": f"{site.url}/",
             "service": f"{site.url}/stars",
-            "service-again": f"{site.url}/stars?FROM={job_id(done)}",
+            "service-again": f"{site.url}/stars?from-job={job_id(done)}",
             "jobs": f"{site.url}/stars/async",
             "jobs-none": f"{site.url}/stars/async?TEXT=nothing",
             "job": done,

@@ -114,7 +114,12 @@ async def test_what_is_shown_of_a_hostile_file_within_a_page_does_nothing(tmp_pa
 async def test_an_upload_with_markup_in_its_name_does_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO, FILES, authenticator=Everybody()) as site, logged_in() as page:
         job = await site.create("files", user="ada", image=b"x", RUNID=f'<img src=x onerror="{SEND}">')
-        for url in (job, f"{job}/history", f"{site.url}/files/async", f"{site.url}/files?FROM={job[-32:]}"):
+        for url in (
+            job,
+            f"{job}/history",
+            f"{site.url}/files/async",
+            f"{site.url}/files?from-job={job[-32:]}",
+        ):
             await page.goto(url, wait_until="networkidle")
             assert await page.title() != "acted"
         assert await made(site) == 0

@@ -171,7 +171,7 @@ def test_a_page_offers_what_can_be_done_in_the_phase_and_nothing_else(phase: str
         expected["Abort"] = ("post", "./c4f1/phase", "PHASE=ABORT")
     page = page_of(job_document(phase))
     assert buttons(page) == expected
-    assert page.xpath("//section[@id='actions']/a/@href") == ["../?FROM=c4f1"]
+    assert page.xpath("//section[@id='actions']/a/@href") == ["../?from-job=c4f1"]
 
 
 def test_a_job_is_deleted_in_two_steps() -> None:
@@ -204,7 +204,7 @@ def test_every_address_of_a_job_page_works_behind_a_path_prefix(base: str) -> No
         f"{base}/static/uws.js",
         f"{base}/static/uws.svg",
         f"{base}/cutout/",
-        f"{base}/cutout/?FROM=c4f1",
+        f"{base}/cutout/?from-job=c4f1",
         f"{base}/cutout/async",
         f"{job}#main",
         job,

@@ -213,7 +213,7 @@ async def test_a_job_can_be_ordered_again_with_what_it_had(tmp_path: Path) -> No
         job = await site.create(
             "files", user="ada", image=b"the image", n="7", RUNID="mine", EXECUTIONDURATION="99"
         )
-        page = await page_of(site, f"/files?FROM={job_id(job)}", user="ada")
+        page = await page_of(site, f"/files?from-job={job_id(job)}", user="ada")
         form = order(page)
         assert (form.inputs["n"].value, form.inputs["RUNID"].value) == ("7", "mine")
         assert form.inputs["EXECUTIONDURATION"].value == "99"
@@ -227,9 +227,9 @@ async def test_a_job_can_be_ordered_again_with_what_it_had(tmp_path: Path) -> No
         await site.request("DELETE", job, user="ada")
         assert (await site.get(f"{again}/parameters/image", user="ada")).body == b"the image"
         for who, status in (("bob", 403), (None, 401)):
-            answer = await site.get(f"/files?FROM={job_id(again)}", user=who, headers=BROWSER)
+            answer = await site.get(f"/files?from-job={job_id(again)}", user=who, headers=BROWSER)
             assert answer.status == status
-        assert (await site.get(f"/files?FROM={job_id(job)}", user="ada")).status == 410
+        assert (await site.get(f"/files?from-job={job_id(job)}", user="ada")).status == 410
 
 
 async def test_a_refused_form_still_offers_the_files_of_the_earlier_job(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ async def test_what_stands_in_jobs_stays_text(tmp_path: Path) -> None:
             f"{job}/history",
             "/echo/async",
             "/echo",
-            f"/echo?FROM={job_id(job)}",
+            f"/echo?from-job={job_id(job)}",
         ):
             page = html.fromstring((await site.get(url, headers={"Accept": "text/html"})).body)
             assert not page.xpath("//body//script")

@@ -389,8 +389,8 @@ async def test_a_service_is_described_in_every_form_and_with_a_slash_led_to(tmp_
             answer = await site.get("/echo", headers={"Accept": accept})
             assert answer.status == 200
             assert ECHO.title in answer.text
-        answer = await site.get("/echo/?FROM=x")
-        assert (answer.status, answer.location) == (303, f"{site.url}/echo?FROM=x")
+        answer = await site.get("/echo/?from-job=x")
+        assert (answer.status, answer.location) == (303, f"{site.url}/echo?from-job=x")
         assert (await site.get("/nowhere")).status == 404
 
 
