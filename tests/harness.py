@@ -212,6 +212,7 @@ async def running(
     uploads: UploadSettings | None = None,
     resolver: AbstractResolver | None = None,
     longest_wait: float = 30.0,
+    sync_seconds: float = 30.0,
     queue: QueueSettings | None = None,
     executes: bool = True,
 ) -> AsyncIterator[Site]:
@@ -230,6 +231,7 @@ async def running(
             uploads=uploads,
             resolver=resolver,
             longest_wait=longest_wait,
+            sync_seconds=sync_seconds,
         )
         outer = app
         if mount:

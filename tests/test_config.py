@@ -120,6 +120,7 @@ def at_cutout(*lines: str) -> str:
         ("[server]\nport = 80800\n" + SERVICE, "server.port: 80800 is not between 0 and 65535"),
         ("[server]\ngrace = -1\n" + SERVICE, "server.grace: -1.0 is no number of seconds"),
         ("[server]\nlongest_wait = nan\n" + SERVICE, "server.longest_wait: nan is no number of seconds"),
+        ("[server]\nsync_seconds = -1\n" + SERVICE, "server.sync_seconds: -1.0 is no number of seconds"),
         ('[server]\nhots = ""\n' + SERVICE, "server.hots: unknown key (did you mean host?)"),
         (
             '[server]\nbase_url = "http://a b/"\n' + SERVICE,

@@ -41,7 +41,7 @@ from uws.files import Files
 from uws.jobs import Backend, UserUWS, first_of, make_uws_for_service
 from uws.model import QueueSettings, Service, UnknownForm, UWSError
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
-from uws.web import LONGEST_WAIT, SITE, Authenticator, make_application
+from uws.web import LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, make_application
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +190,7 @@ def make_uws_application(
     uploads: UploadSettings | None = None,
     resolver: AbstractResolver | None = None,
     longest_wait: float = LONGEST_WAIT,
+    sync_seconds: float = SYNC_SECONDS,
     grace: float = 10.0,
     jobs_end_with_server: bool = False,
     audit: AuditSettings | None = None,
@@ -207,6 +208,7 @@ def make_uws_application(
         uploads=uploads,
         resolver=resolver,
         longest_wait=longest_wait,
+        sync_seconds=sync_seconds,
     )
 
     async def with_node(app: web.Application) -> AsyncIterator[None]:
@@ -259,6 +261,7 @@ async def serve(
             authenticator=authenticator,
             uploads=settings.uploads,
             longest_wait=server.longest_wait,
+            sync_seconds=server.sync_seconds,
             grace=server.grace,
             jobs_end_with_server=server.jobs_end_with_server,
             audit=settings.audit,

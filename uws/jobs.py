@@ -164,6 +164,11 @@ class UserUWS:
         return f"{self.base_url}/{self.service.name}"
 
     @property
+    def sync_url(self) -> str:
+        """The URL of synchronous execution (DALI 1.1 section 2.2)."""
+        return f"{self.service_url}/sync"
+
+    @property
     def joblist_url(self) -> str:
         """The URL of the job list."""
         return f"{self.service_url}/async"
@@ -251,19 +256,20 @@ class UserUWS:
         *,
         seconds: float,
         phase: Phase | None = None,
+        phases: Collection[Phase] | None = None,
         closing: asyncio.Event,
     ) -> Job:
         """Return the job once its phase changes, after ``seconds`` at most (UWS 1.1 section 2.2.1.1).
 
         Returns at once when the job is not PENDING, QUEUED or EXECUTING, or not in ``phase``, and when
-        ``closing`` is set.
+        ``closing`` is set. Where ``phases`` are given, the job is waited for as long as it is in any of them.
         """
         with self.backend.projector.watch(e.job_stream(job_id)) as changed:
             job = await self.get_job(job_id, caller)
-            before = phase or job.phase
+            lasting = {phase or job.phase} & ACTIVE if phases is None else phases
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    while job.phase is before and job.phase in ACTIVE and not closing.is_set():
+                    while job.phase in lasting and not closing.is_set():
                         await first_of(changed.wait(), closing.wait())
                         changed.clear()
                         job = await self.get_job(job_id, caller)
@@ -333,13 +339,16 @@ class UserUWS:
 
     # Commands of clients
 
-    async def create_job(self, changes: Changes, caller: Caller, *, run: bool = False) -> Job:
+    async def create_job(
+        self, changes: Changes, caller: Caller, *, run: bool = False, sync: bool = False
+    ) -> Job:
         """Create a job, and with ``run`` queue it in the same breath. All of it happens, or nothing.
 
-        Raises `ParameterError`, `RepeatedParameter`, `UsageError`, `MissingParameters`, `QueueFull`. A caller
-        that is cancelled does not learn whether the job was created, unless it asks again under the same key.
+        ``sync`` goes on record: that the caller waits for the result (DALI 1.1 section 2.2). Raises
+        `ParameterError`, `RepeatedParameter`, `UsageError`, `MissingParameters`, `QueueFull`. A caller that
+        is cancelled does not learn whether the job was created, unless it asks again under the same key.
         """
-        command = self._command(caller, None, changes, ("RUN",) * run)
+        command = self._command(caller, None, changes, ("RUN",) * run + ("SYNC",) * sync)
         if done := await self._done(command):
             return done
         self.backend.files.check_room()
@@ -354,6 +363,7 @@ class UserUWS:
                 run_id=changes.run_id,
                 parameters=parameters,
                 quote=quote,
+                sync=sync,
             )
 
         job_id = new_job_id()

@@ -1,6 +1,7 @@
 """The pure part: phases, events, the job aggregate, declarations, generated job classes. No I/O."""
 
 from .errors import (
+    Broken,
     DeclarationError,
     IllegalPhase,
     JobGone,
@@ -9,6 +10,7 @@ from .errors import (
     NotAuthenticated,
     NotAuthorized,
     NotFound,
+    NotSuccessful,
     OtherService,
     OutOfSpace,
     ParameterError,
@@ -49,6 +51,7 @@ __all__ = [
     "STARTED",
     "TRANSITIONS",
     "BoolParameter",
+    "Broken",
     "CircleParameter",
     "DeclarationError",
     "Ending",
@@ -68,6 +71,7 @@ __all__ = [
     "NotAuthenticated",
     "NotAuthorized",
     "NotFound",
+    "NotSuccessful",
     "OtherService",
     "OutOfSpace",
     "Parameter",

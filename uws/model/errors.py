@@ -79,6 +79,14 @@ class QueueFull(UWSError):
     """RUN is refused: as many jobs wait in the queue as may."""
 
 
+class NotSuccessful(UWSError):
+    """A job has ended without success, and the same would come of the same again."""
+
+
+class Broken(UWSError):
+    """A job has failed through no fault of its input."""
+
+
 class NotAuthenticated(UWSError):
     """The caller must say who he is."""
 

@@ -72,7 +72,10 @@ class ServiceDeclared(Event, frozen=True):
 
 
 class JobCreated(Event, frozen=True):
-    """A job exists, PENDING. ``declaration`` is the digest of the service declaration it was made under."""
+    """A job exists, PENDING. ``declaration`` is the digest of the service declaration it was made under.
+
+    ``sync`` says that the request which made it waits for its result (DALI 1.1 section 2.2).
+    """
 
     service: str
     declaration: str
@@ -82,6 +85,7 @@ class JobCreated(Event, frozen=True):
     run_id: str | None = None
     parameters: dict[str, Values] = {}
     quote: datetime | None = None
+    sync: bool = False
 
 
 class ParametersSet(Event, frozen=True):

@@ -22,6 +22,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     ``note`` says in words why the job is where it is, when the phase alone does not. ``signalled`` is the
     last signal that its program was sent to be stopped, ``requeued`` how often it was started in vain.
     ``progress``, from 0 to 1, and ``doing`` are what its program told last, ``reports`` how often it did.
+    ``sync`` is whether the request that made it waits for its result.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     progress: float | None = None
     doing: str = ""
     reports: int = 0
+    sync: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -155,6 +157,7 @@ def _begin(event: e.JobCreated, job_id: str, now: datetime, position: int) -> Jo
         run_id=event.run_id,
         parameters=event.parameters,
         quote=event.quote,
+        sync=event.sync,
     )
 
 

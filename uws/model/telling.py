@@ -25,7 +25,7 @@ def tell(event: e.JobEvent) -> str:
     """Return one line that says what an event is about."""
     match event:
         case e.JobCreated():
-            return f"created{_named(event.run_id)}"
+            return f"created{_named(event.run_id)}{' by a request that waits for its result' * event.sync}"
         case e.ParametersSet():
             return f"parameters set: {', '.join(event.parameters)}"
         case e.RunIdSet():

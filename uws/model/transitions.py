@@ -50,7 +50,7 @@ class UserUWSTransitions:
 
     def create_job(
         self, now: datetime, *, owner: str | None, run_id: str | None,
-        parameters: dict[str, e.Values], quote: datetime | None,
+        parameters: dict[str, e.Values], quote: datetime | None, sync: bool = False,
     ) -> list[e.JobEvent]:  # fmt: skip
         """Begin a job with the service's default duration and lifetime."""
         lifetime = self.service.lifetime.seconds
@@ -64,6 +64,7 @@ class UserUWSTransitions:
                 run_id=run_id,
                 parameters=parameters,
                 quote=quote,
+                sync=sync,
             )
         ]
 

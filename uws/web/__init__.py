@@ -1,6 +1,6 @@
 """UWS 1.1 over HTTP."""
 
 from .application import make_application
-from .resource import LONGEST_WAIT, SITE, Authenticator
+from .resource import LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator
 
-__all__ = ["LONGEST_WAIT", "SITE", "Authenticator", "make_application"]
+__all__ = ["LONGEST_WAIT", "SITE", "SYNC_SECONDS", "Authenticator", "make_application"]

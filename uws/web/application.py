@@ -28,8 +28,9 @@ from .history import history
 from .job_lists import job_list
 from .origins import check_origin
 from .pages import STATIC, protect
-from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, Authenticator, Resource, Site
+from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, Resource, Site
 from .services import index, service, to_service
+from .sync import outcome, sync
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +45,14 @@ def make_application(
     uploads: UploadSettings | None = None,
     resolver: AbstractResolver | None = None,
     longest_wait: float = LONGEST_WAIT,
+    sync_seconds: float = SYNC_SECONDS,
 ) -> web.Application:
     """Return an application that offers ``services``; `aiohttp.web.Application.add_subapp` can mount it.
 
     ``base_url`` is how clients reach it (behind a proxy), by default the way each request came.
     ``uploads`` says what ``UPLOAD=name,http://…`` may name; the addresses of such hosts are found by
-    ``resolver``, by default the system's. ``longest_wait`` bounds WAIT, in seconds.
+    ``resolver``, by default the system's. ``longest_wait`` bounds WAIT, and ``sync_seconds`` the wait for the
+    result of a synchronous request, in seconds.
     """
     app = web.Application(middlewares=[_every_request])
     app[SITE] = Site(
@@ -58,6 +61,7 @@ def make_application(
         closing=asyncio.Event(),
         authenticator=authenticator,
         longest_wait=longest_wait,
+        sync_seconds=sync_seconds,
     )
 
     async def with_fetcher(app: web.Application) -> AsyncIterator[None]:
@@ -80,6 +84,9 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get("/{service}", service)
     app.router.add_get("/{service}/", to_service)
     app.router.add_get("/{service}/parameters.json", on.parameters_json)
+    app.router.add_get("/{service}/sync", sync, allow_head=False)  # HEAD would make a job, too
+    app.router.add_post("/{service}/sync", sync)
+    app.router.add_get("/{service}/sync/{job_id}", outcome)
     for jobs in ("/{service}/async", "/{service}/uws.xml"):
         app.router.add_get(jobs, job_list)
         app.router.add_get(

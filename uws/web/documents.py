@@ -107,6 +107,7 @@ def error_of(job: Job) -> Failure | None:
 def info_of(job: Job, standing: Standing | None = None) -> dict[str, str | int | float]:
     """Return the facts of a job that UWS has no element for, by the names they have in jobInfo."""
     facts: dict[str, str | int | float | None] = {
+        "execution": "sync" if job.sync else None,
         "reason": job.note or None,
         "stopping": job.stop if not job.has_ended else None,
         "progress": job.progress,

@@ -11,11 +11,13 @@ from aiohttp import web
 from eventstore import EventStoreError, Overloaded, StoreFull, StoreUnavailable
 from uws.commands import KeyReused
 from uws.model import (
+    Broken,
     IllegalPhase,
     JobGone,
     NotAuthenticated,
     NotAuthorized,
     NotFound,
+    NotSuccessful,
     OutOfSpace,
     QueueFull,
     RepeatedParameter,
@@ -39,6 +41,8 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (QueueFull, 403, "UsageFault"),
     (NotFound, 404, "UsageFault"),
     (JobGone, 410, "UsageFault"),
+    (NotSuccessful, 422, "DefaultFault"),
+    (Broken, 500, "DefaultFault"),
     (Overloaded, 503, "ServiceUnavailable"),
     (StoreFull, 507, "ServiceUnavailable"),
     (StoreUnavailable, 503, "ServiceUnavailable"),

@@ -64,20 +64,26 @@ async def parameters_json(request: web.Request) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     """POST to the job list: a new job, and RUN with it when ``PHASE=RUN`` is there."""
     resource = Resource(request)
+    received = Received(without_blanks=is_for_reading(request))
+    try:
+        job = await new_job(resource, received)
+    except (UsageError, QueueFull, Unavailable) as error:
+        if not is_for_reading(request):
+            raise
+        return await refused(resource, received, error)
+    return resource.see(resource.uws.get_url_for_id(job.id))
+
+
+async def new_job(resource: Resource, received: Received, *, sync: bool = False) -> Job:
+    """Make the job that a request asks for; what of it has come is ``received``, whatever goes wrong."""
     uws = resource.uws
     comes_again = await resource.admit()
-    received = Received(without_blanks=is_for_reading(request))
     async with uws.backend.files.spool(keep=not comes_again) as spool:
-        try:
-            sent = await read_submission(request, uws.service, spool, resource.fetches(spool), received)
-            if sent.phase == "ABORT" or sent.delete:
-                raise UsageError("a job that is only being created can neither be aborted nor deleted")
-            job = await uws.create_job(sent.changes, resource.caller, run=sent.phase == "RUN")
-        except (UsageError, QueueFull, Unavailable) as error:
-            if not is_for_reading(request):
-                raise
-            return await refused(resource, received, error)
-    return resource.see(uws.get_url_for_id(job.id))
+        sent = await read_submission(resource.request, uws.service, spool, resource.fetches(spool), received)
+        if sent.phase == "ABORT" or sent.delete:
+            raise UsageError("a job that is only being created can neither be aborted nor deleted")
+        run = sync or sent.phase == "RUN"
+        return await uws.create_job(sent.changes, resource.caller, run=run, sync=sync)
 
 
 async def job_document(request: web.Request) -> web.Response:

@@ -27,6 +27,8 @@ from .stored import OwnFile
 
 LONGEST_WAIT = 60
 """Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
+SYNC_SECONDS = 60
+"""Seconds that the result of a synchronous request is waited for; below these time-outs, too."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _OWN_FILE = re.compile(
     r"/(?P<service>[^/]+)/(async|uws\.xml)/(?P<job>[^/]+)"
@@ -54,6 +56,7 @@ class Site:
     closing: asyncio.Event
     authenticator: Authenticator | None
     longest_wait: float = LONGEST_WAIT
+    sync_seconds: float = SYNC_SECONDS
 
 
 SITE = web.AppKey("site", Site)
