@@ -131,6 +131,73 @@ async def test_check_prints_what_operators_wrote_as_they_wrote_it_and_all_of_it(
     assert "…" not in printed
 
 
+EXAMPLES = """
+[services.head]
+title = "First lines"
+command = ["head", "--lines={lines}", "{text}"]
+results = [{ id = "lines", path = "-" }]
+[services.head.parameters]
+text  = { type = "file", required = true }
+lines = { type = "int", default = 10 }
+[[services.head.examples]]
+title = "This file"
+parameters = { text = "uwsd.toml", lines = 2 }
+
+[services.picky]
+title = "Picky"
+command = ["sh", "-c", 'echo "I do not like $1" >&2; test "$1" = b', "picky", "{x}"]
+parameters = { x = { type = "str", required = true } }
+examples = [{ title = "Liked", parameters = { x = "b" } }%s]
+"""
+DISLIKED = ', { title = "Not liked", id = "bad", parameters = { x = "a [b]" } }'
+
+
+@pytest.mark.parametrize("more", ["", DISLIKED])
+async def test_examples_are_run_when_asked_for_and_a_failure_is_status_1(tmp_path: Path, more: str) -> None:
+    (tmp_path / "uwsd.toml").write_text(EXAMPLES % more)
+    checked = await run(
+        UWSD, "check", "--run-examples", cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in checked.out.splitlines()]
+    ran = [row[:3] + row[4:] for row in rows if len(row) == 5]
+    assert ran == [
+        ["head", "this-file", "COMPLETED", "lines, 17 B"],
+        ["picky", "liked", "COMPLETED", ""],
+        *[["picky", "bad", "ERROR", ""]] * bool(more),
+    ]
+    assert checked.err == "picky, bad: I do not like a [b]\n" * bool(more)
+    assert checked.status == (1 if more else 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["uwsd.toml"], "nothing is left"
+
+
+async def test_examples_are_named_by_check_and_not_run_unless_asked_for(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "uwsd.toml").write_text(EXAMPLES % DISLIKED)
+    checked = await uwsd("check", cwd=tmp_path)
+    assert (checked.status, checked.err) == (0, "")
+    assert "examples: liked, bad" in checked.out.splitlines()
+    file.write_text(TRUE)
+    none = await uwsd("check", "--run-examples", cwd=tmp_path)
+    assert (none.status, none.out.splitlines()[-1]) == (0, "there are no examples")
+
+
+async def test_running_examples_can_be_interrupted_and_leaves_no_program(tmp_path: Path, fifo: Path) -> None:
+    (tmp_path / "uwsd.toml").write_text(
+        SLEEPER % ("false", fifo)
+        + "[[services.sleeper.examples]]\ntitle = 'Long'\nparameters = { seconds = 1000 }\n"
+    )
+    async with announcements(fifo) as heard:
+        process = await asyncio.create_subprocess_exec(
+            UWSD, "check", "--run-examples", cwd=tmp_path, stdout=PIPE, stderr=PIPE
+        )
+        pids = [int(pid) for pid in await heard()]
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE):
+            _, err = await process.communicate()
+        assert (process.returncode, err.decode()) == (130, "interrupted\n")
+        for pid in pids:
+            await has_ended(pid)
+
+
 @pytest.mark.parametrize("command", ["check", "serve"])
 async def test_mistakes_are_printed_one_a_line_with_their_places_and_end_with_status_2(
     tmp_path: Path, command: str

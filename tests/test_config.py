@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from uws.config import Settings, load
-from uws.model import DeclarationError
+from uws.config import Settings, load, make_service
+from uws.model import DeclarationError, Example
 
 SERVICE = '[services.cutout]\ntitle = "Cutout"\ncommand = ["true"]\n'
 RA = SERVICE + "[services.cutout.parameters]\nra = { %s }\n"
@@ -252,3 +252,109 @@ def test_checkpoints_bear_the_name_of_the_server_unless_told_otherwise(
     tmp_path: Path, text: str, origin: str
 ) -> None:
     assert read(tmp_path, text + SERVICE).audit.origin == origin
+
+
+TRIED = """
+[services.tried]
+title = "Tried"
+command = ["true"]
+[services.tried.parameters]
+ra    = { type = "float", required = true, max = 360 }
+image = { type = "file", multiple = true, max_size = "10B" }
+band  = { type = "str", multiple = true, values = ["J", "K"] }
+flag  = { type = "bool" }
+when  = { type = "timestamp" }
+
+[[services.tried.examples]]
+%s
+"""
+AN_EXAMPLE = 'title = "One"\nparameters = { ra = 1, %s }'
+
+
+@pytest.mark.parametrize(
+    ("example", "problem"),
+    [
+        ("", "title: missing"),
+        ('titel = "One"', "titel: unknown key (did you mean title?)"),
+        ('title = "One"\nparameters = 3', "parameters: expected table, got int"),
+        ('title = "☃"\nparameters = { ra = 1 }', "id: missing; none can be made of the title '☃'"),
+        (
+            'title = "One"\nid = "a b"\nparameters = { ra = 1 }',
+            "id: 'a b' is not made of letters, digits, '_', '.' and '-', a letter or digit first",
+        ),
+        ('title = "One"', "parameters: required, but not given: ra"),
+        ('title = "One"\nparameters = { ra = 400 }', "parameters.ra: 400 is above the maximum 360"),
+        ('title = "One"\nparameters = { ra = [1, 2] }', "parameters.ra: takes one value, got 2"),
+        (AN_EXAMPLE % 'band = ["J", "H"]', "parameters.band: 'H' is none of J, K"),
+        (
+            AN_EXAMPLE % "bnad = 1",
+            "parameters.bnad: unknown parameter (did you mean band?); "
+            "tried takes: ra, image, band, flag, when",
+        ),
+        (
+            AN_EXAMPLE % "band = { a = 1 }",
+            "parameters.band: expected bool | int | float | str | list, got table",
+        ),
+        (AN_EXAMPLE % "band = [[1]]", "parameters.band[0]: expected bool | int | float | str, got list"),
+        (AN_EXAMPLE % 'image = "no.fits"', "parameters.image: there is no file {here}/no.fits"),
+        (AN_EXAMPLE % 'image = "."', "parameters.image: there is no file {here}"),
+        (
+            AN_EXAMPLE % 'image = ["small", "large"]',
+            "parameters.image: {here}/large is larger than the maximum 10B",
+        ),
+    ],
+)
+def test_a_mistake_in_an_example_is_reported_with_its_place(
+    tmp_path: Path, example: str, problem: str
+) -> None:
+    (tmp_path / "small").write_text("1234567890")
+    (tmp_path / "large").write_text("12345678901")
+    found = problems(tmp_path, TRIED % example)
+    assert found == (f"services.tried.examples[0].{problem.format(here=tmp_path)}",)
+
+
+def test_examples_have_ids_of_their_own(tmp_path: Path) -> None:
+    twice = TRIED % (AN_EXAMPLE % "flag = true") + "[[services.tried.examples]]\n"
+    again = "services.tried.examples[1].id: one is taken by another example; give it one of its own"
+    assert problems(tmp_path, twice + AN_EXAMPLE % "flag = false") == (again,)
+    (service,) = read(tmp_path, twice + 'id = "2"\n' + AN_EXAMPLE % "flag = false").services
+    assert [example.id for example in service.examples] == ["one", "2"]
+
+
+def test_an_example_has_the_values_that_a_client_would_send_and_its_files(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "small").write_text("small")
+    rest = 'image = "data/small", band = ["K", "J"], flag = true, when = 2015-10-26T09:00:00Z'
+    (service,) = read(tmp_path, TRIED % (AN_EXAMPLE % rest)).services
+    (example,) = service.examples
+    assert example.values == {
+        "ra": ("1",),
+        "image": (str(tmp_path / "data" / "small"),),
+        "band": ("K", "J"),
+        "flag": ("true",),
+        "when": ("2015-10-26T09:00:00Z",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("title", "identifier"),
+    [
+        ("Messier 31, in K", "messier-31-in-k"),
+        ("  Größe!  ", "groe"),
+        ("Éta Carinæ (η)", "eta-carin"),
+        ("2MASS", "2mass"),
+    ],
+)
+def test_the_id_of_an_example_follows_from_its_title(title: str, identifier: str) -> None:
+    assert Example(title=title).id == identifier
+
+
+def test_functions_have_examples_with_files_below_where_their_module_is_found() -> None:
+    example = Example(title="This file", parameters={"file": "tests/test_config.py"})
+    service = make_service(sized, examples=[example])
+    assert service.examples[0].values == {"file": (__file__,)}
+
+
+def sized(file: Path) -> int:
+    """How many bytes a file has."""
+    return file.stat().st_size

@@ -58,12 +58,20 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
 
 
 def test_every_key_of_a_declaration_is_documented() -> None:
-    from uws import QueueSettings, Service
+    from uws import Example, QueueSettings, Service
     from uws.config import AuditSettings, ServerSettings, UploadSettings
     from uws.model.parameters import Parameter
 
     text = (ROOT / "docs/declaration.md").read_text()
-    classes = (Service, QueueSettings, AuditSettings, ServerSettings, UploadSettings, *Parameter.__args__)
+    classes = (
+        Service,
+        Example,
+        QueueSettings,
+        AuditSettings,
+        ServerSettings,
+        UploadSettings,
+        *Parameter.__args__,
+    )
     fields = {field for cls in classes for field in cls.__struct_fields__} - {"name"}
     assert not [field for field in sorted(fields) if not re.search(rf"\b{field}\b", text)]
 

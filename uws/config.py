@@ -18,8 +18,18 @@ import msgspec
 
 from uws import functions
 from uws.functions import Description, NoFunction
-from uws.model import DeclarationError, Parameter, QueueSettings, ResultDeclaration, Service, did_you_mean
+from uws.model import (
+    DeclarationError,
+    Example,
+    FileParameter,
+    Parameter,
+    QueueSettings,
+    ResultDeclaration,
+    Service,
+    did_you_mean,
+)
 from uws.model.errors import closest
+from uws.model.examples import Given
 from uws.model.service import ExecutionDuration, Lifetime, Limits
 from uws.model.units import parse_duration
 
@@ -176,7 +186,8 @@ def make_service(function: Callable[..., Any], *, name: str | None = None, **key
 
     ``keys`` are the other fields of `Service`, or what TOML has for them; those that follow from the
     function (title and description, too) need not be given. Its jobs import it anew, each in a process of
-    its own. Raises `DeclarationError`.
+    its own. Examples name files relative to the directory in which its module is found. Raises
+    `DeclarationError`.
     """
     named = str(name or getattr(function, "__name__", ""))
     problems: list[str] = []
@@ -214,7 +225,7 @@ def service_of(reference: str, directory: Path) -> Service:
 def _declared(name: str, table: Any, directory: str, problems: list[str]) -> Service | None:
     """Read one service, which is a program, or a function that is looked at in a process of its own."""
     if not isinstance(table, dict) or "function" not in table:
-        return _service(name, table, problems)
+        return _service(name, table, directory, problems)
     rest = {key: value for key, value in table.items() if key != "function"}
     reference = table["function"]
     if not isinstance(reference, str):
@@ -262,7 +273,7 @@ def _from_function(
         table = {**table, "title": name}
     about = [f"{place}{where}: {what}" for where, what in found.problems]
     derived = {"command": functions.command_of(reference), "environment": variables}
-    service = _service(name, {**found.keys, **table, **derived}, about)
+    service = _service(name, {**found.keys, **table, **derived}, directory or "", about)
     stands = f" (in {reference}, {found.stands})"
     problems += [
         problem + (stands if problem.startswith(f"{place}.parameters.") else "") for problem in about
@@ -284,12 +295,16 @@ _READ_APART: dict[str, Any] = {
     "limits": dict[str, Any],
     "parameters": dict[str, Any],
     "results": list[Any],
+    "examples": list[Any],
 }
 """The parts of a service that are looked into one by one."""
 
 
-def _service(name: str, table: Any, problems: list[str]) -> Service | None:
-    """Read one service: its own keys, its parts, and whether all of it fits together."""
+def _service(name: str, table: Any, directory: str, problems: list[str]) -> Service | None:
+    """Read one service: its own keys, its parts, and whether all of it fits together.
+
+    Its examples name files relative to ``directory``.
+    """
     place = f"services.{name}"
     if not isinstance(table, dict):
         problems.append(f"{place}: expected table, got {_kind(table)}")
@@ -314,6 +329,11 @@ def _service(name: str, table: Any, problems: list[str]) -> Service | None:
         parts["results"] = [
             _convert(value, ResultDeclaration, f"{place}.results[{index}]", problems)
             for index, value in enumerate(parts["results"])
+        ]
+    if "examples" in parts:
+        parts["examples"] = [
+            _example(value, parts.get("parameters", {}), directory, f"{place}.examples[{index}]", problems)
+            for index, value in enumerate(parts["examples"])
         ]
     if len(problems) > before:
         return None
@@ -348,6 +368,30 @@ def _parameter(value: Any, place: str, problems: list[str]) -> Any:
             hint = did_you_mean(str(name), _PARAMETER_CLASSES)
             problems.append(f"{place}.type: there is no type {name!r}{hint}; types are {known}")
     return None
+
+
+def _example(
+    value: Any, parameters: dict[str, Any], directory: str, place: str, problems: list[str]
+) -> Example | None:
+    """Read one example, and find the files that it names."""
+    given = value.get("parameters") if isinstance(value, dict) else None
+    before = len(problems)
+    for name, what in given.items() if isinstance(given, dict) else ():
+        problems += _mistakes(what, Given, f"{place}.parameters.{name}")
+    if len(problems) > before or (example := _convert(value, Example, place, problems)) is None:
+        return None
+    files: dict[str, Given] = {}
+    for name, parameter in parameters.items():
+        if isinstance(parameter, FileParameter) and name in example.values:
+            paths = [Path(directory, text).resolve() for text in example.values[name]]
+            for path in paths:
+                if not path.is_file():
+                    problems.append(f"{place}.parameters.{name}: there is no file {path}")
+                elif path.stat().st_size > parameter.max_bytes:
+                    limit = parameter.max_size
+                    problems.append(f"{place}.parameters.{name}: {path} is larger than the maximum {limit}")
+            files[name] = [*map(str, paths)]
+    return msgspec.structs.replace(example, parameters={**example.parameters, **files})
 
 
 def _convert(value: Any, kind: type[T], place: str, problems: list[str]) -> T | None:

@@ -201,7 +201,7 @@ async def test_a_missing_file_is_404(tmp_path: Path) -> None:
         await site.ended(job)
         (site.data / job_id(job) / "logs" / "stdout").unlink()
         answer = await site.get(f"{job}/results/out")
-        assert (answer.status, answer.text) == (404, f"UsageFault: a file of job {job_id(job)} is missing\n")
+        assert (answer.status, answer.text) == (404, "UsageFault: the file stdout is missing\n")
 
 
 async def test_results_are_not_there_before_the_end(tmp_path: Path) -> None:

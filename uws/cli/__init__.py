@@ -17,8 +17,9 @@ from uws.config import Settings, load
 from uws.model import DeclarationError, FileParameter, Service
 from uws.model.units import format_duration, format_size
 
+from . import examples
 from .audit import audit
-from .common import err, out, reported, table
+from .common import FAILED, INTERRUPTED, err, out, reported, table
 from .importing import importing
 from .jobs import jobs
 from .projections import projections
@@ -41,8 +42,16 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in 
 
 
 @app.command()
-def check(file: File = Path("uwsd.toml")) -> None:
-    """Read a declaration and print its services, or every mistake with its place."""
+def check(
+    file: File = Path("uwsd.toml"),
+    run_examples: Annotated[
+        bool, typer.Option("--run-examples", help="Run every example, and say what came of it.")
+    ] = False,
+) -> None:
+    """Read a declaration and print its services, or every mistake with its place.
+
+    With --run-examples, the exit status is 1 when any of them fails.
+    """
     with reported():
         settings = load(file)
     for service in settings.services:
@@ -55,6 +64,17 @@ def check(file: File = Path("uwsd.toml")) -> None:
         sep=": ",
         soft_wrap=True,
     )
+    if run_examples and not _examples_hold(settings):
+        raise typer.Exit(FAILED)
+
+
+def _examples_hold(settings: Settings) -> bool:
+    try:
+        with reported():
+            return examples.run_examples(settings)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
@@ -142,6 +162,8 @@ def _print_service(service: Service) -> None:
         out.print(results)
     else:
         out.print("results: every file in the results directory")
+    if service.examples:
+        out.print("examples:", ", ".join(example.id for example in service.examples))
 
 
 def _limits(parameter: object) -> str:

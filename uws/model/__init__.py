@@ -24,6 +24,7 @@ from .errors import (
     did_you_mean,
 )
 from .events import Failure, Result, Upload, Values
+from .examples import Example
 from .job import PHASE_AFTER, Job, apply, fold
 from .jobclass import UserUWSJobBase, make_user_uws_job_class, parameters_schema
 from .parameters import (
@@ -55,6 +56,7 @@ __all__ = [
     "CircleParameter",
     "DeclarationError",
     "Ending",
+    "Example",
     "ExecutionDuration",
     "Failure",
     "FileParameter",

@@ -13,7 +13,8 @@ import msgspec
 
 from .argv import Template, check_template
 from .errors import DeclarationError, did_you_mean
-from .parameters import Parameter
+from .examples import Example
+from .parameters import FileParameter, Parameter
 from .text import first_foreign
 from .units import parse_duration, parse_size
 
@@ -183,6 +184,7 @@ class Service(
     lifetime: Lifetime = Lifetime()
     results: list[ResultDeclaration] = []
     parameters: dict[str, Parameter] = {}
+    examples: list[Example] = []
     unknown_parameters: Literal["refuse", "ignore"] = "refuse"
     archive: bool = False
     limits: Limits = Limits()
@@ -224,6 +226,7 @@ class Service(
         if not self.progress_prefix.isprintable():
             yield ".progress_prefix", f"{self.progress_prefix!r} is not the beginning of a line of text"
         yield from self._parameter_problems()
+        yield from self._example_problems()
         ids = [result.id for result in self.results]
         for index, name in enumerate(ids):
             if name in ids[:index]:
@@ -260,6 +263,36 @@ class Service(
                 yield place, f"differs from {seen[name.lower()]} only in case, which clients may ignore"
             seen[name.lower()] = name
 
+    def _example_problems(self) -> Iterator[tuple[str, str]]:
+        ids = [example.id for example in self.examples]
+        for index, example in enumerate(self.examples):
+            place = f".examples[{index}]"
+            if example.id in ids[:index]:
+                yield f"{place}.id", f"{example.id} is taken by another example; give it one of its own"
+            for key in ("title", "description"):
+                if first_foreign(getattr(example, key)):
+                    yield f"{place}.{key}", "has a character that cannot be part of an XML document"
+            for name, values in example.values.items():
+                for problem in self._value_problems(name, values):
+                    yield f"{place}.parameters.{name}", problem
+            needed = [name for name, parameter in self.parameters.items() if parameter.required]
+            if missing := [name for name in needed if not example.values.get(name)]:
+                yield f"{place}.parameters", f"required, but not given: {', '.join(missing)}"
+
+    def _value_problems(self, name: str, values: tuple[str, ...]) -> Iterator[str]:
+        """Say what is wrong with values as a client would send them; of files, nothing is known here."""
+        parameter = self.parameters.get(name)
+        if parameter is None:
+            yield self.unknown(name)
+            return
+        if len(values) > 1 and not parameter.multiple:
+            yield f"takes one value, got {len(values)}"
+        for value in values if not isinstance(parameter, FileParameter) else ():
+            try:
+                parameter.check(value)
+            except ValueError as error:
+                yield str(error)
+
     @property
     def function(self) -> str | None:
         """The function that its jobs call, as ``package.module:name``; None for any other program."""
@@ -275,9 +308,10 @@ class Service(
     def canonical(self) -> bytes:
         """The declaration as JSON with sorted keys, for the record: of its environment only the names.
 
-        Their values may be secrets.
+        Their values may be secrets. Examples say nothing of what becomes of jobs, and name files of this
+        machine.
         """
-        shown = msgspec.structs.replace(self, environment=dict.fromkeys(self.environment, ""))
+        shown = msgspec.structs.replace(self, environment=dict.fromkeys(self.environment, ""), examples=[])
         return msgspec.json.encode(shown, order="deterministic")
 
     def find(self, name: str) -> str | None:

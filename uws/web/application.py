@@ -21,6 +21,7 @@ from . import handlers as on
 from . import previews
 from .availability import availability, note_start
 from .errors import Handler, answer_for, fault_response, http_fault, legible
+from .examples import example_file, examples
 from .faults import readable
 from .fetching import Fetcher
 from .forms import key_of
@@ -84,6 +85,10 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get("/{service}", service)
     app.router.add_get("/{service}/", to_service)
     app.router.add_get("/{service}/parameters.json", on.parameters_json)
+    app.router.add_get("/{service}/examples", examples)
+    example = "/{service}/examples/{example}/{name}"
+    app.router.add_get(example, example_file)
+    app.router.add_get(f"{example}/{{number:[0-9]{{1,6}}}}", example_file)
     app.router.add_get("/{service}/sync", sync, allow_head=False)  # HEAD would make a job, too
     app.router.add_post("/{service}/sync", sync)
     app.router.add_get("/{service}/sync/{job_id}", outcome)

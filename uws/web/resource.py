@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
@@ -14,9 +15,19 @@ from lxml import etree
 from yarl import URL
 
 from uws.commands import Caller
-from uws.files import Spool
+from uws.files import JobDirectory, Spool
 from uws.jobs import UserUWS
-from uws.model import Job, NotFound, OtherService, Result, Upload, UsageError, did_you_mean
+from uws.model import (
+    Example,
+    FileParameter,
+    Job,
+    NotFound,
+    OtherService,
+    Result,
+    Upload,
+    UsageError,
+    did_you_mean,
+)
 
 from .conditions import is_held, tag_of, tag_of_state
 from .documents import serialise
@@ -33,6 +44,9 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _OWN_FILE = re.compile(
     r"/(?P<service>[^/]+)/(async|uws\.xml)/(?P<job>[^/]+)"
     r"/(?P<kind>results|parameters)/(?P<item>[^/?]+)(/(?P<number>[0-9]{1,6}))?"
+)
+_EXAMPLE_FILE = re.compile(
+    r"/(?P<service>[^/]+)/examples/(?P<example>[^/]+)/(?P<item>[^/?]+)(/(?P<number>[0-9]{1,6}))?"
 )
 
 
@@ -116,15 +130,18 @@ class Resource:
         return Fetches(self.request.app[FETCHER], self.request, spool, self.own_file)
 
     async def own_file(self, url: URL) -> OwnFile | None:
-        """Return the file of a job that a URL of this server names, None when it names none.
+        """Return the file of a job, or of an example, that a URL of this server names; None for any other.
 
         Raises what `UserUWS.get_job` does for a job that the caller may not look at.
         """
         text = str(url)
-        found = _OWN_FILE.fullmatch(text.removeprefix(self.base_url))
+        path = text.removeprefix(self.base_url)
+        found = _OWN_FILE.fullmatch(path) or _EXAMPLE_FILE.fullmatch(path)
         uws = self.site.services.get(found["service"]) if found and text.startswith(self.base_url) else None
         if not found or not uws:
             return None
+        if found.re is _EXAMPLE_FILE:
+            return of_example(uws, found["example"], found["item"], int(found["number"] or 1))
         job = await uws.get_job(found["job"], self.caller)
         if found["kind"] == "results":
             return next((of_result(uws, job, one) for one in job.results if one.id == found["item"]), None)
@@ -181,6 +198,26 @@ def of_upload(uws: UserUWS, job: Job, upload: Upload) -> OwnFile:
     directory = uws.backend.files.of(job.id)
     path = directory.uploads / upload.file
     return OwnFile(directory, path, upload.filename or upload.file, upload.media_type)
+
+
+def of_example(uws: UserUWS, example_id: str, name: str, number: int) -> OwnFile | None:
+    """Return the ``number``-th file, counted from 1, that an example gives a parameter; None without one."""
+    example = next((example for example in uws.service.examples if example.id == example_id), None)
+    files = files_of_example(uws, example).get(uws.service.find(name) or "", []) if example else []
+    return files[number - 1] if 0 < number <= len(files) else None
+
+
+def files_of_example(uws: UserUWS, example: Example) -> dict[str, list[OwnFile]]:
+    """Return the files of an example, by parameter."""
+    declared = uws.service.parameters
+    return {
+        name: [
+            OwnFile(JobDirectory(path.parent), path, path.name, "application/octet-stream")
+            for path in map(Path, paths)
+        ]
+        for name, paths in example.values.items()
+        if isinstance(declared[name], FileParameter)
+    }
 
 
 def _own_address(request: web.Request) -> str:

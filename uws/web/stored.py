@@ -44,7 +44,7 @@ class OwnFile(NamedTuple):
     def check(self) -> None:
         """Raise `NotFound` when it is no longer there, or is not a file of the job's own."""
         if not self.directory.is_own_file(self.path):
-            raise NotFound(f"a file of job {self.directory.root.name} is missing")
+            raise NotFound(f"the file {self.name} is missing")
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield its bytes. Raises `NotFound`, `OSError`."""
