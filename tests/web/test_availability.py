@@ -18,7 +18,7 @@ from aiohttp import web
 from projections import Documents, Event, JobList, Queue, Usage
 from tests.daemon import Client
 from tests.harness import Answer, BasicUsers, ManualClock, job_id, running, text
-from tests.web.support import ECHO, PATIENCE
+from tests.web.support import ECHO, PATIENCE, SLEEP, no_room
 from tests.web.test_documents import schemas
 from uws import Caller, make_application, make_uws_application
 
@@ -261,3 +261,28 @@ async def test_a_paused_queue_is_told_until_it_is_resumed(tmp_path: Path, clock:
         await queueing.resume(None, Caller("ann"))
         await queueing.resume("echo", Caller("ann"))
         checked(await site.get("/availability"), available=True)
+
+
+async def test_a_service_tells_what_concerns_it(tmp_path: Path, clock: ManualClock) -> None:
+    async with running(tmp_path, ECHO, SLEEP, clock=clock, authenticator=BasicUsers()) as site:
+        wrong = {"Authorization": "Basic nonsense"}
+        answer = await site.get("/echo/availability", headers=wrong)
+        checked(answer, available=True)
+        assert answer.xml.findtext(f"{VOSI}upSince") == "2026-01-01T00:00:00.000Z"
+        queueing = site.node.backend.queueing
+        await queueing.pause("echo", Caller("ann"))
+        (note,) = checked(await site.get("/echo/availability"), available=False)
+        assert note.startswith("the queue of echo is paused since ")
+        checked(await site.get("/sleep/availability"), available=True)
+        await queueing.pause(None, Caller("ann"))
+        for service, count in (("echo", 2), ("sleep", 1)):
+            assert len(checked(await site.get(f"/{service}/availability"), available=False)) == count
+
+
+async def test_a_service_cannot_do_what_the_server_cannot(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        with no_room(site):
+            notes = checked(await site.get("/echo/availability"), available=False)
+            assert notes == checked(await site.get("/availability"), available=False)
+            assert notes[0].startswith("the disk is nearly full")
+        checked(await site.get("/echo/availability"), available=True)

@@ -294,6 +294,12 @@ class Service(
                 yield str(error)
 
     @property
+    def answers_with(self) -> str | None:
+        """The media type of the primary result, where it is declared and sure to be there."""
+        first = self.results[0] if self.results else None
+        return first.mime if first and not first.optional else None
+
+    @property
     def function(self) -> str | None:
         """The function that its jobs call, as ``package.module:name``; None for any other program."""
         words = [*map(str, self.command)]

@@ -19,7 +19,8 @@ from uws.model.text import first_foreign
 
 from . import handlers as on
 from . import previews
-from .availability import availability, note_start
+from .availability import availability, note_start, service_availability
+from .capabilities import capabilities
 from .errors import Handler, answer_for, fault_response, http_fault, legible
 from .examples import example_file, examples
 from .faults import readable
@@ -36,6 +37,8 @@ from .sync import outcome, sync
 log = logging.getLogger(__name__)
 
 _COMMANDS = frozenset({"POST", "PUT", "DELETE"})
+_FOR_ANYBODY = frozenset({"availability", "service-availability", "capabilities"})
+"""The routes on which nobody is asked who he is (VOSI)."""
 
 
 def make_application(
@@ -85,6 +88,8 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get("/{service}", service)
     app.router.add_get("/{service}/", to_service)
     app.router.add_get("/{service}/parameters.json", on.parameters_json)
+    app.router.add_get("/{service}/availability", service_availability, name="service-availability")
+    app.router.add_get("/{service}/capabilities", capabilities, name="capabilities")
     app.router.add_get("/{service}/examples", examples)
     example = "/{service}/examples/{example}/{name}"
     app.router.add_get(example, example_file)
@@ -132,7 +137,7 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         if request.method in _COMMANDS:
             check_origin(request, request.app[SITE].base_url)
-        anybody = request.match_info.route.name == "availability"
+        anybody = request.match_info.route.name in _FOR_ANYBODY
         user = await authenticator.identify(request) if authenticator and not anybody else None
         if user is not None and first_foreign(user):
             raise NotAuthenticated("the user's name has a character that cannot be part of an XML document")

@@ -18,7 +18,7 @@ from uws.model.text import made_fit
 from uws.model.units import format_time
 
 from .errors import discreet
-from .resource import SITE
+from .resource import SITE, Resource
 
 VOSI = "http://www.ivoa.net/xml/VOSIAvailability/v1.0"
 LONGEST_LAG = 1.0
@@ -41,8 +41,17 @@ async def note_start(app: web.Application) -> None:
 
 async def availability(request: web.Request) -> web.Response:
     """``/availability``: 200 in any case, for everybody (VOSI 1.1, availability metadata)."""
+    return await _availability(request)
+
+
+async def service_availability(request: web.Request) -> web.Response:
+    """``/{service}/availability``: the same, as far as it concerns this service."""
+    return await _availability(request, Resource(request).uws.service.name)
+
+
+async def _availability(request: web.Request, only: str | None = None) -> web.Response:
     backend = _backend(request.app)
-    notes = [note async for note in _notes(backend)] if backend else []
+    notes = [note async for note in _notes(backend, only)] if backend else []
     document = _document(request.app.get(_STARTED), notes)
     headers = {"Cache-Control": "no-store"}
     return web.Response(body=document, content_type="text/xml", charset="utf-8", headers=headers)
@@ -59,8 +68,8 @@ class _Note(NamedTuple):
     """Whether clients cannot do all that they could."""
 
 
-async def _notes(backend: Backend) -> AsyncIterator[_Note]:
-    """Say in words what the server cannot do now, and what it still can."""
+async def _notes(backend: Backend, only: str | None) -> AsyncIterator[_Note]:
+    """Say in words what the server, or ``only`` one service, cannot do now, and what it still can."""
     try:
         await backend.store.check_writable()
     except StoreUnavailable as error:
@@ -78,12 +87,14 @@ async def _notes(backend: Backend) -> AsyncIterator[_Note]:
     with suppress(StoreUnavailable):  # of a read model that is not up to date is told below
         await backend.projector.caught_up("queue", timeout=LONGEST_LAG)
         for service, since in (await backend.jobs.paused()).items():
+            if only and service not in (None, only):
+                continue
             what = f"the queue of {service}" if service else "the queue"
             jobs = f"job of {service}" if service else "job"
             yield _Note(
                 f"{what} is paused since {format_time(since)}: no {jobs} is started until it is resumed; "
                 "those that run go on",
-                hinders=service is None,
+                hinders=service in (None, only),
             )
     try:
         found = await backend.projector.status()

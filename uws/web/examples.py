@@ -11,6 +11,7 @@ from uws.jobs import UserUWS
 from uws.model import Example, NotFound
 from uws.model.text import made_fit
 
+from .capabilities import UWS_ID
 from .documents import serialise
 from .negotiation import Form
 from .resource import Resource, files_of_example, of_example
@@ -18,8 +19,6 @@ from .stored import stored_file
 
 XHTML = "http://www.w3.org/1999/xhtml"
 VOCABULARY = "http://www.ivoa.net/rdf/examples#"
-UWS_ID = "ivo://ivoa.net/std/UWS#rest-1.1"
-"""The identifier of what the examples call."""
 _FORM = Form("xhtml", ("application/xhtml+xml",), "application/xhtml+xml; charset=utf-8")
 
 
