@@ -21,6 +21,7 @@ from . import handlers as on
 from . import previews
 from .availability import availability, note_start, service_availability
 from .capabilities import capabilities
+from .descriptor import descriptor
 from .errors import Handler, answer_for, fault_response, http_fault, legible
 from .examples import example_file, examples
 from .faults import readable
@@ -90,6 +91,7 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get("/{service}/parameters.json", on.parameters_json)
     app.router.add_get("/{service}/availability", service_availability, name="service-availability")
     app.router.add_get("/{service}/capabilities", capabilities, name="capabilities")
+    app.router.add_get("/{service}/descriptor", descriptor)
     app.router.add_get("/{service}/examples", examples)
     example = "/{service}/examples/{example}/{name}"
     app.router.add_get(example, example_file)

@@ -40,8 +40,6 @@ async def capabilities(request: web.Request) -> web.Response:
         _add(root, "ivo://ivoa.net/std/DALI#examples", f"{uws.service_url}/examples", "full", methods)
     _add(root, UWS_ID, uws.joblist_url, "base", methods)
     for interface in _add(root, None, uws.sync_url, "base", methods, _SYNC):
-        for method in ("GET", "POST"):
-            etree.SubElement(interface, "queryType").text = method
         if media_type := uws.service.answers_with:
             etree.SubElement(interface, "resultType").text = media_type
     return resource.answer(root, XML)
