@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from aiohttp import web
 from lxml import etree
@@ -86,7 +87,8 @@ def _describe(section: etree._Element, uws: UserUWS, example: Example) -> None:
         row = _add(body, "tr", property="generic-parameter", typeof="keyval")
         _add(row, "th", name, scope="row", property="key")
         _add(row, "td", value, property="value")
-    _add(_add(section, "p"), "a", "Fill in the form", href=f"{uws.service_url}?example={example.id}")
+    query = urlencode(request_of(uws, example))
+    _add(_add(section, "p"), "a", "Fill in the form", href=f"{uws.service_url}?{query}")
 
 
 def _add(parent: etree._Element, name: str, text: str | None = None, **attributes: str) -> etree._Element:

@@ -46,7 +46,7 @@ _LIKE_THIS = {
 
 
 class File(NamedTuple):
-    """A file of an earlier job."""
+    """A file that is here already: of an earlier job, or of an example."""
 
     url: str
     name: str
@@ -67,8 +67,9 @@ class Filled:
     refusal: str | None = None
 
 
-def filled_in(uws: UserUWS, pairs: Sequence[Pair], job: Job | None = None) -> Filled:
+async def filled_in(resource: Resource, pairs: Sequence[Pair], job: Job | None = None) -> Filled:
     """Return what stands in a form at first: what ``pairs`` say, else what a job had, else the defaults."""
+    uws = resource.uws
     given, had = _given(uws, pairs), job.parameters if job else {}
     values = {
         name: given.get(name)
@@ -87,7 +88,7 @@ def filled_in(uws: UserUWS, pairs: Sequence[Pair], job: Job | None = None) -> Fi
     }
     return Filled(
         values=values,
-        files=files,
+        files=files | await _kept_files(resource, pairs),
         run_id=_last(pairs, "RUNID") or (job.run_id if job else None),
         duration=_last(pairs, "EXECUTIONDURATION") or (str(job.execution_duration) if job else None),
     )
@@ -121,7 +122,7 @@ def _given(uws: UserUWS, pairs: Sequence[Pair]) -> dict[str, list[str]]:
 
 
 async def _kept_files(resource: Resource, pairs: Sequence[Pair]) -> dict[str, list[File]]:
-    """Return the files of earlier jobs that were named again."""
+    """Return the files that are here already and were named by their URL."""
     kept: dict[str, list[File]] = {}
     for pair in pairs:
         name, _, url = pair.value.partition(",")

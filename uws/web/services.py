@@ -54,7 +54,7 @@ async def service(request: web.Request) -> web.Response:
         return resource.answer(msgspec.json.encode(_entry(resource.uws)), form)
     job_id = single(pairs, FROM_JOB)
     job = await resource.uws.get_job(job_id, resource.caller) if job_id else None
-    return resource.answer(form_document(resource, filled_in(resource.uws, pairs, job)), form)
+    return resource.answer(form_document(resource, await filled_in(resource, pairs, job)), form)
 
 
 async def to_service(request: web.Request) -> web.Response:
