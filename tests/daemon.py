@@ -86,10 +86,14 @@ async def serving(
     command: Path = UWSD,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    err: Path | None = None,
 ) -> AsyncIterator[Daemon]:
-    """Run ``uwsd serve``, on the file's port for None; it is stopped when the context is left."""
+    """Run ``uwsd serve``, on the file's port for None; it is stopped when the context is left.
+
+    ``err`` gets its standard error, by default a file beside ``file``.
+    """
     more = () if port is None else ("--port", str(port))
-    err = file.with_name(f"{file.name}.stderr")
+    err = err or file.with_name(f"{file.name}.stderr")
     with err.open("w") as stderr:
         process = await asyncio.create_subprocess_exec(
             command, "serve", file, *options, *more, cwd=cwd, env=env, stdout=PIPE, stderr=stderr

@@ -41,7 +41,10 @@
             <ul>
               <xsl:for-each select="s:example">
                 <li>
-                  <a href="{../@root}{../@name}?EXAMPLE={@id}"><xsl:value-of select="@title"/></a>
+                  <xsl:call-template name="link">
+                    <xsl:with-param name="text" select="@title"/>
+                    <xsl:with-param name="url" select="@href"/>
+                  </xsl:call-template>
                   <xsl:if test=". != ''"><xsl:value-of select="concat(': ', .)"/></xsl:if>
                 </li>
               </xsl:for-each>
@@ -216,14 +219,14 @@
     </div>
   </xsl:template>
 
-  <!-- A file, or that of the earlier job. -->
+  <!-- A file, or one that is here already: of an earlier job, or of an example. -->
   <xsl:template match="s:parameter[@type = 'file']" mode="inputs">
     <xsl:variable name="parameter" select="."/>
     <div class="choices">
       <xsl:for-each select="s:file">
         <label>
           <input type="checkbox" name="UPLOAD" value="{$parameter/@name},{@href}" checked="checked"/>
-          <xsl:value-of select="concat(' ', @name, ', of the earlier job')"/>
+          <xsl:value-of select="concat(' ', @name, ', which is here already')"/>
         </label>
       </xsl:for-each>
     </div>

@@ -10,6 +10,7 @@ from tests.harness import Site, job_id, running
 from tests.web.support import record
 from uws import (
     BoolParameter,
+    Example,
     FileParameter,
     FloatParameter,
     ResultDeclaration,
@@ -41,6 +42,7 @@ STARS = Service(
         "note": StrParameter(multiple=True),
         "list": FileParameter(max_size="10MB", description="A table of stars"),
     },
+    examples=[Example(title="The Crab", description="A nebula.", parameters={"ra": 83.63, "band": ["K"]})],
 )
 
 
@@ -63,6 +65,7 @@ async def full_site(data: Path) -> AsyncIterator[tuple[Site, dict[str, str]]]:
             "services": f"{site.url}/",
             "service": f"{site.url}/stars",
             "service-again": f"{site.url}/stars?from-job={job_id(done)}",
+            "examples": f"{site.url}/stars/examples",
             "jobs": f"{site.url}/stars/async",
             "jobs-none": f"{site.url}/stars/async?TEXT=nothing",
             "job": done,

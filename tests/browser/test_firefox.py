@@ -20,7 +20,10 @@ EXAMPLES = Path(example.__file__).with_name("uwsd.toml")
 
 
 async def test_an_image_is_cut_out_watched_and_deleted(tmp_path: Path) -> None:
-    async with serving(EXAMPLES, "--data", tmp_path) as server, firefox() as tab:
+    async with (
+        serving(EXAMPLES, "--data", tmp_path / "data", err=tmp_path / "err") as server,
+        firefox() as tab,
+    ):
         await tab.goto(server.url)
         await tab.click("Image cutout")
         await tab.until("!!document.querySelector('form.order')")

@@ -49,7 +49,10 @@ async def test_this_browser_makes_no_pages_of_xml_itself(tmp_path: Path) -> None
 @needs_image
 @pytest.mark.parametrize("script", [True, False], ids=["with script", "without script"])
 async def test_an_image_is_cut_out_looked_at_and_deleted(tmp_path: Path, script: bool) -> None:
-    async with serving(EXAMPLES, "--data", tmp_path) as server, page_in(java_script_enabled=script) as page:
+    async with (
+        serving(EXAMPLES, "--data", tmp_path / "data", err=tmp_path / "err") as server,
+        page_in(java_script_enabled=script) as page,
+    ):
         await page.goto(server.url)
         await page.get_by_role("link", name="Image cutout", exact=True).click()
         await page.get_by_label("image").set_input_files(IMAGE)

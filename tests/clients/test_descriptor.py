@@ -218,6 +218,7 @@ async def test_types_are_those_of_dali(site: Site) -> None:
     # A client must send a value that stands here (DataLink 1.1 section 4.3).
     assert {param.get("value") for param in inputs.values()} == {""}
     assert "ucd" not in inputs["size"].attrib
+    assert inputs["whole"].find(f"{VOTABLE}DESCRIPTION") is None
 
 
 async def test_limits_and_enumerations_are_told(site: Site) -> None:

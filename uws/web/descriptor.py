@@ -165,7 +165,8 @@ def _param(parent: etree._Element, name: str, value: str, **kind: str) -> etree.
 
 
 def _explain(element: etree._Element, text: str) -> None:
-    _add(element, "DESCRIPTION").text = made_fit(text)
+    if text:
+        _add(element, "DESCRIPTION").text = made_fit(text)
 
 
 def _add(parent: etree._Element, tag: str, **attributes: str) -> etree._Element:

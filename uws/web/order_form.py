@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 from lxml import etree
 from yarl import URL
@@ -27,6 +28,7 @@ from uws.model.units import format_size
 
 from .documents import url_of_upload, with_stylesheet
 from .errors import discreet
+from .examples import request_of
 from .forms import Pair, Received
 from .resource import Resource
 
@@ -163,6 +165,10 @@ def form_document(resource: Resource, filled: Filled, root_path: str = "./") -> 
     root.set("root", root_path)
     describe(root, uws)
     _add(root, "refusal", filled.refusal)
+    for example in service.examples:
+        address = f"{uws.service_url}?{urlencode(request_of(uws, example))}"
+        shown = etree.SubElement(root, f"{{{SERVICE}}}example", title=made_fit(example.title), href=address)
+        shown.text = made_fit(example.description)
     for name, parameter in service.parameters.items():
         element = _parameter(root, name, parameter)
         for value in filled.values.get(name, ()):

@@ -61,7 +61,7 @@ def _without_success(resource: Resource, job: Job) -> Exception:
     match job.phase:
         case Phase.HELD:
             return Unavailable(
-                f"job {job.id} is HELD, {job.note}; it runs when there is, and can then be waited for here"
+                f"job {job.id} is HELD, {job.note}; it runs when there is room; wait for it here then"
             )
         case Phase.ABORTED:
             return NotSuccessful(f"job {job.id} is ABORTED: {job.note}")
