@@ -112,9 +112,21 @@ function listen(url) {
     busy = false;
   };
   const later = () => (due ??= setTimeout(look, AT_MOST_EVERY));
-  const source = new EventSource(url);
-  for (const type of ["job", "queue", "reset", "end"]) source.addEventListener(type, later);
-  addEventListener("pagehide", () => source.close());
+  // A browser has few connections to a server: pages that nobody sees hold none.
+  let source = null;
+  const follow = () => {
+    source?.close();
+    source = null;
+    if (document.hidden) return;
+    source = new EventSource(url);
+    for (const type of ["job", "queue", "reset", "end"]) source.addEventListener(type, later);
+  };
+  document.addEventListener("visibilitychange", () => {
+    follow();
+    if (source) later();
+  });
+  addEventListener("pagehide", () => source?.close());
+  follow();
 }
 
 // Fields of a parameter that takes several values: as many as are wanted

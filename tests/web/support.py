@@ -99,7 +99,7 @@ FORM = "application/x-www-form-urlencoded"
 
 BELOW = (
     "", "/phase", "/executionduration", "/destruction", "/quote", "/error", "/owner", "/parameters",
-    "/parameters/x", "/results", "/results/out",
+    "/parameters/x", "/results", "/results/out", "/events",
 )  # fmt: skip
 """All resources of a job that has a parameter x and a result out, below its URL."""
 ACTIONS = [

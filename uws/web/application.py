@@ -23,6 +23,7 @@ from .availability import availability, note_start, service_availability
 from .capabilities import capabilities
 from .descriptor import descriptor
 from .errors import Handler, answer_for, fault_response, http_fault, legible
+from .events import STREAMS, Streams, job_events, job_list_events
 from .examples import example_file, examples
 from .faults import readable
 from .fetching import Fetcher
@@ -68,6 +69,7 @@ def make_application(
         longest_wait=longest_wait,
         sync_seconds=sync_seconds,
     )
+    app[STREAMS] = Streams()
 
     async def with_fetcher(app: web.Application) -> AsyncIterator[None]:
         app[FETCHER] = Fetcher(uploads or UploadSettings(), resolver or aiohttp.ThreadedResolver())
@@ -105,6 +107,7 @@ def _add_routes(app: web.Application) -> None:
             f"{jobs}/", job_list
         )  # what uws-client makes of a redirect to the list with a query
         app.router.add_post(jobs, on.create)
+        app.router.add_get(f"{jobs}/events", job_list_events)  # before a job of this name
         _add_job_routes(app, f"{jobs}/{{job_id}}")
 
 
@@ -128,6 +131,7 @@ def _add_job_routes(app: web.Application, job: str) -> None:
     app.router.add_get(f"{job}/logs/{{name:stdout|stderr}}", on.log)
     app.router.add_get(f"{job}/logs/{{name:stdout|stderr}}/preview", previews.log_preview)
     app.router.add_get(f"{job}/history", history)
+    app.router.add_get(f"{job}/events", job_events)
 
 
 @web.middleware
@@ -173,3 +177,4 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _let_waiting_go(app: web.Application) -> None:
     app[SITE].closing.set()
+    app[STREAMS].close()

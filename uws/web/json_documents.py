@@ -8,8 +8,10 @@ from typing import Literal
 
 import msgspec
 
+from eventstore import RecordedEvent, from_microseconds
 from uws.jobs import UserUWS
 from uws.model import Failure, Job, Upload
+from uws.model.events import time_of
 from uws.model.units import format_time
 from uws.queueing import Standing
 
@@ -74,6 +76,38 @@ class JobDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     job_info: dict[str, str | int | float]
 
 
+class JobEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An event of a job, and how the job was after it: enough to show that it goes on.
+
+    ``version`` counts the events of the job. What clients may make as long as they like is not here.
+    """
+
+    job_id: str
+    version: int
+    type: str
+    time: str
+    phase: str
+    progress: float | None
+    doing: str | None
+    reason: str | None
+    stopping: str | None
+    quote: str | None
+    creation_time: str
+    start_time: str | None
+    end_time: str | None
+    execution_duration: int
+    destruction: str | None
+
+
+class JobStanding(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How a job waits in the queue."""
+
+    job_id: str
+    place: int | None
+    waits_for: str
+    expected_start: str | None
+
+
 class ParametersDocument(msgspec.Struct, frozen=True):
     """The parameters of a job alone."""
 
@@ -116,6 +150,36 @@ def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> by
         job_info=info_of(job, standing),
     )
     return msgspec.json.encode(document)
+
+
+def job_event(job: Job, recorded: RecordedEvent) -> bytes:
+    """Return what is told of an event of a job, which made it ``job``."""
+    event = JobEvent(
+        job_id=job.id,
+        version=recorded.version,
+        type=recorded.type,
+        time=format_time(from_microseconds(time_of(recorded))),
+        phase=job.phase,
+        progress=job.progress,
+        doing=job.doing or None,
+        reason=job.note or None,
+        stopping=job.stop if not job.has_ended else None,
+        quote=_time(job.quote),
+        creation_time=format_time(job.created),
+        start_time=_time(job.started),
+        end_time=_time(job.ended),
+        execution_duration=job.execution_duration,
+        destruction=_time(job.destruction),
+    )
+    return msgspec.json.encode(event)
+
+
+def job_standing(job_id: str, standing: Standing) -> bytes:
+    """Return what is told of how a job waits."""
+    start = _time(standing.start)
+    return msgspec.json.encode(
+        JobStanding(job_id=job_id, place=standing.place, waits_for=standing.reason, expected_start=start)
+    )
 
 
 def job_list(documents: Sequence[bytes], next: str | None) -> bytes:

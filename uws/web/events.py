@@ -1,0 +1,173 @@
+"""Server-sent events: what happens to a job, or to all of a list, as it happens (HTML, section 9.2)."""
+
+from __future__ import annotations
+
+import logging
+import resource as limits
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from aiohttp import web
+
+from eventstore import EventStore, RecordedEvent
+from uws.feed import Feed, Listener, is_over
+from uws.jobs import Backend
+from uws.model import Job, Unavailable, fold
+from uws.queueing import Standing
+
+from . import json_documents
+from .forms import query_of, single, whole_number
+from .resource import SITE, Resource
+
+log = logging.getLogger(__name__)
+
+MAX_STREAMS = 10_000
+"""Streams of an application that are open at one time. They take half of the open files that the process may
+have at most, so that others are answered, too.
+"""
+RETRY = 3
+"""Seconds after which a client that has lost its stream comes back."""
+LAST_EVENT_ID = "Last-Event-ID"
+_AGAIN = 15
+"""Seconds after which a client that found no room may come back."""
+_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # else nginx keeps back what is small
+}
+_RETRY = b"retry: %d\n" % (1000 * RETRY)
+_RESET = b'event: reset\ndata: {"reason":"read the list: it is not known what happened to it before"}\n\n'
+_END = b'event: end\ndata: {"reason":"the job has ended"}\n\n'
+_BYE = b'event: bye\ndata: {"reason":"the server stops"}\n\n'
+
+
+def _change(job: Job, recorded: RecordedEvent) -> bytes:
+    return b"id: %d\nevent: job\ndata: %s\n\n" % (
+        recorded.position,
+        json_documents.job_event(job, recorded),
+    )
+
+
+def _queue(job_id: str, standing: Standing) -> bytes:
+    return b"event: queue\ndata: %s\n\n" % json_documents.job_standing(job_id, standing)
+
+
+class Streams:
+    """The streams of an application that are open. All end with the server."""
+
+    def __init__(self) -> None:
+        self._open: dict[Listener, web.Request] = {}
+        self._feeds: dict[EventStore, Feed] = {}
+        self._room = min(MAX_STREAMS, limits.getrlimit(limits.RLIMIT_NOFILE)[0] // 2)
+
+    def feed_of(self, backend: Backend) -> Feed:
+        """Return what all who listen to this server's jobs share."""
+        if backend.store not in self._feeds:
+            self._feeds[backend.store] = Feed(backend, _change, _queue)
+        return self._feeds[backend.store]
+
+    @contextmanager
+    def opened(self, request: web.Request) -> Iterator[Listener]:
+        """Give the listener of a request. Raises `Unavailable` when there are too many."""
+        if len(self._open) >= self._room and self._dismiss() >= self._room:
+            raise Unavailable(f"{self._room} streams of events are open, which is as many as may", _AGAIN)
+        listener = Listener(partial(_cut_off, request))
+        self._open[listener] = request
+        try:
+            if request.app[SITE].closing.is_set():
+                listener.end()
+            yield listener
+        finally:
+            del self._open[listener]
+
+    def _dismiss(self) -> int:
+        """Let those end whose clients have gone, which is noticed when they are told something, or here.
+
+        Returns how many are left.
+        """
+        gone = [listener for listener, request in self._open.items() if request.transport is None]
+        for listener in gone:
+            listener.end()
+        return len(self._open) - len(gone)
+
+    def close(self) -> None:
+        """Let all end. Who does not take what he was sent, and would not take a farewell, is cut off."""
+        for listener, request in self._open.items():
+            listener.end()
+            if request.transport and request.transport.get_write_buffer_size():
+                _cut_off(request)
+
+
+def _cut_off(request: web.Request) -> None:
+    if request.transport:
+        request.transport.abort()
+
+
+STREAMS = web.AppKey("streams", Streams)
+
+
+async def job_events(request: web.Request) -> web.StreamResponse:
+    """``{job}/events``: how the job is, then each change, until it has ended.
+
+    Whoever has heard of its end is answered 204, so that browsers do not ask again.
+    """
+    resource = Resource(request)
+    uws, after = resource.uws, _last_heard(request)
+    streams = request.app[STREAMS]
+    feed = streams.feed_of(uws.backend)
+    with streams.opened(request) as listener:
+        async with feed.of_job(resource.job_id, listener):
+            recorded = await uws.history(resource.job_id, resource.caller)
+            if after is not None and after > (await uws.backend.store.head()).position:
+                after = None  # it was heard of another log
+            job = fold(recorded)
+            assert job, "history has found it"
+            if is_over(job):
+                if after is not None and after >= recorded[-1].position:
+                    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+                listener.end()
+            feed.recount(listener, recorded, after, await uws.standing(job))
+            return await _send(resource, listener, _RETRY + b"\n")
+
+
+async def job_list_events(request: web.Request) -> web.StreamResponse:
+    """``{jobs}/events``: each change of any of the caller's jobs of this service."""
+    resource = Resource(request)
+    uws, after = resource.uws, _last_heard(request)
+    streams = request.app[STREAMS]
+    topic = uws.service.name, resource.caller.user
+    with streams.opened(request) as listener:
+        async with streams.feed_of(uws.backend).of_list(topic, after, listener):
+            begins = _RETRY + b"\n"
+            if listener.missed:
+                begins = _RETRY + b"id: %d\n" % listener.position + _RESET
+            return await _send(resource, listener, begins)
+
+
+def _last_heard(request: web.Request) -> int | None:
+    """Return the position that the client has heard of last, None for nothing. Raises `UsageError`.
+
+    A browser that comes back asks for the URL that it asked for first: its header is newer.
+    """
+    sent = request.headers.get(LAST_EVENT_ID)
+    if sent is not None:
+        return whole_number(sent, LAST_EVENT_ID, 0)
+    after = single(query_of(request), "AFTER")
+    return None if after is None else whole_number(after, "after", 0)
+
+
+async def _send(resource: Resource, listener: Listener, begins: bytes) -> web.StreamResponse:
+    """Send what a listener is told, as the client takes it, until it ends."""
+    response = web.StreamResponse(headers={**_HEADERS, "X-Request-ID": resource.caller.request_id or ""})
+    try:
+        await response.prepare(resource.request)
+        if resource.request.method == "HEAD":
+            return response
+        await response.write(begins)
+        async for words in listener:
+            await response.write(words or b": \nid: %d\n\n" % listener.position)
+        await response.write(_BYE if resource.site.closing.is_set() else _END)
+    except ConnectionError:
+        log.debug("request %s: the client has gone", resource.caller.request_id)
+    return response
