@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import eventstore, execution, fairness, growth, quotes, scale
+from benchmarks import eventstore, execution, fairness, feed, growth, quotes, scale
 from benchmarks.servers import Document
 from projections import READ_MODELS
 
@@ -43,6 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, number in {"ROUNDS": 1, "ALONE": 2, "SLEEPERS": 3}.items():
         monkeypatch.setattr(execution, name, number)
     monkeypatch.setattr(fairness, "MADE_UP", 30)
+    monkeypatch.setattr(feed, "EVENTS", 3)
 
 
 def rows_of(told: str) -> dict[str, list[str]]:
@@ -152,6 +153,16 @@ def test_the_benchmark_of_fairness_tells_by_its_status_whether_the_targets_were_
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_the_benchmark_of_the_feed_tells_what_listeners_cost(small: None, tmp_path: Path) -> None:
+    done = CliRunner().invoke(feed.app, ["--listeners", "5", "--directory", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    rows = rows_of(done.output)
+    assert [*rows] == [line.name for line in feed.LINES]
+    assert rows[feed.ALL_TOLD][1:4] == ["", "", ""]
+    assert all(float(rows[name][4]) > 0 for name in (feed.COMMAND, feed.ALL_TOLD, feed.OTHERS))
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize(
     ("promised", "is_right"), [(None, False), (4, False), (5, True), (20, True), (21, False)]
 )
@@ -179,6 +190,7 @@ def test_the_busiest_days_of_a_trace_are_replayed_from_their_beginning() -> None
         ("execution", [], "round 1 of 4", signal.SIGTERM),
         ("execution", ["--jobs", "8"], "supervisors", signal.SIGINT),
         ("fairness", ["--trace", "none"], "128 slots", signal.SIGTERM),
+        ("feed", ["--listeners", "50"], "all, of this", signal.SIGTERM),
     ],
 )
 def test_a_benchmark_leaves_nothing_when_it_is_interrupted(

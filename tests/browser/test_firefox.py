@@ -31,9 +31,9 @@ async def test_an_image_is_cut_out_watched_and_deleted(tmp_path: Path) -> None:
         for name, text in (("ra", "266.4"), ("dec", "-28.93"), ("size", "5"), ("RUNID", "galactic centre")):
             await tab.fill(name, text)
         await tab.click("Run")
-        await tab.until("document.querySelector('h1').textContent === 'galactic centre'")
+        await tab.until("document.querySelector('h1')?.textContent === 'galactic centre'")
         await tab.run("window.stillTheSamePage = true")
-        await tab.until("document.querySelector('#status .phase').textContent === 'COMPLETED'")
+        await tab.until("document.querySelector('#status .phase')?.textContent === 'COMPLETED'")
         assert await tab.run("window.stillTheSamePage")
         await tab.run("document.querySelector('img').scrollIntoView()")
         await tab.until("document.querySelector('img').naturalWidth > 100")
