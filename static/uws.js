@@ -4,6 +4,7 @@
 
 const SAMP_HUB = "http://localhost:21012/"; // SAMP 1.3 section 5.2.1
 const AT_MOST_EVERY = 500; // milliseconds between two looks at a page that keeps changing
+const TRY_AGAIN = 15000; // milliseconds until a server that had no room for one more listener is asked again
 
 // Times
 
@@ -114,12 +115,21 @@ function listen(url) {
   const later = () => (due ??= setTimeout(look, AT_MOST_EVERY));
   // A browser has few connections to a server: pages that nobody sees hold none.
   let source = null;
+  let isOver = false;
   const follow = () => {
     source?.close();
     source = null;
-    if (document.hidden) return;
+    if (document.hidden || isOver) return;
     source = new EventSource(url);
     for (const type of ["job", "queue", "reset", "end"]) source.addEventListener(type, later);
+    source.addEventListener("end", () => {
+      isOver = true;
+      source.close();
+    });
+    // By itself a browser comes back when a connection was lost, not when it was answered anything but 200.
+    source.addEventListener("error", ({ target }) => {
+      if (target.readyState === EventSource.CLOSED) setTimeout(follow, TRY_AGAIN);
+    });
   };
   document.addEventListener("visibilitychange", () => {
     follow();
