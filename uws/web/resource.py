@@ -43,7 +43,7 @@ SYNC_SECONDS = 60
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _OWN_FILE = re.compile(
     r"/(?P<service>[^/]+)/(async|uws\.xml)/(?P<job>[^/]+)"
-    r"/(?P<kind>results|parameters)/(?P<item>[^/?]+)(/(?P<number>[0-9]{1,6}))?"
+    r"/(?P<kind>results|parameters)/(?P<item>[^/?]+)(/(?P<number>[1-9][0-9]{0,5}))?"
 )
 _EXAMPLE_FILE = re.compile(
     r"/(?P<service>[^/]+)/examples/(?P<example>[^/]+)/(?P<item>[^/?]+)(/(?P<number>[0-9]{1,6}))?"
@@ -132,7 +132,8 @@ class Resource:
     async def own_file(self, url: URL) -> OwnFile | None:
         """Return the file of a job, or of an example, that a URL of this server names; None for any other.
 
-        Raises what `UserUWS.get_job` does for a job that the caller may not look at.
+        Raises `NotFound` when the job has no such file, and what `UserUWS.get_job` does for a job that the
+        caller may not look at.
         """
         text = str(url)
         path = text.removeprefix(self.base_url)
@@ -143,12 +144,16 @@ class Resource:
         if found.re is _EXAMPLE_FILE:
             return of_example(uws, found["example"], found["item"], int(found["number"] or 1))
         job = await uws.get_job(found["job"], self.caller)
+        item, number = found["item"], found["number"]
         if found["kind"] == "results":
-            return next((of_result(uws, job, one) for one in job.results if one.id == found["item"]), None)
-        values = job.parameters.get(uws.service.find(found["item"]) or "", ())
-        number = int(found["number"] or 1)
-        value = values[number - 1] if 0 < number <= len(values) else None
-        return of_upload(uws, job, value) if isinstance(value, Upload) else None
+            files = [of_result(uws, job, one) for one in job.results if one.id == item and not number]
+        else:
+            values = job.parameters.get(uws.service.find(item) or "", ())
+            asked = values[int(number or 1) - 1 :][:1]
+            files = [of_upload(uws, job, value) for value in asked if isinstance(value, Upload)]
+        if files:
+            return files[0]
+        raise NotFound(f"job {job.id} has no such file")
 
     def elsewhere(self, error: OtherService) -> web.Response:
         """Send the client to the job's own URL when it asked for it in another service's list."""
