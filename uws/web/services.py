@@ -7,6 +7,7 @@ from aiohttp import web
 from lxml import etree
 
 from uws.jobs import UserUWS
+from uws.model import OtherService, UsageError
 
 from .documents import with_stylesheet
 from .errors import answer_for
@@ -45,7 +46,7 @@ async def index(request: web.Request) -> web.Response:
 async def service(request: web.Request) -> web.Response:
     """``/{service}``: its parameters, as a form that the query fills in.
 
-    ``from-job`` names a job whose parameters are taken where the query says nothing.
+    ``from-job`` names a job of this service, whose parameters are taken where the query says nothing.
     """
     resource = Resource(request)
     pairs = query_of(request)
@@ -53,7 +54,10 @@ async def service(request: web.Request) -> web.Response:
     if form is JSON:
         return resource.answer(msgspec.json.encode(_entry(resource.uws)), form)
     job_id = single(pairs, FROM_JOB)
-    job = await resource.uws.get_job(job_id, resource.caller) if job_id else None
+    try:
+        job = await resource.uws.get_job(job_id, resource.caller) if job_id else None
+    except OtherService as error:
+        raise UsageError(f"from-job: {error}") from error
     return resource.answer(form_document(resource, await filled_in(resource, pairs, job)), form)
 
 
