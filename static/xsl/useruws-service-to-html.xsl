@@ -12,6 +12,8 @@
 
   <xsl:import href="page.xsl"/>
 
+  <xsl:preserve-space elements="s:value s:option"/>
+
   <xsl:template match="/s:service">
     <xsl:call-template name="page">
       <xsl:with-param name="title" select="string(s:title)"/>
@@ -157,7 +159,7 @@
       <xsl:call-template name="control"/>
       <xsl:if test="not(s:value) or not(@required)"><option value="">—</option></xsl:if>
       <xsl:for-each select="s:option">
-        <option>
+        <option value="{.}">
           <xsl:if test=". = $value"><xsl:attribute name="selected">selected</xsl:attribute></xsl:if>
           <xsl:value-of select="."/>
         </option>
@@ -178,12 +180,37 @@
     </input>
   </xsl:template>
 
-  <xsl:template match="s:parameter" mode="input">
-    <input>
-      <xsl:call-template name="control"/>
-      <xsl:call-template name="kind"/>
-      <xsl:attribute name="value"><xsl:value-of select="s:value"/></xsl:attribute>
-    </input>
+  <xsl:template match="s:parameter" mode="input"><xsl:call-template name="text"/></xsl:template>
+
+  <!-- What is typed. Only an area keeps line ends; of those, a browser drops one that comes first. -->
+  <xsl:template name="text">
+    <xsl:param name="value" select="string(s:value)"/>
+    <xsl:param name="label"/>
+    <xsl:variable name="control">
+      <xsl:choose>
+        <xsl:when test="contains($value, '&#10;')">textarea</xsl:when>
+        <xsl:otherwise>input</xsl:otherwise>
+      </xsl:choose>
+    </xsl:variable>
+    <xsl:element name="{$control}">
+      <xsl:choose>
+        <xsl:when test="$label = ''"><xsl:call-template name="control"/></xsl:when>
+        <xsl:otherwise>
+          <xsl:attribute name="name"><xsl:value-of select="@name"/></xsl:attribute>
+          <xsl:attribute name="aria-label"><xsl:value-of select="$label"/></xsl:attribute>
+        </xsl:otherwise>
+      </xsl:choose>
+      <xsl:choose>
+        <xsl:when test="$control = 'textarea'">
+          <xsl:attribute name="rows">6</xsl:attribute>
+          <xsl:value-of select="concat('&#10;', $value)"/>
+        </xsl:when>
+        <xsl:otherwise>
+          <xsl:call-template name="kind"/>
+          <xsl:attribute name="value"><xsl:value-of select="$value"/></xsl:attribute>
+        </xsl:otherwise>
+      </xsl:choose>
+    </xsl:element>
   </xsl:template>
 
   <xsl:template name="kind">
@@ -244,11 +271,20 @@
         <xsl:variable name="value" select="string(.)"/>
         <xsl:variable name="label" select="concat($parameter/@name, ', value ', position())"/>
         <xsl:for-each select="$parameter">
-          <input name="{@name}" value="{$value}" aria-label="{$label}"><xsl:call-template name="kind"/></input>
+          <xsl:call-template name="text">
+            <xsl:with-param name="value" select="$value"/>
+            <xsl:with-param name="label" select="$label"/>
+          </xsl:call-template>
         </xsl:for-each>
       </xsl:for-each>
-      <input name="{@name}" value="" aria-label="{@name}, another value"><xsl:call-template name="kind"/></input>
-      <input name="{@name}" value="" aria-label="{@name}, one more value"><xsl:call-template name="kind"/></input>
+      <xsl:call-template name="text">
+        <xsl:with-param name="value" select="''"/>
+        <xsl:with-param name="label" select="concat(@name, ', another value')"/>
+      </xsl:call-template>
+      <xsl:call-template name="text">
+        <xsl:with-param name="value" select="''"/>
+        <xsl:with-param name="label" select="concat(@name, ', one more value')"/>
+      </xsl:call-template>
     </div>
   </xsl:template>
 

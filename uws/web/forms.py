@@ -57,10 +57,11 @@ class Submission:
 class Received:
     """What of a request's parameters has come so far.
 
-    Those ``without_blanks`` come from a browser, which sends the fields that were left blank, too.
+    Those ``of_browser`` come with the fields that were left blank, which are not given, and with line ends as
+    CRLF, whatever they were.
     """
 
-    without_blanks: bool = False
+    of_browser: bool = False
     budget: int = 0
     """Bytes that files may still have, of all parameters together."""
     pairs: list[Pair] = field(default_factory=list)
@@ -69,7 +70,9 @@ class Received:
 
     def add(self, pairs: list[Pair], size: int) -> None:
         """Take more in. Raises `TooLarge`."""
-        self.pairs += [pair for pair in pairs if pair.value or not self.without_blanks]
+        if self.of_browser:
+            pairs = [Pair(name, value.replace("\r\n", "\n")) for name, value in pairs if value]
+        self.pairs += pairs
         self.size += size
         count = len(self.pairs) + sum(map(len, self.files.values()))
         if self.size > MAX_TEXT or count > MAX_FIELDS:

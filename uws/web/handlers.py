@@ -64,7 +64,7 @@ async def parameters_json(request: web.Request) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     """POST to the job list: a new job, and RUN with it when ``PHASE=RUN`` is there."""
     resource = Resource(request)
-    received = Received(without_blanks=is_for_reading(request))
+    received = Received(of_browser=is_for_reading(request))
     try:
         job = await new_job(resource, received)
     except (UsageError, QueueFull, Unavailable) as error:
@@ -124,7 +124,7 @@ def changing(*expected: str) -> Handler:
         uws = resource.uws
         comes_again = await resource.admit()
         async with uws.backend.files.spool(keep=not comes_again) as spool:
-            received = Received(without_blanks=is_for_reading(request))
+            received = Received(of_browser=is_for_reading(request))
             sent = await read_submission(request, uws.service, spool, resource.fetches(spool), received)
             if expected and not sent.given.intersection(expected):
                 raise UsageError(f"{' or '.join(expected)} is missing")

@@ -14,7 +14,10 @@ from yarl import URL
 
 from uws.jobs import UserUWS
 from uws.model import (
+    BoolParameter,
     FileParameter,
+    FloatParameter,
+    IntParameter,
     Job,
     MissingParameters,
     Parameter,
@@ -45,6 +48,9 @@ _LIKE_THIS = {
     "polygon": "83.5 21.9 83.8 21.9 83.8 22.2",
 }
 """A value of each type of which the name alone does not tell how it is written."""
+_FLAGS = ("true", "false")
+_NUMBER = re.compile(r"-?([0-9]+(\.[0-9]+)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""Numbers that a browser's number field keeps; it drops what is written otherwise."""
 
 
 class File(NamedTuple):
@@ -72,7 +78,8 @@ class Filled:
 async def filled_in(resource: Resource, pairs: Sequence[Pair], job: Job | None = None) -> Filled:
     """Return what stands in a form at first: what ``pairs`` say, else what a job had, else the defaults."""
     uws = resource.uws
-    given, had = _given(uws, pairs), job.parameters if job else {}
+    given = _given(uws, [pair for pair in pairs if pair.value])
+    had = job.parameters if job else {}
     values = {
         name: given.get(name)
         or [text for text in had.get(name, ()) if isinstance(text, str)]
@@ -93,6 +100,7 @@ async def filled_in(resource: Resource, pairs: Sequence[Pair], job: Job | None =
         files=files | await _kept_files(resource, pairs),
         run_id=_last(pairs, "RUNID") or (job.run_id if job else None),
         duration=_last(pairs, "EXECUTIONDURATION") or (str(job.execution_duration) if job else None),
+        problems=_wrong(uws, values),
     )
 
 
@@ -137,17 +145,24 @@ async def _kept_files(resource: Resource, pairs: Sequence[Pair]) -> dict[str, li
 
 def _problems(uws: UserUWS, received: Received) -> dict[str, str]:
     """Say what is wrong with the values of each parameter, and what is missing."""
-    problems: dict[str, str] = {}
     given = _given(uws, received.pairs)
     uploads = {pair.value.partition(",")[0] for pair in received.pairs if pair.name.upper() == "UPLOAD"}
     have = {uws.service.find(name) for name in (*given, *received.files, *uploads)}
+    problems = _wrong(uws, given)
     for name, parameter in uws.service.parameters.items():
-        try:
-            uws.job_class.check(name, given.get(name, ()))
-        except ParameterError as error:
-            problems[name] = error.reason
         if parameter.required and name not in have:
             problems[name] = "a value is required"
+    return problems
+
+
+def _wrong(uws: UserUWS, values: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Say what is wrong with the values of each parameter."""
+    problems = {}
+    for name, texts in values.items():
+        try:
+            uws.job_class.check(name, texts)
+        except ParameterError as error:
+            problems[name] = error.reason
     return problems
 
 
@@ -172,7 +187,7 @@ def form_document(resource: Resource, filled: Filled, root_path: str = "./") -> 
     for name, parameter in service.parameters.items():
         element = _parameter(root, name, parameter)
         for value in filled.values.get(name, ()):
-            _add(element, "value", value)
+            _add(element, "value", value if name in filled.problems else _shown(parameter, value))
         for file in filled.files.get(name, ()):
             etree.SubElement(element, f"{{{SERVICE}}}file", href=file.url, name=made_fit(file.name))
         _add(element, "problem", filled.problems.get(name))
@@ -183,6 +198,19 @@ def form_document(resource: Resource, filled: Filled, root_path: str = "./") -> 
         duration.set("max", str(limit.max_seconds))
     duration.text = made_fit(filled.duration or str(limit.seconds))
     return with_stylesheet(root, resource.preamble("service"))
+
+
+def _shown(parameter: Parameter, text: str) -> str:
+    """Return a value as its control takes it: of the options that which means the same, a plain number."""
+    if parameter.means_nothing(text):
+        return ""
+    options = _FLAGS if isinstance(parameter, BoolParameter) else parameter.options
+    if options:
+        value = parameter.read(text)
+        return next((option for option in options if parameter.read(option) == value), text)
+    if isinstance(parameter, IntParameter | FloatParameter) and not _NUMBER.fullmatch(text):
+        return parameter.format(parameter.read(text))
+    return text
 
 
 def describe(element: etree._Element, uws: UserUWS) -> None:

@@ -25,7 +25,7 @@ async def sync(request: web.Request) -> web.Response:
     resource = Resource(request)
     # DALI wants GET to make a job, too, which a page of another site could have a browser send.
     check_origin(request, resource.site.base_url)
-    job = await new_job(resource, Received(without_blanks=is_for_reading(request)), sync=True)
+    job = await new_job(resource, Received(of_browser=is_for_reading(request)), sync=True)
     return resource.see(f"{resource.uws.sync_url}/{job.id}")
 
 
