@@ -21,7 +21,8 @@ FAULT = "urn:uwsd:fault"
 
 def readable(request: web.Request, fault: web.Response) -> web.Response:
     """Return an error document as a page where the client prefers that, else as it is."""
-    if not is_for_reading(request) or fault.content_type != "text/plain":
+    fault.headers["Vary"] = "Accept"
+    if not is_for_reading(request):
         return fault
     name, _, message = (fault.text or "").strip().partition(": ")
     base = request.app[SITE].base_url
@@ -35,5 +36,4 @@ def readable(request: web.Request, fault: web.Response) -> web.Response:
     with_stylesheet(document, ("xml-stylesheet", 'type="text/xsl" href="useruws-fault-to-html.xsl"'))
     fault.body = render(document)
     fault.headers["Content-Type"] = HTML.content_type
-    fault.headers["Vary"] = "Accept"
     return fault
