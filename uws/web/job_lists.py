@@ -57,7 +57,7 @@ async def job_list(request: web.Request) -> web.StreamResponse:
     resource = Resource(request)
     pairs = query_of(request)
     form = form_of(request, pairs)
-    if form is HTML and (clean := _without_blanks(resource, pairs)):
+    if form is HTML and (clean := _cleaned(resource, pairs)):
         return resource.see(clean)
     service, user = resource.uws.service, resource.caller.user
     wanted, last = _filter_of(pairs, service), _number(pairs, "LAST")
@@ -81,12 +81,20 @@ async def job_list(request: web.Request) -> web.StreamResponse:
         return await _whole(resource, pages, headers)
 
 
-def _without_blanks(resource: Resource, pairs: Sequence[Pair]) -> str | None:
-    """Return the URL without what a form sends for fields that were left blank; None when there are none."""
+def _cleaned(resource: Resource, pairs: Sequence[Pair]) -> str | None:
+    """Return the URL at which a page is shown, None when it is the one that was asked for.
+
+    It has nothing of what a form sends for fields that were left blank, and no slash at its end, behind which
+    the links of the page would lead astray.
+    """
     given = [pair for pair in pairs if pair.value]
-    if len(given) == len(pairs):
+    if len(given) == len(pairs) and not resource.request.path.endswith("/"):
         return None
-    return resource.uws.joblist_url + (f"?{urlencode(given)}" if given else "")
+    return _list_url(resource, given)
+
+
+def _list_url(resource: Resource, query: Sequence[tuple[str, str]]) -> str:
+    return resource.uws.joblist_url + (f"?{urlencode(query)}" if query else "")
 
 
 async def _whole(
@@ -172,7 +180,7 @@ class _Page:
             "text": self._wanted.text,
             "after": after.strftime("%Y-%m-%dT%H:%M:%S") if after else None,
             "next": self._url_of_next(before, len(found)),
-            "first": uws.joblist_url if self._before else None,
+            "first": self._url() if self._before else None,
         }
         return JobList(uws, facts).whole(found)
 
@@ -180,9 +188,12 @@ class _Page:
         left = None if self._left is None else self._left - found
         if before is None or left == 0:
             return None
+        return self._url(("CURSOR", _encode(_Place(before.created, before.position, left))))
+
+    def _url(self, *more: tuple[str, str]) -> str:
+        """Return the URL of another page of the same list."""
         kept = [pair for pair in self._pairs if pair.name.upper() != "CURSOR"]
-        cursor = _encode(_Place(before.created, before.position, left))
-        return f"{self._resource.uws.joblist_url}?{urlencode([*kept, ('CURSOR', cursor)])}"
+        return _list_url(self._resource, [*kept, *more])
 
 
 def _filter_of(pairs: Sequence[Pair], service: Service) -> JobFilter:
