@@ -67,6 +67,8 @@ class Received:
     pairs: list[Pair] = field(default_factory=list)
     files: dict[str, list[Spooled]] = field(default_factory=dict)
     size: int = 0
+    is_whole: bool = False
+    """Whether all has come; the files that are named by URL apart."""
 
     def add(self, pairs: list[Pair], size: int) -> None:
         """Take more in. Raises `TooLarge`."""
@@ -112,6 +114,7 @@ async def read_submission(
             f"a body of type {request.content_type} is not understood; "
             "send application/x-www-form-urlencoded or multipart/form-data"
         )
+    form.is_whole = True
     return await _sort(form, service, fetches)
 
 

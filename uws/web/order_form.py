@@ -144,14 +144,15 @@ async def _kept_files(resource: Resource, pairs: Sequence[Pair]) -> dict[str, li
 
 
 def _problems(uws: UserUWS, received: Received) -> dict[str, str]:
-    """Say what is wrong with the values of each parameter, and what is missing."""
+    """Say what is wrong with the values of each parameter, and what a job that is to run lacks."""
     given = _given(uws, received.pairs)
     uploads = {pair.value.partition(",")[0] for pair in received.pairs if pair.name.upper() == "UPLOAD"}
     have = {uws.service.find(name) for name in (*given, *received.files, *uploads)}
     problems = _wrong(uws, given)
-    for name, parameter in uws.service.parameters.items():
-        if parameter.required and name not in have:
-            problems[name] = "a value is required"
+    if received.is_whole and _last(received.pairs, "PHASE") == "RUN":
+        for name, parameter in uws.service.parameters.items():
+            if parameter.required and name not in have:
+                problems[name] = "a value is required"
     return problems
 
 
