@@ -11,13 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import html
 
-from tests.harness import Answer, BasicUsers, Site, job_id, running
+from tests.harness import NAMESPACES, Answer, BasicUsers, Site, job_id, running
 from tests.web.support import FILES, NEEDY, TYPES
 from uws import (
     BoolParameter,
+    CircleParameter,
     FileParameter,
     FloatParameter,
+    IntervalParameter,
     IntParameter,
+    Parameter,
+    PointParameter,
+    PolygonParameter,
     Service,
     StrParameter,
     TimestampParameter,
@@ -107,6 +112,58 @@ async def test_each_parameter_has_the_control_of_its_type_with_its_limits(tmp_pa
         assert not page.xpath("//input[@type='file'][@required]")
 
 
+TEXT, NUMBER = {"tag": "input", "type": "text"}, {"tag": "input", "type": "number"}
+CONTROLS: list[tuple[Parameter, dict[str, str], str]] = [
+    (IntParameter(), NUMBER | {"step": "1"}, ""),
+    (IntParameter(min=-5), NUMBER | {"min": "-5"}, "at least -5"),
+    (IntParameter(max=2**62), NUMBER | {"max": str(2**62)}, f"at most {2**62}"),
+    (IntParameter(default=7), NUMBER | {"value": "7"}, ""),
+    (FloatParameter(), NUMBER | {"step": "any"}, ""),
+    (FloatParameter(min=0, max=1e300), NUMBER | {"min": "0", "max": "1e+300"}, "0 to 1e+300"),
+    (FloatParameter(default=-1e-9, description="How"), NUMBER | {"value": "-1e-09"}, "How"),
+    (BoolParameter(), {"tag": "select"}, ""),
+    (StrParameter(), TEXT, ""),
+    (StrParameter(pattern="[a-z]+"), TEXT | {"pattern": "[a-z]+", "title": "Has to match [a-z]+"}, ""),
+    (StrParameter(max_length=5), TEXT | {"maxlength": "5"}, "at most 5 characters"),
+    (StrParameter(default="<b>"), TEXT | {"value": "<b>"}, ""),
+    (StrParameter(values=["J"]), {"tag": "select"}, ""),
+    (TimestampParameter(min="2000-01-01"), TEXT, "at least 2000-01-01, for example 2030-01-31T12:00:00Z"),
+    (IntervalParameter(max=1, description="Band"), TEXT, "Band; at most 1, for example 4.5e-7 8.0e-7"),
+    (PointParameter(default="1 2"), TEXT | {"value": "1 2"}, "for example 83.633 22.014"),
+    (CircleParameter(), TEXT, "for example 83.633 22.014 0.5"),
+    (PolygonParameter(), TEXT, "for example 83.5 21.9 83.8 21.9 83.8 22.2"),
+    (FileParameter(max_size="2MB"), {"tag": "input", "type": "file"}, "at most 2.0 MB"),
+]
+
+
+def in_a_service(parameter: Parameter) -> Service:
+    return Service(name="one", title="One", command=["true"], parameters={"p": parameter})
+
+
+@pytest.mark.parametrize(("parameter", "expected", "hint"), CONTROLS)
+async def test_a_control_and_its_hint_follow_from_the_declaration(
+    tmp_path: Path, parameter: Parameter, expected: dict[str, str], hint: str
+) -> None:
+    async with running(tmp_path, in_a_service(parameter)) as site:
+        page = await page_of(site, "/one")
+        found = field(page, "p")
+        assert found | expected == found
+        assert not {"required", "multiple", "min", "max", "pattern", "maxlength"} & set(found) - set(expected)
+        assert page.get_element_by_id(found["aria-describedby"]).text_content() == hint
+
+
+@pytest.mark.parametrize("kind", {type(parameter): None for parameter, _, _ in CONTROLS})
+async def test_what_is_required_and_what_a_number_measures_is_said_with_every_type(
+    tmp_path: Path, kind: type[Any]
+) -> None:
+    async with running(tmp_path, in_a_service(kind(required=True, unit="<mm>"))) as site:
+        page = await page_of(site, "/one")
+        assert "required" in field(page, "p")
+        assert page.xpath("string(//label[@for='p-p'])") == "p (<mm>) * (required)"
+        answer = await submit(site, "one", [("PHASE", "RUN")])
+        assert (answer.status, problems(html.fromstring(answer.body))) == (400, {"p": "a value is required"})
+
+
 async def test_every_field_says_what_it_is_for_to_those_who_cannot_see_it_too(tmp_path: Path) -> None:
     async with running(tmp_path, KINDS) as site:
         page = await page_of(site, "/kinds")
@@ -173,6 +230,44 @@ async def test_what_is_missing_is_said_beside_its_field(tmp_path: Path) -> None:
         assert field(page, "c")["value"] == "8"
         answer = await submit(site, "files", [("PHASE", "RUN"), ("image", b""), ("n", "7")])
         assert problems(html.fromstring(answer.body)) == {"image": "a value is required"}
+
+
+async def test_nothing_is_called_missing_that_has_not_come_yet_or_may_be_given_later(tmp_path: Path) -> None:
+    async with running(tmp_path, FILES) as site:
+        large = ("image", b"x" * 1_000_001)
+        answer = await submit(site, "files", [("PHASE", "RUN"), ("n", "x"), large, ("small", b"1")])
+        page = html.fromstring(answer.body)
+        assert (answer.status, problems(page)) == (413, {"n": "expected a whole number, got 'x'"})
+        assert "1.0 MB" in page.xpath("string(//section[@role='alert'])")
+        answer = await submit(site, "files", [("n", "x")])
+        assert problems(html.fromstring(answer.body)) == {"n": "expected a whole number, got 'x'"}
+        assert (await submit(site, "files", [("n", "7"), ("image", b"")])).status == 303
+
+
+async def test_a_field_that_is_left_blank_changes_nothing_of_a_job(tmp_path: Path) -> None:
+    async with running(tmp_path, TYPES, executes=False) as site:
+        job = await site.create("types", ra="1", text="a", RUNID="mine")
+        answer = await site.post(job, {"ra": "2", "text": "", "RUNID": ""}, headers=BROWSER)
+        assert answer.status == 303
+        assert await values_of(site, job) == [("ra", "2"), ("text", "a")]
+        assert (await site.document(job)).findtext("uws:runId", namespaces=NAMESPACES) == "mine"
+        answer = await site.post(f"{job}/executionduration", {"EXECUTIONDURATION": ""}, headers=BROWSER)
+        assert answer.status == 400
+        assert "EXECUTIONDURATION is missing" in answer.text
+
+
+async def test_an_order_that_comes_again_is_one_job_and_another_under_its_key_is_refused_in_the_form(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, TYPES, executes=False) as site:
+        key = {"Idempotency-Key": "one"}
+        first = await submit(site, "types", [("ra", "1"), ("text", "")], headers=key)
+        again = await submit(site, "types", [("ra", "1"), ("word", "")], headers=key)
+        assert (first.status, again.location) == (303, first.location)
+        answer = await submit(site, "types", [("ra", "2")], headers=key)
+        page = html.fromstring(answer.body)
+        assert (answer.status, field(page, "ra")["value"]) == (422, "2")
+        assert "another command" in page.xpath("string(//section[@role='alert'])")
 
 
 async def test_what_is_wrong_with_no_field_is_said_above_them(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,10 @@ LINES = st.lists(ONE_LINE, min_size=1, max_size=3).map("\n".join).filter(bool)
 NUMBERS = st.floats(-1e3, 1e3).flatmap(lambda x: st.sampled_from([str(x), f" {x:g}", f"{x:+e}", f"{x:.0f}."]))
 WHOLE = st.integers(-(2**63), 2**63 - 1).flatmap(lambda n: st.sampled_from([str(n), f"{n:+}", f" {n} "]))
 FLAGS = st.sampled_from(["true", "False", "T", "f", "1", "0", " true"])
+TIMES = st.datetimes(datetime(1900, 1, 1)).map(lambda time: time.isoformat(timespec="milliseconds"))
+POINTS = st.tuples(st.floats(0, 360), st.floats(-90, 90)).map(lambda point: f" {point[0]}, {point[1]}")
+LISTED = {StrParameter: LINES, FloatParameter: NUMBERS, IntParameter: WHOLE, BoolParameter: FLAGS}
+KINDS = {**LISTED, TimestampParameter: TIMES, PointParameter: POINTS}
 
 
 @st.composite
@@ -125,19 +130,10 @@ def orders(draw: st.DrawFn) -> tuple[dict[str, Parameter], dict[str, list[str]]]
     values: dict[str, list[str]] = {}
     for name in draw(st.sets(st.sampled_from("abcde"), min_size=1)):
         multiple = draw(st.booleans())
-        text, kind = draw(
-            st.sampled_from(
-                [
-                    (LINES, StrParameter),
-                    (NUMBERS, FloatParameter),
-                    (WHOLE, IntParameter),
-                    (FLAGS, BoolParameter),
-                ]
-            )
-        )
-        sent = draw(st.lists(text, min_size=1, max_size=3 if multiple else 1))
+        kind: Any = draw(st.sampled_from(list(KINDS)))
+        sent = draw(st.lists(KINDS[kind], min_size=1, max_size=3 if multiple else 1))
         made = kind(multiple=multiple, description=draw(ONE_LINE), required=draw(st.booleans()))
-        if draw(st.booleans()):  # one of those that are allowed, and in their order
+        if kind in LISTED and draw(st.booleans()):  # boxes are ticked once, in the order of the declaration
             allowed = sorted({made.read(one) for one in sent})
             made = kind(multiple=multiple, values=allowed)
             sent = [one for one, _ in sorted({made.read(one): one for one in sent}.items())]

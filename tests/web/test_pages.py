@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from lxml import etree, html
 
-from tests.harness import BasicUsers, Site, job_id, running
-from tests.web.support import ECHO, FAIL, PHASES, TYPES, record
+from tests.harness import BasicUsers, ManualClock, Site, job_id, running
+from tests.web.support import ECHO, FAIL, FILES, PHASES, TYPES, record
+from uws.jobs import UserUWS
 from uws.web.pages import STATIC
 
 CHROMIUM = (
@@ -56,6 +57,45 @@ async def test_pages_are_for_those_who_prefer_them_and_xml_for_all_others(tmp_pa
                 assert (answer.status, answer.headers["Content-Type"]) == (200, expected), (url, accept)
                 assert answer.headers["Vary"] == "Accept"
             assert (await site.get(url, params={"RESPONSEFORMAT": "html"})).text.startswith("<!DOCTYPE html>")
+        job = (await resources(site))[3]
+        for url in (f"{job}/results/out/preview", f"{job}/logs/stdout/preview"):
+            for accept, expected in ACCEPT:
+                answer = await site.get(url, headers={"Accept": accept or "*/*"})
+                assert answer.headers["Content-Type"] == (XML if expected is JSON else expected)
+
+
+async def test_a_page_has_one_style_sheet_and_one_script_and_nothing_of_both_within(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        urls = await resources(site)
+        for url in (*urls, f"{urls[3]}/results/out/preview", f"/echo?from-job={job_id(urls[3])}", "/nowhere"):
+            answer = await site.get(url, headers={"Accept": "text/html"})
+            page = html.fromstring(answer.body, base_url=url if url.startswith("http") else site.url + url)
+            page.make_links_absolute()
+            assert page.xpath("//link[@rel='stylesheet']/@href") == [f"{site.url}/static/uws.css"]
+            assert page.xpath("//script/@src") == [f"{site.url}/static/uws.js"]
+            assert not page.xpath("//style | //@style | //script/text() | //@*[starts-with(name(), 'on')]")
+
+
+async def test_who_only_asks_for_the_head_of_a_page_gets_it(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        for url in await resources(site):
+            page = await site.get(url, headers={"Accept": FIREFOX})
+            head = await site.request("HEAD", url, headers={"Accept": FIREFOX})
+            assert (head.status, head.body) == (200, b"")
+            for name in ("Content-Type", "Content-Length", "ETag", "Vary"):
+                assert head.headers[name] == page.headers[name]
+
+
+async def test_where_there_are_users_a_page_varies_with_them(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO, authenticator=BasicUsers()) as site:
+        await site.create("echo", user="ada")
+        tags = set()
+        for user in ("ada", "bob", None):
+            answer = await site.get("/echo/async", user=user, headers={"Accept": CHROMIUM})
+            assert answer.headers["Vary"] == "Accept, Authorization"
+            assert answer.headers["Cache-Control"] == "private, no-cache"
+            tags.add(answer.headers["ETag"])
+        assert len(tags) == 3
 
 
 @pytest.mark.skipif(not shutil.which("java"), reason="there is no Java here")
@@ -88,7 +128,8 @@ async def test_each_form_is_held_and_asked_for_again_by_itself(tmp_path: Path) -
 
 @pytest.mark.skipif(not shutil.which("xsltproc"), reason="there is no xsltproc here")
 async def test_a_page_is_what_xsltproc_makes_of_the_xml(tmp_path: Path) -> None:
-    async with running(tmp_path / "data", ECHO, TYPES, FAIL, executes=False) as site:
+    services = (ECHO, TYPES, FAIL)
+    async with running(tmp_path / "data", *services, clock=ManualClock(), executes=False) as site:
         urls = ["/", "/echo", "/types", "/types?ra=1&ra=2&band=J&word=x", "/echo/async?LIMIT=50"]
         urls += [
             "/echo/async?LIMIT=2",
@@ -99,19 +140,28 @@ async def test_a_page_is_what_xsltproc_makes_of_the_xml(tmp_path: Path) -> None:
             job = await site.create("echo", x=EVIL, RUNID=phase)
             await record(site, job, *PHASES[phase])
             urls += [job, f"{job}/parameters", f"{job}/results", f"{job}/history"]
+        urls += [await site.run("echo", RUNID="QUEUED"), f"/echo?from-job={job_id(job)}"]
         for url in urls:
-            document = await site.get(url)
-            page = (await site.get(url, headers={"Accept": "text/html"})).body
-            (tmp_path / "document.xml").write_bytes(document.body)
-            (named,) = document.xml.xpath("preceding-sibling::processing-instruction('xml-stylesheet')")
-            stylesheet = STATIC / "xsl" / Path(urlsplit(named.get("href")).path).name
-            made = subprocess.run(
-                ["xsltproc", "--nonet", stylesheet, tmp_path / "document.xml"],
-                capture_output=True,
-                check=True,
-            )
-            assert html.tostring(html.fromstring(made.stdout)) == html.tostring(html.fromstring(page)), url
-            assert made.stdout == page, url
+            await assert_equal_to_what_xsltproc_makes(site, url, tmp_path)
+    async with running(tmp_path / "other", ECHO, FAIL) as site:
+        urls = await resources(site)
+        job, failed = urls[3], await site.run("fail")
+        await site.ended(failed)
+        urls += [f"{job}/results/out/preview", f"{job}/logs/stdout/preview", failed, f"{failed}/history"]
+        for url in urls:
+            await assert_equal_to_what_xsltproc_makes(site, url, tmp_path)
+
+
+async def assert_equal_to_what_xsltproc_makes(site: Site, url: str, directory: Path) -> None:
+    document = await site.get(url)
+    page = (await site.get(url, headers={"Accept": "text/html"})).body
+    file = directory / "document.xml"
+    file.write_bytes(document.body)
+    (named,) = document.xml.xpath("preceding-sibling::processing-instruction('xml-stylesheet')")
+    stylesheet = STATIC / "xsl" / Path(urlsplit(named.get("href")).path).name
+    made = subprocess.run(["xsltproc", "--nonet", stylesheet, file], capture_output=True, check=True)
+    assert html.tostring(html.fromstring(made.stdout)) == html.tostring(html.fromstring(page)), url
+    assert made.stdout == page, url
 
 
 async def test_what_stands_in_jobs_stays_text(tmp_path: Path) -> None:
@@ -155,6 +205,22 @@ async def test_errors_are_pages_for_those_who_prefer_them_and_text_for_others(tm
             assert [p.text_content() for p in shown.xpath("//*[@class='error']/p")] == [message, fault]
             assert page.headers.get("WWW-Authenticate") == plain.headers.get("WWW-Authenticate")
             assert page.headers.get("Allow") == plain.headers.get("Allow")
+            assert page.headers["Vary"] == plain.headers["Vary"] == "Accept"
+            assert page.headers["X-Request-ID"]
+
+
+async def test_what_went_wrong_within_is_told_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, ECHO) as site:
+        with monkeypatch.context() as patch:
+            patch.setattr(UserUWS, "list_state", None)
+            answer = await site.get("/echo/async", headers={"Accept": CHROMIUM})
+        assert (answer.status, answer.headers["Content-Type"]) == (500, HTML)
+        page = html.fromstring(answer.body)
+        request_id = answer.headers["X-Request-ID"]
+        expected = f"an internal error; it is on record as {request_id}"
+        assert [p.text_content() for p in page.xpath("//*[@class='error']/p")] == [expected, "DefaultFault"]
 
 
 async def test_the_links_of_an_error_page_work_behind_a_prefix(tmp_path: Path) -> None:
@@ -189,12 +255,70 @@ async def test_no_answer_lets_a_browser_do_more_than_our_pages_need(tmp_path: Pa
                 assert policy["script-src"] == policy["style-src"] == policy["form-action"] == "'self'"
                 assert "unsafe" not in headers["Content-Security-Policy"]
         for url in (f"{job}/results/out", f"{job}/logs/stdout"):
-            headers = (await site.get(url)).headers
-            assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
-            assert headers["X-Content-Type-Options"] == "nosniff"
+            for given, status in (
+                ({}, 200),
+                ({"Accept": CHROMIUM}, 200),
+                ({"Range": "bytes=0-1"}, 206),
+            ):
+                answer = await site.get(url, headers=given)
+                assert answer.status == status
+                assert answer.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("mount", [None, "/deep"])
+async def test_nor_does_an_answer_that_is_no_page(tmp_path: Path, mount: str | None) -> None:
+    async with running(tmp_path, ECHO, FILES, authenticator=BasicUsers(), mount=mount) as site:
+        job = await site.create("echo", user="ada")
+        tag = (await site.get(job, user="ada")).headers["ETag"]
+        upload = await site.create("files", user="ada", image=b"<script>alert(1)</script>")
+        browser = {"Accept": CHROMIUM}
+        for method, url, status, headers, data in (
+            ("GET", "/echo/", 303, {}, None),
+            ("GET", job, 304, {"If-None-Match": tag}, None),
+            ("POST", job, 303, browser, {"x": "1"}),
+            ("POST", f"{job}/phase", 400, browser, {"PHASE": "FLY"}),
+            ("POST", "/files/async", 400, browser, {"n": "x"}),
+            ("POST", "/files/async", 400, {}, {"n": "x"}),
+            ("PUT", f"{job}/parameters/x", 204, browser, "1"),
+            ("PATCH", job, 405, browser, None),
+            ("GET", "/static/nothing", 404, browser, None),
+            ("GET", f"{job}/results/out", 404, browser, None),
+            ("POST", "/echo/async", 403, {"Sec-Fetch-Site": "cross-site"}, None),
+            ("DELETE", job, 303, browser, None),
+        ):
+            answer = await site.request(method, url, user="ada", headers=headers, data=data)
+            assert answer.status == status
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+            assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        answer = await site.get(f"{upload}/parameters/image", user="ada", headers=browser)
+        assert answer.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+        assert (await site.get(job)).status == 401
 
 
 # The list
+
+
+async def test_pages_of_a_filtered_list_lead_to_every_such_job_once_whatever_happens_meanwhile(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, ECHO, executes=False) as site:
+        made = [await site.create("echo", RUNID=f"number {number} <&>") for number in range(6)]
+        others = [await site.create("echo") for _ in range(3)]
+        url, seen, first = f"{site.url}/echo/uws.xml?PHASE=PENDING&TEXT=%3C%26%3E&LIMIT=2", [], set()
+        while url:
+            page = html.fromstring((await site.get(url, headers={"Accept": CHROMIUM})).body)
+            seen += [job_id(link) for link in page.xpath("//tbody//a/@href")]
+            (form,) = page.forms
+            assert dict(form.form_values()) == {"PHASE": "PENDING", "TEXT": "<&>", "AFTER": ""}
+            first.update(page.xpath("//nav[@class='pages']/a[.='Newest jobs']/@href"))
+            url = page.xpath("string(//nav[@class='pages']/a[.='Older jobs']/@href)")
+            await site.create("echo", RUNID="newer <&>")
+            if others:
+                await site.request("DELETE", others.pop())
+        assert seen == [job_id(job) for job in made[::-1]]
+        assert first == {f"{site.url}/echo/async?PHASE=PENDING&TEXT=%3C%26%3E&LIMIT=2"}
 
 
 async def test_pages_of_the_list_lead_to_every_job_once(tmp_path: Path) -> None:
@@ -216,6 +340,13 @@ async def test_filters_that_were_left_blank_are_gone_from_the_url(tmp_path: Path
         answer = await site.get("/echo/async?PHASE=&TEXT=", headers=browser)
         assert (answer.status, answer.location) == (303, f"{site.url}/echo/async")
         assert (await site.get("/echo/async?PHASE=")).status == 400
+
+
+async def test_a_page_of_the_list_is_shown_where_its_links_lead_somewhere(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        answer = await site.get("/echo/async/?LAST=100", headers={"Accept": FIREFOX})
+        assert (answer.status, answer.location) == (303, f"{site.url}/echo/async?LAST=100")
+        assert (await site.get("/echo/async/?LAST=100")).status == 200
 
 
 async def test_every_stylesheet_is_well_formed() -> None:
