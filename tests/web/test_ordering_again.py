@@ -191,7 +191,17 @@ async def test_a_file_that_a_job_does_not_have_is_refused_and_not_looked_for_els
 ) -> None:
     async with running(tmp_path, FILES, executes=False) as site:
         job = await site.create("files", image=b"data", n="7")
-        for below in ("parameters/small", "parameters/n", "parameters/image/2", "results/out"):
+        for below in (
+            "parameters/small",
+            "parameters/n",
+            "parameters/image/2",
+            "parameters/image/0",
+            "results/out",
+        ):
             answer = await site.post("/files/async", {"UPLOAD": f"image,{job}/{below}"})
             assert answer.status == 400
             assert answer.text == f"UsageFault: image: {job}/{below}: job {job_id(job)} has no such file\n"
+        other = f"{site.url}/files/examples/none/image"
+        answer = await site.post("/files/async", {"UPLOAD": f"image,{other}"})
+        assert answer.status == 400
+        assert answer.text.startswith(f"UsageFault: image: {other}: files has no such example")

@@ -36,8 +36,6 @@ async def example_file(request: web.Request) -> web.StreamResponse:
     resource = Resource(request)
     named = request.match_info
     file = of_example(resource.uws, named["example"], named["name"], int(named.get("number", "1")))
-    if file is None:
-        raise NotFound(f"{resource.uws.service.name} has no such example, or that has no such file")
     return stored_file(request, file)
 
 

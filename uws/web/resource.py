@@ -43,7 +43,7 @@ SYNC_SECONDS = 60
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _OWN_FILE = re.compile(
     r"/(?P<service>[^/]+)/(async|uws\.xml)/(?P<job>[^/]+)"
-    r"/(?P<kind>results|parameters)/(?P<item>[^/?]+)(/(?P<number>[1-9][0-9]{0,5}))?"
+    r"/(?P<kind>results|parameters)/(?P<item>[^/?]+)(/(?P<number>[0-9]{1,6}))?"
 )
 _EXAMPLE_FILE = re.compile(
     r"/(?P<service>[^/]+)/examples/(?P<example>[^/]+)/(?P<item>[^/?]+)(/(?P<number>[0-9]{1,6}))?"
@@ -132,7 +132,7 @@ class Resource:
     async def own_file(self, url: URL) -> OwnFile | None:
         """Return the file of a job, or of an example, that a URL of this server names; None for any other.
 
-        Raises `NotFound` when the job has no such file, and what `UserUWS.get_job` does for a job that the
+        Raises `NotFound` when there is no such file, and what `UserUWS.get_job` does for a job that the
         caller may not look at.
         """
         text = str(url)
@@ -144,13 +144,12 @@ class Resource:
         if found.re is _EXAMPLE_FILE:
             return of_example(uws, found["example"], found["item"], int(found["number"] or 1))
         job = await uws.get_job(found["job"], self.caller)
-        item, number = found["item"], found["number"]
-        if found["kind"] == "results":
-            files = [of_result(uws, job, one) for one in job.results if one.id == item and not number]
+        item, number = found["item"], int(found["number"] or 1)
+        if found["kind"] == "parameters":
+            values = job.parameters.get(uws.service.find(item) or "", ())[number - 1 : number]
+            files = [of_upload(uws, job, value) for value in values if isinstance(value, Upload)]
         else:
-            values = job.parameters.get(uws.service.find(item) or "", ())
-            asked = values[int(number or 1) - 1 :][:1]
-            files = [of_upload(uws, job, value) for value in asked if isinstance(value, Upload)]
+            files = [of_result(uws, job, one) for one in job.results if (one.id, number) == (item, 1)]
         if files:
             return files[0]
         raise NotFound(f"job {job.id} has no such file")
@@ -205,11 +204,13 @@ def of_upload(uws: UserUWS, job: Job, upload: Upload) -> OwnFile:
     return OwnFile(directory, path, upload.filename or upload.file, upload.media_type)
 
 
-def of_example(uws: UserUWS, example_id: str, name: str, number: int) -> OwnFile | None:
-    """Return the ``number``-th file, counted from 1, that an example gives a parameter; None without one."""
+def of_example(uws: UserUWS, example_id: str, name: str, number: int) -> OwnFile:
+    """Return the ``number``-th file, counted from 1, that an example gives a parameter. Raises `NotFound`."""
     example = next((example for example in uws.service.examples if example.id == example_id), None)
     files = files_of_example(uws, example).get(uws.service.find(name) or "", []) if example else []
-    return files[number - 1] if 0 < number <= len(files) else None
+    if not 0 < number <= len(files):
+        raise NotFound(f"{uws.service.name} has no such example, or that has no such file")
+    return files[number - 1]
 
 
 def files_of_example(uws: UserUWS, example: Example) -> dict[str, list[OwnFile]]:
