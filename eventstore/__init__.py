@@ -15,6 +15,7 @@ from ._errors import (
     VersionConflict,
 )
 from ._types import (
+    Committed,
     Erased,
     EventStore,
     Head,
@@ -32,6 +33,7 @@ from .sqlite import SQLiteEventLog, SQLiteEventStore
 
 __all__ = [
     "ChainBroken",
+    "Committed",
     "DuplicateEventId",
     "Erased",
     "EventStore",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from ._chain import EMPTY, Row, Walk, check_contained
 from ._errors import ChainBroken, PositionPruned
-from ._types import Head, RecordedEvent, Verified
+from ._types import Committed, Head, RecordedEvent, Verified
 
 _PAGE = 5000
 
@@ -20,6 +21,7 @@ class Following(ABC):
         self._changed = asyncio.Event()
         self._closed = False
         self._reads: dict[int, asyncio.Future[tuple[RecordedEvent, ...]]] = {}
+        self._observers: list[Callable[[Committed], None]] = []
 
     @abstractmethod
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]: ...
@@ -46,6 +48,21 @@ class Following(ABC):
         """Tell subscribers to look again. Each wake-up has an `asyncio.Event` of its own, so none is lost."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _tell(self, committed: Committed) -> None:
+        """Tell subscribers and observers of new events."""
+        self._wake()
+        for observer in self._observers:
+            # Not from here: what fails there is not to end what writes the log.
+            asyncio.get_running_loop().call_soon(observer, committed)
+
+    @contextmanager
+    def observed(self, observer: Callable[[Committed], None]) -> Iterator[None]:
+        self._observers.append(observer)
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)
 
     async def subscribe(self, *, after: int) -> AsyncIterator[tuple[RecordedEvent, ...]]:
         while not self._closed:

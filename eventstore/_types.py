@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -113,6 +114,13 @@ class Head(NamedTuple):
 
     position: int
     hash: bytes
+
+
+class Committed(NamedTuple):
+    """What one transaction has brought to the disk: how many events, and in how many seconds."""
+
+    events: int
+    seconds: float
 
 
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,6 +241,13 @@ class EventStore(Protocol):
         Returns the ``$pruned`` event that is appended to ``$log``. What stays can still be verified; what
         went should be in an archive. Raises `ValueError` for a position that is not in the log, or before one
         that it was pruned through already.
+        """
+        ...
+
+    def observed(self, observer: Callable[[Committed], None]) -> AbstractContextManager[None]:
+        """Tell ``observer`` of each transaction that has brought events to the disk, while the context lasts.
+
+        It is called from the event loop, and must not take long.
         """
         ...
 

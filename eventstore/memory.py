@@ -26,7 +26,7 @@ from ._chain import (
 )
 from ._errors import EventStoreError, StoreClosed, StreamNotFound
 from ._following import Following
-from ._types import NO_METADATA, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
+from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
 
 _position = attrgetter("position")
 
@@ -145,5 +145,5 @@ class MemoryEventStore(Following):
         if written:
             self._add(written)
             self._head = Head(written[-1].position, written[-1].hash)
-            self._wake()
+            self._tell(Committed(len(written), seconds=0.0))
         return outcome

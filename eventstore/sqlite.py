@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Self, TypeVar
 
 from . import _failpoints as failpoint
@@ -23,7 +24,7 @@ from ._errors import Overloaded, StoreClosed, StoreUnavailable
 from ._following import Following
 from ._lock import FileLock
 from ._recent import RecentStreams
-from ._types import NO_METADATA, Head, Metadata, NewEvent, RecordedEvent, to_microseconds
+from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, RecordedEvent, to_microseconds
 from ._walking import walk_together
 from .connection import Connection, fetch, reading, translated, writing
 
@@ -284,6 +285,7 @@ class SQLiteEventStore(SQLiteEventLog):
 
     async def _attempt(self, work: Callable[[sqlite3.Connection], tuple[Head, Any]]) -> Any:
         """Return what came of ``work``, or the exception: the committer outlives whatever it meets."""
+        began = perf_counter()
         try:
             with translated("the log cannot be written"):
                 head, done = await self._writer.run(work)
@@ -294,8 +296,9 @@ class SQLiteEventStore(SQLiteEventLog):
             return error
         self._failure = None
         if head != self._head:
+            events = head.position - self._head.position
             self._head = head
-            self._wake()
+            self._tell(Committed(events, perf_counter() - began))
         return done
 
 

@@ -79,7 +79,12 @@ class Following:
     @property
     def position(self) -> int:
         """All events up to this one are in all read models."""
-        return min(tables.position for tables in self._tables.values())
+        return min(self.positions.values())
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """How far each read model has come, by name."""
+        return {name: tables.position for name, tables in self._tables.items()}
 
     async def ask(self, question: Callable[..., R], *arguments: Any, **named: Any) -> R:
         """Return what ``question`` says of a connection on which all read models can be read.

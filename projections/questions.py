@@ -169,6 +169,10 @@ class JobReadModel:
         """Return what all jobs have used, by service, owner and phase."""
         return await self._ask(usage.usage)
 
+    async def jobs_by_phase(self) -> dict[tuple[str, str], int]:
+        """Return how many jobs each service has in each phase that any of them is in."""
+        return await self._ask(usage.jobs_by_phase)
+
     async def usual_duration(self, service: str) -> float | None:
         """Return the median run time in seconds of the last hundred jobs that COMPLETED, None without any."""
         return await self._ask(usage.usual_duration, service)

@@ -64,6 +64,9 @@ SELECT microseconds FROM used WHERE service = ? AND phase = 'COMPLETED' ORDER BY
 LIMIT 100
 """
 _USAGE = "SELECT * FROM usage ORDER BY service, owner, phase"
+_BY_PHASE = """
+SELECT service, phase, sum(jobs) FROM usage WHERE phase <> 'DESTROYED' GROUP BY service, phase
+"""
 _SERVICES = "SELECT DISTINCT service FROM usage WHERE phase <> 'DESTROYED'"
 
 DESTROYED = "DESTROYED"
@@ -112,6 +115,7 @@ class Usage(ReadModel[Used]):
     CREATE INDEX IF NOT EXISTS used_completed_of ON used (service, owner, ended, position)
     WHERE phase = 'COMPLETED';
     CREATE INDEX IF NOT EXISTS used_destroyed ON used (last) WHERE phase = 'DESTROYED';
+    CREATE INDEX IF NOT EXISTS usage_by_phase ON usage (service, phase, jobs);
     """
     contents: ClassVar[Mapping[str, Contents]] = {
         "used": Contents("SELECT * FROM used ORDER BY id", stream=lambda row: job_stream(row[0])),
@@ -238,6 +242,14 @@ def usage(connection: sqlite3.Connection) -> list[UsageOf]:
         UsageOf(service, owner, phase, jobs, microseconds / 1e6, size)
         for service, owner, phase, jobs, microseconds, size in connection.execute(_USAGE)
     ]
+
+
+def jobs_by_phase(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
+    """Return how many jobs, without destroyed ones, each service has in each phase that any of them is in.
+
+    What it costs grows with the owners, not with the jobs.
+    """
+    return {(service, phase): jobs for service, phase, jobs in connection.execute(_BY_PHASE)}
 
 
 def services_with_jobs(connection: sqlite3.Connection) -> set[str]:

@@ -121,6 +121,7 @@ def at_cutout(*lines: str) -> str:
         ("[server]\ngrace = -1\n" + SERVICE, "server.grace: -1.0 is no number of seconds"),
         ("[server]\nlongest_wait = nan\n" + SERVICE, "server.longest_wait: nan is no number of seconds"),
         ("[server]\nsync_seconds = -1\n" + SERVICE, "server.sync_seconds: -1.0 is no number of seconds"),
+        ('[server]\nlog = "xml"\n' + SERVICE, "server.log: expected json or text, got 'xml'"),
         ('[server]\nhots = ""\n' + SERVICE, "server.hots: unknown key (did you mean host?)"),
         (
             '[server]\nbase_url = "http://a b/"\n' + SERVICE,

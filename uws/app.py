@@ -225,7 +225,7 @@ def make_uws_application(
             app[SITE].services.update({uws.service.name: uws for uws in node.services})
             yield
 
-    app.cleanup_ctx.append(with_node)
+    app.cleanup_ctx.insert(0, with_node)  # what else the application has needs the services, to its end
     return app
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+_RETRY_SECONDS = 1.0
 
 
 class Clock(Protocol):
@@ -31,3 +33,8 @@ class SystemClock:
     async def sleep_until(self, time: datetime) -> None:
         while (left := (time - self.now()).total_seconds()) > 0:  # noqa: ASYNC110 - no event to wait for
             await asyncio.sleep(min(left, self.LONGEST_SLEEP))
+
+
+async def pause(clock: Clock) -> None:
+    """Let some time pass before something is tried again."""
+    await clock.sleep_until(clock.now() + timedelta(seconds=_RETRY_SECONDS))

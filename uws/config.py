@@ -55,12 +55,18 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Seconds that WAIT blocks at most."""
     sync_seconds: float = 60.0
     """Seconds after which a synchronous request is answered with the job instead of its result."""
+    log: str | None = None
+    """What the server's log is made of, ``json`` or ``text``; by default text on a terminal, else JSON."""
+    access_log: bool = True
+    """Whether the log has a line for each request."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
         if self.base_url is not None and not _BASE_URL.fullmatch(self.base_url):
             raise ValueError(f"base_url: expected an http(s) URL, got {self.base_url!r}")
+        if self.log not in (None, "json", "text"):
+            raise ValueError(f"log: expected json or text, got {self.log!r}")
         for field in ("grace", "longest_wait", "sync_seconds"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds")

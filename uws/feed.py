@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import Context
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -252,9 +253,11 @@ class Feed:
     # Following
 
     def _begin(self) -> None:
+        # In a context of its own: what it logs is not about the request that happened to come first.
+        about = Context()
         self._tasks = (
-            asyncio.create_task(self._follow(), name="feed"),
-            asyncio.create_task(self._beat(), name="feed: signs of life"),
+            asyncio.create_task(self._follow(), name="feed", context=about),
+            asyncio.create_task(self._beat(), name="feed: signs of life", context=about),
         )
 
     def _stop(self) -> None:

@@ -36,7 +36,7 @@ from eventstore import (
     to_microseconds,
 )
 from projections import Cursor, JobReadModel, JobReference, Page, Projector
-from uws.clock import Clock
+from uws.clock import Clock, pause
 from uws.commands import SERVER, Caller, Changes, Command
 from uws.files import Files, Spooled
 from uws.model import (
@@ -120,6 +120,18 @@ class Backend:
     def queueing(self) -> Queueing:
         """The queue of all services."""
         return Queueing(self.store, self.projector, self.jobs, self.clock, self.services, self.limits)
+
+    async def follow(self, after: int) -> AsyncIterator[tuple[RecordedEvent, ...]]:
+        """Subscribe to the log behind a position, and anew whenever it could not be read."""
+        while True:
+            try:
+                async for batch in self.store.subscribe(after=after):
+                    after = batch[-1].position
+                    yield batch
+                return
+            except Exception as error:
+                log.warning("the log cannot be followed: %s; trying again", error)
+                await pause(self.clock)
 
 
 class UserUWS:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from eventstore import (
     ChainBroken,
+    Committed,
     DuplicateEventId,
     EventStore,
     EventStoreError,
@@ -67,6 +68,36 @@ async def test_events_of_one_append_stand_next_to_each_other(store: EventStore) 
 async def test_an_append_of_nothing_changes_nothing(store: EventStore) -> None:
     assert await store.append("a", []) == ()
     assert (await store.head()).position == 0
+
+
+async def test_who_observes_it_is_told_of_each_transaction_that_brought_events(store: EventStore) -> None:
+    told: list[Committed] = []
+    with store.observed(told.append):
+        await asyncio.gather(*(store.append(f"s{n}", events("x", "y")) for n in range(10)))
+        with pytest.raises(VersionConflict):
+            await store.append("s0", events("x"), expected=0)
+        await store.append("s0", [])
+        await store.erase("s0", reason="asked for")
+        await asyncio.sleep(0)
+        assert sum(committed.events for committed in told) == (await store.head()).position == 21
+        assert all(committed.events > 0 and 0 <= committed.seconds < 60 for committed in told)
+    seen = len(told)
+    await store.append("late", events("x"))
+    await asyncio.sleep(0)
+    assert len(told) == seen
+
+
+async def test_an_observer_that_fails_keeps_nothing_from_being_appended(store: EventStore) -> None:
+    def fail(_: Committed) -> None:
+        raise RuntimeError("a bug")
+
+    failures: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, met: failures.append(str(met["exception"])))
+    with store.observed(fail):
+        await store.append("a", events("x"))
+        assert (await store.append("a", events("y")))[0].position == 2
+        await asyncio.sleep(0)
+    assert failures == ["a bug", "a bug"]
 
 
 async def test_reading_a_stream_can_begin_after_a_version(store: EventStore) -> None:

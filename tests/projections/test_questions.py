@@ -361,6 +361,7 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     await model.expired(clock.now(), behind=Cursor(1, 1), limit=3)
     await model.keep_files(["x"])
     await model.usage()
+    await model.jobs_by_phase()
     await model.usual_duration("keeps")
     await model.services_with_jobs()
     await model.services()
@@ -369,7 +370,8 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     assert questions == {
         "get", "page", "entries", "list_state", "queue_state", "paused", "queued_before", "queued_of",
         "waiting", "started", "used_lately", "duration_of_like", "outlook", "next_destruction",
-        "due", "expired", "keep_files", "usage", "usual_duration", "services_with_jobs", "services",
+        "due", "expired", "keep_files", "usage", "jobs_by_phase", "usual_duration", "services_with_jobs",
+        "services",
     }, "a question is new: ask it above"  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from structlog.contextvars import bound_contextvars
 
 from uws.commands import Caller
 from uws.model import UWSError
@@ -81,8 +82,11 @@ class _Door:
             await _send(response, wire.Failure(problems_of(error)))
         else:
             caller = caller_of(operation, _user_at(request))
-            log.info("%s asks for %s: %s (%s)", caller.user, operation.words, operation, caller.request_id)
-            await self._attend(operation, caller, response)
+            with bound_contextvars(request_id=caller.request_id):
+                log.info(
+                    "%s asks for %s: %s (%s)", caller.user, operation.words, operation, caller.request_id
+                )
+                await self._attend(operation, caller, response)
         return response
 
     async def close(self, app: web.Application) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 import uvloop
-from rich.logging import RichHandler
 from rich.text import Text
 
 from uws.app import serve as run_server
@@ -22,6 +20,7 @@ from .audit import audit
 from .common import FAILED, INTERRUPTED, err, out, reported, table
 from .importing import importing
 from .jobs import jobs
+from .logs import begin_log
 from .projections import projections
 from .queueing import queueing
 from .running import run
@@ -85,13 +84,9 @@ def serve(
     data: Annotated[Path | None, typer.Option(help="Keep the log and the jobs in this directory.")] = None,
 ) -> None:
     """Offer the declared services until SIGTERM or Ctrl-C. Options win over the file."""
-    if err.is_terminal:
-        handlers = [RichHandler(console=err, show_path=False)]
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
-    else:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with reported():
         settings = with_options(load(file), host=host, port=port, data=data)
+        begin_log(settings.server)
         uvloop.run(run_server(settings, ready=lambda url: out.print(f"serving on {url}", soft_wrap=True)))
 
 

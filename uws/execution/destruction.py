@@ -12,7 +12,7 @@ from uws.jobs import Backend, UserUWS, first_of
 from uws.model import IllegalPhase, JobGone
 from uws.model.events import job_id_of
 
-from ._persistence import follow, for_each, keep_doing
+from ._persistence import for_each, keep_doing
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Destruction:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _follow(self, position: int) -> None:
-        async for batch in follow(self._backend, position):
+        async for batch in self._backend.follow(position):
             self._discard(
                 job_id for event in batch if event.type in _ENDS_FILES and (job_id := job_id_of(event.stream))
             )

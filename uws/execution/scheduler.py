@@ -14,8 +14,11 @@ from datetime import datetime, timedelta
 from errno import EAGAIN, EIO
 from typing import Any, Literal, NamedTuple
 
+from structlog.contextvars import bind_contextvars
+
 from eventstore import EventStoreError, from_microseconds
 from projections import Behind
+from uws.clock import pause
 from uws.environment import job_environment
 from uws.jobs import Backend, UserUWS, first_of
 from uws.model import (
@@ -35,7 +38,7 @@ from uws.model.events import Finding, StopReason, job_id_of, job_stream
 from uws.model.queueing import AT_ONCE
 
 from . import _failpoints as failpoint
-from ._persistence import follow, keep_doing, pause
+from ._persistence import keep_doing
 from .process import LAST_WAIT, LauncherGone, Launchers, NotStarted, Process, end_sessions, sessions_with
 from .progress import Progress
 from .records import End, Record, has_restarted, last_record, leave_mark, next_record
@@ -115,7 +118,7 @@ class Scheduler:
         await self._here.launchers.close()
 
     async def _follow(self, position: int) -> None:
-        async for batch in follow(self._backend, position):
+        async for batch in self._backend.follow(position):
             for event in batch:
                 if event.type == "StopRequested" and (
                     run := self._running.get(job_id_of(event.stream) or "")
@@ -179,6 +182,7 @@ class Scheduler:
         await run.decided.wait()
 
     async def _see_through(self, run: Run, step: Callable[[Run], Awaitable[None]]) -> None:
+        bind_contextvars(job_id=run.job_id)  # what is logged in its task is about the job
         try:
             await step(run)
         except Exception:

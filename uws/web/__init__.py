@@ -1,6 +1,7 @@
 """UWS 1.1 over HTTP."""
 
+from .accounting import ACCESS_LOG
 from .application import make_application
 from .resource import LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator
 
-__all__ = ["LONGEST_WAIT", "SITE", "SYNC_SECONDS", "Authenticator", "make_application"]
+__all__ = ["ACCESS_LOG", "LONGEST_WAIT", "SITE", "SYNC_SECONDS", "Authenticator", "make_application"]

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 import aiohttp
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
-from uws.commands import Caller
 from uws.config import UploadSettings
 from uws.jobs import UserUWS
+from uws.metrics import Metrics
 from uws.model import NotAuthenticated, OtherService
 from uws.model.text import first_foreign
 
 from . import handlers as on
 from . import previews
-from .availability import availability, note_start, service_availability
+from .accounting import METRICS, PROBES, accounted, metrics, with_metrics
+from .availability import availability, healthz, note_start, readyz, service_availability
 from .capabilities import capabilities
 from .descriptor import descriptor
-from .errors import Handler, answer_for, fault_response, http_fault, legible
+from .errors import Handler, answer_for, fault_response, http_fault
 from .events import STREAMS, Streams, job_events, job_list_events
 from .examples import example_file, examples
 from .faults import readable
@@ -39,8 +40,8 @@ from .sync import outcome, sync
 log = logging.getLogger(__name__)
 
 _COMMANDS = frozenset({"POST", "PUT", "DELETE"})
-_FOR_ANYBODY = frozenset({"availability", "service-availability", "capabilities"})
-"""The routes on which nobody is asked who he is (VOSI)."""
+_FOR_ANYBODY = PROBES | {"availability", "service-availability", "capabilities"}
+"""The routes on which nobody is asked who he is (VOSI, and what machines ask)."""
 
 
 def make_application(
@@ -60,7 +61,8 @@ def make_application(
     ``resolver``, by default the system's. ``longest_wait`` bounds WAIT, and ``sync_seconds`` the wait for the
     result of a synchronous request, in seconds.
     """
-    app = web.Application(middlewares=[_every_request])
+    app = web.Application(middlewares=[accounted, _every_request])
+    app[METRICS] = Metrics()
     app[SITE] = Site(
         services={uws.service.name: uws for uws in services},
         base_url=base_url.rstrip("/") if base_url else None,
@@ -76,6 +78,7 @@ def make_application(
         yield
 
     app.cleanup_ctx.append(with_fetcher)
+    app.cleanup_ctx.append(with_metrics)
     app.on_startup.append(note_start)
     app.on_startup.append(previews.prepare)
     app.on_response_prepare.append(protect)
@@ -87,6 +90,9 @@ def make_application(
 def _add_routes(app: web.Application) -> None:
     app.router.add_get("/", index, name="index")
     app.router.add_get("/availability", availability, name="availability")
+    app.router.add_get("/metrics", metrics, name="metrics")
+    app.router.add_get("/healthz", healthz, name="healthz")
+    app.router.add_get("/readyz", readyz, name="readyz")
     app.router.add_static("/static", STATIC)
     app.router.add_get("/{service}", service)
     app.router.add_get("/{service}/", to_service)
@@ -136,8 +142,8 @@ def _add_job_routes(app: web.Application, job: str) -> None:
 
 @web.middleware
 async def _every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Find out who asks, give the request an id, and turn errors into answers."""
-    request_id = uuid.uuid4().hex
+    """Find out who asks, and turn errors into answers."""
+    request_id = request[CALLER].request_id or ""
     authenticator = request.app[SITE].authenticator
     response: web.StreamResponse | None
     try:
@@ -147,9 +153,8 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
         user = await authenticator.identify(request) if authenticator and not anybody else None
         if user is not None and first_foreign(user):
             raise NotAuthenticated("the user's name has a character that cannot be part of an XML document")
-        client = legible(request.headers.get("User-Agent", ""))[:200]
         key = key_of(request) if request.method in _COMMANDS else None
-        request[CALLER] = Caller(user, request_id, client or None, key)
+        request[CALLER] = replace(request[CALLER], user=user, key=key)
         response = await _answer(request, handler)
     except web.HTTPException as error:
         if error.status < 400:
@@ -159,7 +164,7 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     except Exception as error:
         response = answer_for(error, challenge=authenticator.challenge if authenticator else "")
         if response is None:
-            log.exception("request %s: %s %s failed", request_id, request.method, request.path)
+            log.exception("request %s: %s %s failed", request_id, request.method, request.rel_url.raw_path)
             response = fault_response(
                 500, "DefaultFault", f"an internal error; it is on record as {request_id}"
             )

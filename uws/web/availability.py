@@ -1,4 +1,4 @@
-"""VOSI availability: whether the server does its work, found out anew for whoever asks."""
+"""Whether the server does its work, found out anew for whoever asks: VOSI availability, and probes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uws.model import Unavailable
 from uws.model.text import made_fit
 from uws.model.units import format_time
 
-from .errors import discreet
+from .errors import discreet, legible
 from .resource import SITE, Resource
 
 VOSI = "http://www.ivoa.net/xml/VOSIAvailability/v1.0"
@@ -35,7 +35,7 @@ _STARTED = web.AppKey("started", datetime)
 
 async def note_start(app: web.Application) -> None:
     """Remember when the application has started; its services are there by then."""
-    if backend := _backend(app):
+    if backend := app[SITE].backend:
         app[_STARTED] = backend.clock.now()
 
 
@@ -50,22 +50,42 @@ async def service_availability(request: web.Request) -> web.Response:
 
 
 async def _availability(request: web.Request, only: str | None = None) -> web.Response:
-    backend = _backend(request.app)
-    notes = [note async for note in _notes(backend, only)] if backend else []
+    notes = await _told(request, only)
     document = _document(request.app.get(_STARTED), notes)
     headers = {"Cache-Control": "no-store"}
     return web.Response(body=document, content_type="text/xml", charset="utf-8", headers=headers)
 
 
-def _backend(app: web.Application) -> Backend | None:
-    """Return what all services share; None when there are none."""
-    return next((uws.backend for uws in app[SITE].services.values()), None)
+async def healthz(request: web.Request) -> web.Response:
+    """``/healthz``: 200 as long as the process answers; nothing is looked at."""
+    return _in_words(200, "the server answers")
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """``/readyz``: 200 when commands are carried out and jobs can be looked at, else 503 and what hinders.
+
+    That an operator has paused the queue does not.
+    """
+    missing = [note.text for note in await _told(request) if note.hinders and not note.is_meant]
+    return _in_words(503, *missing) if missing else _in_words(200, "the server is ready")
+
+
+def _in_words(status: int, *lines: str) -> web.Response:
+    text = "".join(f"{legible(line)}\n" for line in lines)
+    return web.Response(status=status, text=text, headers={"Cache-Control": "no-store"})
+
+
+async def _told(request: web.Request, only: str | None = None) -> list[_Note]:
+    backend = request.app[SITE].backend
+    return [note async for note in _notes(backend, only)] if backend else []
 
 
 class _Note(NamedTuple):
     text: str
     hinders: bool = True
     """Whether clients cannot do all that they could."""
+    is_meant: bool = False
+    """Whether an operator wants it so."""
 
 
 async def _notes(backend: Backend, only: str | None) -> AsyncIterator[_Note]:
@@ -95,6 +115,7 @@ async def _notes(backend: Backend, only: str | None) -> AsyncIterator[_Note]:
                 f"{what} is paused since {format_time(since)}: no {jobs} is started until it is resumed; "
                 "those that run go on",
                 hinders=service in (None, only),
+                is_meant=True,
             )
     try:
         found = await backend.projector.status()

@@ -82,6 +82,8 @@ def fault_response(status: int, fault: str, text: str, headers: dict[str, str] |
 
 def legible(text: str) -> str:
     """Return what a client sent as one line that UTF-8 can carry: what is no text becomes U+FFFD."""
+    if text.isprintable():
+        return text
     decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "\ufffd" for character in decoded)
 

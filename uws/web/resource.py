@@ -16,7 +16,7 @@ from yarl import URL
 
 from uws.commands import Caller
 from uws.files import JobDirectory, Spool
-from uws.jobs import UserUWS
+from uws.jobs import Backend, UserUWS
 from uws.model import (
     Example,
     FileParameter,
@@ -71,6 +71,11 @@ class Site:
     authenticator: Authenticator | None
     longest_wait: float = LONGEST_WAIT
     sync_seconds: float = SYNC_SECONDS
+
+    @property
+    def backend(self) -> Backend | None:
+        """What all services share; None when there are none."""
+        return next((uws.backend for uws in self.services.values()), None)
 
 
 SITE = web.AppKey("site", Site)

@@ -1,0 +1,91 @@
+"""What every request leaves behind: its id, its measure, and a line in the server's log."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator
+from time import perf_counter
+
+from aiohttp import web
+from structlog.contextvars import bind_contextvars, reset_contextvars
+
+from uws.commands import Caller
+from uws.metrics import Metrics
+
+from .errors import Handler, legible
+from .resource import CALLER, SITE
+
+ACCESS_LOG = "uws.access"
+log = logging.getLogger(ACCESS_LOG)
+
+METRICS = web.AppKey("metrics", Metrics)
+PROBES = frozenset({"metrics", "healthz", "readyz"})
+"""The names of what machines ask for again and again; of that no line is told."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
+_WAITS = re.compile(r"(?:^|&)WAIT=", re.IGNORECASE)
+
+
+@web.middleware
+async def accounted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give a request an id, which is told with all that is logged meanwhile; then measure it and tell of it.
+
+    Who asks is found out by others, when it is on record that somebody does.
+    """
+    began = perf_counter()
+    client = legible(request.headers.get("User-Agent", ""))[:200] or None
+    caller = request[CALLER] = Caller(request_id=uuid.uuid4().hex, client=client)
+    about = {
+        "request_id": caller.request_id,
+        "user_agent": client,
+        "job_id": request.match_info.get("job_id"),
+    }
+    bound = bind_contextvars(**{key: value for key, value in about.items() if value})
+    try:
+        answer = await handler(request)
+        _account(request, answer.status, perf_counter() - began)
+        return answer
+    except web.HTTPException as redirect:
+        _account(request, redirect.status, perf_counter() - began)
+        raise
+    finally:
+        reset_contextvars(**bound)
+
+
+def _account(request: web.Request, status: int, seconds: float) -> None:
+    method = request.method if request.method in _METHODS else "other"
+    request.app[METRICS].answered(method, _route_of(request), status, seconds)
+    level = logging.DEBUG if request.match_info.route.name in PROBES else logging.INFO
+    if log.isEnabledFor(level):
+        about: dict[str, object] = {"status": status, "seconds": round(seconds, 6)}
+        if user := request[CALLER].user:
+            about["user"] = user
+        # As it was sent, a path is one line whatever is in it; its query may be a secret.
+        log.log(level, "%s %s %s", request.method, request.rel_url.raw_path, status, extra=about)
+
+
+def _route_of(request: web.Request) -> str:
+    """Return the template of the path that was asked for; those who WAIT are told from those who do not."""
+    resource = request.match_info.route.resource
+    if resource is None:
+        return "none"
+    waits = request.query_string and _WAITS.search(request.query_string)
+    return f"{resource.canonical}?WAIT" if waits else resource.canonical
+
+
+async def with_metrics(app: web.Application) -> AsyncIterator[None]:
+    """Measure what happens to jobs while the application runs."""
+    backend = app[SITE].backend
+    if backend is None:
+        yield
+        return
+    async with app[METRICS].observing(backend):
+        yield
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """``/metrics``: for Prometheus, or whoever may reach it."""
+    accept = ", ".join(request.headers.getall("Accept", ()))
+    body, media_type = await request.app[METRICS].render(request.app[SITE].backend, accept)
+    return web.Response(body=body, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
