@@ -23,7 +23,7 @@ from .conditions import is_held, tag_of_state
 from .documents import JobList, serialise
 from .forms import Pair, instant, phase_of, query_of, single, whole_number
 from .negotiation import HTML, JSON, XML, Form, form_of
-from .pages import render
+from .pages import render, revision
 from .resource import Resource
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ async def job_list(request: web.Request) -> web.StreamResponse:
     state = await resource.uws.list_state(user)
     # The declaration says which names in the query are filters.
     asked = (form.name, resource.base_url, request.path, request.rel_url.raw_query_string, service.digest)
-    headers = resource.headers(tag_of_state(*asked, user, state))
+    made_by = revision() if form is HTML else ""
+    headers = resource.headers(tag_of_state(*asked, user, state, made_by))
     if is_held(request, headers["ETag"]):
         return web.Response(status=304, headers=headers)
     headers["Content-Type"] = form.content_type

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from aiohttp import web
@@ -35,6 +36,15 @@ async def protect(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Content-Security-Policy", _POLICY)
     response.headers.setdefault("Referrer-Policy", "same-origin")
+
+
+@cache
+def revision() -> str:
+    """Return a text that is another one for other stylesheets: what a page's tag follows from, too."""
+    digest = sha256()
+    for stylesheet in sorted((STATIC / "xsl").iterdir()):
+        digest.update(stylesheet.read_bytes())
+    return digest.hexdigest()
 
 
 def render(document: etree._Element) -> bytes:

@@ -33,7 +33,7 @@ from .conditions import is_held, tag_of, tag_of_state
 from .documents import serialise
 from .fetching import Fetcher, Fetches
 from .negotiation import HTML, Form
-from .pages import render
+from .pages import render, revision
 from .stored import OwnFile
 
 LONGEST_WAIT = 60
@@ -180,7 +180,7 @@ class Resource:
     def answer(self, document: etree._Element | bytes, form: Form, status: int = 200) -> web.Response:
         """Answer with a document, or the page made of it, or with 304 when the client holds it."""
         body = document if isinstance(document, bytes) else serialise(document)
-        headers = self.headers(tag_of_state(form.name, body) if form is HTML else tag_of(body))
+        headers = self.headers(tag_of_state(revision(), body) if form is HTML else tag_of(body))
         if status == 200 and is_held(self.request, headers["ETag"]):
             return web.Response(status=304, headers=headers)
         if form is HTML:
