@@ -50,7 +50,7 @@ $(UWS_CLIENT)/ready: tests/clients/uws_client/convert.py constraints.txt
 
 # Where there is no npm, the tests that need this say that they are skipped.
 $(AXE): tests/browser/package-lock.json
-	if command -v npm; then npm ci --prefix tests/browser --silent --no-audit --no-fund; else mkdir -p $@; fi
+	if command -v npm; then npm ci --prefix tests/browser --loglevel error --no-audit --no-fund; else mkdir -p $@; fi
 	touch $@
 
 # One process a core; ARGS="-n 0" keeps to one, for a debugger.
