@@ -39,7 +39,10 @@ async function unfold(details) {
     }
     main.querySelector("h1")?.remove();
     showTimes(main);
-    details.replaceChildren(details.querySelector("summary"), ...main.childNodes);
+    // The summary stays where it is, and so does the focus that it may have.
+    const summary = details.querySelector("summary");
+    while (summary.nextSibling) summary.nextSibling.remove();
+    summary.after(...main.childNodes);
     details.dataset.state = "there";
   } catch {
     delete details.dataset.state; // its link is still there, and so is another try
