@@ -97,7 +97,7 @@
       <xsl:if test="uws:jobInfo/i:place"><p><xsl:value-of select="concat('Place in the queue: ', uws:jobInfo/i:place)"/></p></xsl:if>
       <xsl:if test="uws:jobInfo/i:waitsFor"><p><xsl:value-of select="concat('Waits: ', uws:jobInfo/i:waitsFor)"/></p></xsl:if>
       <xsl:for-each select="uws:jobInfo/i:expectedStart"><p>Expected to start <xsl:call-template name="time"/></p></xsl:for-each>
-      <xsl:for-each select="uws:quote[. != '' and not($has-ended)]"><p>Expected to end <xsl:call-template name="time"/></p></xsl:for-each>
+      <xsl:for-each select="uws:quote[. != '' and not($has-ended) and $phase != 'PENDING']"><p>Expected to end <xsl:call-template name="time"/></p></xsl:for-each>
       <xsl:if test="uws:jobInfo/i:reason"><p class="text"><xsl:value-of select="uws:jobInfo/i:reason"/></p></xsl:if>
       <xsl:if test="uws:jobInfo/i:stopping"><p>It is being stopped.</p></xsl:if>
     </section>
@@ -266,7 +266,7 @@
         <h2 id="settings-head">Settings</h2>
         <xsl:if test="$phase = 'PENDING' or $phase = 'HELD' or $phase = 'QUEUED'">
           <form method="post" action="{$self}/executionduration">
-            <label for="duration">Longest run in seconds (0 for no limit)</label>
+            <label for="duration">Longest run in seconds (0 for as long as the service allows)</label>
             <input id="duration" name="EXECUTIONDURATION" type="number" min="0" step="1" required="required"
                    value="{uws:executionDuration}"/>
             <button>Change the limit</button>
@@ -314,6 +314,7 @@
   <!-- What stands elsewhere on the page. -->
   <xsl:template match="i:progress | i:doing | i:place | i:waitsFor | i:expectedStart | i:reason | i:stopping" mode="info"/>
 
+  <xsl:template match="i:execution" mode="info"><dt>Made by</dt><dd>a synchronous request</dd></xsl:template>
   <xsl:template match="i:exitCode" mode="info"><dt>Exit status</dt><dd><xsl:value-of select="."/></dd></xsl:template>
   <xsl:template match="i:signal" mode="info"><dt>Ended by</dt><dd><xsl:value-of select="."/></dd></xsl:template>
   <xsl:template match="i:signalled" mode="info"><dt>Was sent</dt><dd><xsl:value-of select="."/></dd></xsl:template>

@@ -33,7 +33,7 @@
           <a href="../{@item}"><xsl:value-of select="concat('The whole of ', @name)"/></a>
         </p>
         <xsl:apply-templates select="p:problem"/>
-        <xsl:if test="@picture"><p><img src="./{@picture}" alt="Quick look at {@name}" loading="lazy"/></p></xsl:if>
+        <xsl:if test="@picture"><p><img class="quick" src="./{@picture}" alt="Quick look at {@name}" loading="lazy"/></p></xsl:if>
         <xsl:apply-templates select="p:text | p:table | p:header"/>
       </xsl:with-param>
     </xsl:call-template>

@@ -23,6 +23,10 @@
         <h1><xsl:value-of select="s:title"/></h1>
         <xsl:if test="s:description"><p class="text"><xsl:value-of select="s:description"/></p></xsl:if>
         <p><a href="{@root}{@name}/async">Your jobs</a></p>
+        <p class="faint">
+          For programs such as pyvo and TOPCAT: <a href="{@root}{@name}/descriptor">descriptor</a>,
+          <a href="{@root}{@name}/capabilities">capabilities</a>, <a href="{@root}{@name}/parameters.json">parameters</a>
+        </p>
         <xsl:if test="s:refusal or s:parameter/s:problem">
           <section class="error" role="alert" aria-labelledby="refused">
             <h2 id="refused">Not accepted</h2>
@@ -34,7 +38,7 @@
                 </xsl:for-each>
               </ul>
             </xsl:if>
-            <xsl:if test="s:parameter[@type = 'file']"><p>A file has to be chosen again.</p></xsl:if>
+            <xsl:if test="@lost"><p>A file has to be chosen again.</p></xsl:if>
           </section>
         </xsl:if>
         <xsl:if test="s:example">

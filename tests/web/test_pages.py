@@ -352,3 +352,38 @@ async def test_a_page_of_the_list_is_shown_where_its_links_lead_somewhere(tmp_pa
 async def test_every_stylesheet_is_well_formed() -> None:
     for stylesheet in (STATIC / "xsl").iterdir():
         etree.XSLT(etree.parse(stylesheet))
+
+
+# What is asked for on the page of a job
+
+
+async def test_a_time_of_destruction_that_is_past_is_a_mistake_on_a_page_and_now_for_clients(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, ECHO, executes=False) as site:
+        job = await site.create("echo")
+        past = {"DESTRUCTION": "2020-01-01T00:00:00Z"}
+        answer = await site.post(f"{job}/destruction", past, headers={"Accept": CHROMIUM})
+        assert answer.status == 400
+        page = html.fromstring(answer.body)
+        assert "this time is past" in page.text_content()
+        (back,) = page.xpath("//a[.='Back to the job']/@href")
+        assert site.url + back == job
+        assert (await site.get(job)).status == 200
+        assert (await site.post(f"{job}/destruction", past)).status == 303
+
+
+async def test_who_deletes_a_job_on_its_page_is_led_to_the_whole_list(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO, executes=False) as site:
+        for headers, query in (({"Accept": CHROMIUM}, ""), ({}, "?LAST=100")):
+            job = await site.create("echo")
+            answer = await site.post(job, {"ACTION": "DELETE"}, headers=headers)
+            assert answer.location == f"{site.url}/echo/async{query}"
+
+
+async def test_a_job_that_nobody_has_run_is_not_expected_to_end(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        await site.ended(await site.run("echo"))
+        job = await site.create("echo")
+        page = html.fromstring((await site.get(job, headers={"Accept": CHROMIUM})).body)
+        assert "Expected to end" not in page.text_content()

@@ -187,3 +187,23 @@ def test_any_bytes_can_be_looked_at(
     path = tmp_path_factory.mktemp("any") / "file"
     path.write_bytes(content)
     assert etree.tostring(look(path, "file", media_type, from_end=False))
+
+
+async def test_a_picture_is_offered_where_there_are_pixels_only(tmp_path: Path) -> None:
+    table = header(SIMPLE="T", BITPIX=8, NAXIS=0)
+    table += header(XTENSION="'BINTABLE'", BITPIX=8, NAXIS=2, NAXIS1=4, NAXIS2=2, PCOUNT=0, GCOUNT=1)
+    image = header(SIMPLE="T", BITPIX=8, NAXIS=2, NAXIS1=4, NAXIS2=2)
+    async with running(tmp_path, keep(FITS)) as site:
+        assert (await site.get(await kept(site, table + bytes(2880)) + "/preview")).xml.get("picture") is None
+        offered = (await site.get(await kept(site, image + bytes(2880)) + "/preview")).xml.get("picture")
+        assert offered == ("quicklook" if find_spec("astropy") else None)
+
+
+async def test_of_a_votable_without_a_table_it_is_said_what_it_says(tmp_path: Path) -> None:
+    content = (
+        b'<VOTABLE><RESOURCE><INFO name="QUERY_STATUS" value="ERROR">bad query</INFO></RESOURCE></VOTABLE>'
+    )
+    async with running(tmp_path, keep(VOTABLE)) as site:
+        preview = (await site.get(await kept(site, content) + "/preview")).xml
+        assert preview.findtext("p:problem", "", NS) == "there is no table in it"
+        assert "bad query" in preview.findtext("p:text", "", NS)

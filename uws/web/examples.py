@@ -63,6 +63,7 @@ def _page(uws: UserUWS) -> etree._Element:
     _add(head, "title", title)
     _add(head, "meta").attrib.update({"name": "viewport", "content": "width=device-width"})
     _add(head, "link", rel="stylesheet", href=f"{uws.base_url}/static/uws.css")
+    _add(head, "link", rel="icon", href=f"{uws.base_url}/static/uws.svg")
     main = _add(_add(html, "body"), "main", vocab=VOCABULARY)
     _add(main, "h1", title)
     _add(_add(main, "p"), "a", "The form of the service", href=uws.service_url)

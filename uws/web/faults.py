@@ -32,6 +32,8 @@ def readable(request: web.Request, fault: web.Response) -> web.Response:
     document.set("status", str(fault.status))
     document.set("reason", HTTPStatus(fault.status).phrase)
     document.set("root", root.rstrip("/") + "/")
+    if (job_id := request.match_info.get("job_id")) and request.method != "GET":
+        document.set("job", f"{root.rstrip('/')}/{request.match_info['service']}/async/{job_id}")
     document.text = made_fit(message)
     with_stylesheet(document, ("xml-stylesheet", 'type="text/xsl" href="useruws-fault-to-html.xsl"'))
     fault.body = render(document)

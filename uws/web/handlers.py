@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 
 import msgspec
@@ -130,6 +131,8 @@ def changing(*expected: str) -> Handler:
                 raise UsageError(f"{' or '.join(expected)} is missing")
             if sent.delete:
                 return await _destroy(resource)
+            if received.of_browser and _is_past(sent.changes.destruction, uws):
+                raise UsageError("DESTRUCTION: this time is past; to be rid of the job now, delete it")
             await uws.change_job(
                 resource.job_id,
                 sent.changes,
@@ -142,6 +145,10 @@ def changing(*expected: str) -> Handler:
     return change
 
 
+def _is_past(time: datetime | None, uws: UserUWS) -> bool:
+    return time is not None and time <= uws.backend.clock.now()
+
+
 async def destroy(request: web.Request) -> web.Response:
     """DELETE of a job: back to the list when it is gone."""
     resource = Resource(request)
@@ -151,6 +158,8 @@ async def destroy(request: web.Request) -> web.Response:
 
 async def _destroy(resource: Resource) -> web.Response:
     await resource.uws.destroy_job(resource.job_id, resource.caller)
+    if is_for_reading(resource.request):
+        return resource.see(resource.uws.joblist_url)  # for people it comes page by page
     # A client that follows this must not be sent a list of any length (UWS 1.1 section 2.2.2.1).
     return resource.see(f"{resource.uws.joblist_url}?LAST={SHOWN_AFTER_DELETION}")
 

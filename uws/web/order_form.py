@@ -73,6 +73,8 @@ class Filled:
     duration: str | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
     refusal: str | None = None
+    lost: bool = False
+    """Whether there were files, which no form can keep."""
 
 
 async def filled_in(resource: Resource, pairs: Sequence[Pair], job: Job | None = None) -> Filled:
@@ -120,6 +122,7 @@ async def filled_as_sent(resource: Resource, received: Received, error: Exceptio
         duration=_last(pairs, "EXECUTIONDURATION"),
         problems=problems,
         refusal=None if is_told else discreet(error),
+        lost=bool(received.files),
     )
 
 
@@ -181,6 +184,8 @@ def form_document(resource: Resource, filled: Filled, root_path: str = "./") -> 
     root.set("root", root_path)
     describe(root, uws)
     _add(root, "refusal", filled.refusal)
+    if filled.lost:
+        root.set("lost", "true")
     for example in service.examples:
         address = f"{uws.service_url}?{urlencode(request_of(uws, example))}"
         shown = etree.SubElement(root, f"{{{SERVICE}}}example", title=made_fit(example.title), href=address)

@@ -9,6 +9,7 @@ import asyncio
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -113,14 +114,14 @@ def look(path: Path, name: str, media_type: str, *, from_end: bool) -> etree._El
         elif "json" in media_type and size <= _JSON:
             _add(root, "text", msgspec.json.format(path.read_bytes(), indent=2).decode())
         else:
-            _show_text(root, path, size, from_end)
+            _show_text(root, path, size, from_end=from_end)
     except (etree.LxmlError, msgspec.DecodeError, ValueError) as error:
         _add(root, "problem", f"it is not what it is said to be: {error}")
-        _show_text(root, path, size, from_end)
+        _show_text(root, path, size, from_end=from_end)
     return root
 
 
-def _show_text(root: etree._Element, path: Path, size: int, from_end: bool) -> None:
+def _show_text(root: etree._Element, path: Path, size: int, *, from_end: bool) -> None:
     with path.open("rb") as file:
         file.seek(max(0, size - _TEXT) if from_end else 0)
         text = file.read(_TEXT).decode(errors="replace")
@@ -157,20 +158,24 @@ def _show_table(root: etree._Element, path: Path) -> None:
                     return
                 case "TABLE":
                     return
+    if not len(table):
+        _add(root, "problem", "there is no table in it")
+        root.remove(table)
+        _show_text(root, path, path.stat().st_size, from_end=False)
 
 
 # FITS
 
 
 def _show_headers(root: etree._Element, path: Path) -> None:
-    if find_spec("astropy"):
-        root.set("picture", "quicklook")
     with path.open("rb") as file:
         for number, cards in enumerate(_headers(file)):
             if number == _UNITS:
                 root.set("part", "beginning")
                 break
             _add(root, "header", "\n".join(cards))
+            if _has_image(cards) and find_spec("astropy"):
+                root.set("picture", "quicklook")
 
 
 def _headers(file: BinaryIO) -> Iterator[list[str]]:
@@ -192,15 +197,24 @@ def _headers(file: BinaryIO) -> Iterator[list[str]]:
         file.seek(-(-_data_size(cards) // _BLOCK) * _BLOCK, 1)
 
 
+def _number(cards: list[str], keyword: str, default: int) -> int:
+    for card in cards:
+        if card.startswith(f"{keyword:8}="):
+            return int(card[10:].partition("/")[0])
+    return default
+
+
+def _has_image(cards: list[str]) -> bool:
+    """Whether there are pixels in two dimensions behind a header, compressed or not (FITS 4.0 section 10)."""
+    if any(card.startswith("ZIMAGE  =") for card in cards):
+        return True
+    is_image = cards[0].startswith("SIMPLE") or "IMAGE" in cards[0]
+    return is_image and _number(cards, "NAXIS", 0) >= 2 and _data_size(cards) > 0
+
+
 def _data_size(cards: list[str]) -> int:
     """Return the bytes of data that follow a header (FITS 4.0 section 4.4.1)."""
-
-    def number(keyword: str, default: int) -> int:
-        for card in cards:
-            if card.startswith(f"{keyword:8}="):
-                return int(card[10:].partition("/")[0])
-        return default
-
+    number = partial(_number, cards)
     axes = [number(f"NAXIS{axis}", 0) for axis in range(1, min(number("NAXIS", 0), 999) + 1)]
     if not axes:
         return 0
