@@ -108,6 +108,7 @@ async def firefox() -> AsyncIterator[Tab]:
             stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, start_new_session=True,
         )  # fmt: skip
         assert process.stderr
+        drained = None
         try:
             async with asyncio.timeout(PATIENCE):
                 while not (found := _SAYS.search(line := await process.stderr.readline())):
@@ -123,4 +124,5 @@ async def firefox() -> AsyncIterator[Tab]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-            await drained
+            if drained:
+                await drained

@@ -207,3 +207,22 @@ async def test_of_a_votable_without_a_table_it_is_said_what_it_says(tmp_path: Pa
         preview = (await site.get(await kept(site, content) + "/preview")).xml
         assert preview.findtext("p:problem", "", NS) == "there is no table in it"
         assert "bad query" in preview.findtext("p:text", "", NS)
+
+
+async def test_what_is_read_of_a_file_is_bounded_however_it_is_made(tmp_path: Path) -> None:
+    wide = Service(
+        name="wide",
+        title="Much of nothing",
+        command=["sh", "-c", '(printf "<VOTABLE>"; yes "<a/>" | head -c 5000000) > kept'],
+        results=[ResultDeclaration(id="kept", path="kept", mime=VOTABLE)],
+    )
+    async with running(tmp_path / "table", wide) as site:
+        job = await site.run("wide")
+        await site.ended(job)
+        preview = await site.get(f"{job}/results/kept/preview")
+        assert (preview.status, preview.xml.get("part")) == (200, "beginning")
+    for deep in (b"[" * 20_000 + b"]" * 20_000, b"[" * 900 + b"1," * 40_000):
+        async with running(tmp_path / str(len(deep)), keep(JSON)) as site:
+            preview = await site.get(await kept(site, deep) + "/preview")
+            assert preview.status == 200
+            assert len(preview.body) < 50_000

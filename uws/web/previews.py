@@ -13,7 +13,7 @@ from functools import partial
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
 from aiohttp import web
@@ -37,6 +37,10 @@ _TEXT = 16_000
 """Bytes of a text that are shown."""
 _JSON = 100_000
 """Bytes of JSON that are set out, so that it can be read."""
+_DEEPEST = 30
+"""Levels of JSON that is set out: more would make much of little."""
+_TABLE = 2_000_000
+"""Bytes of a VOTable that are read, however few rows that are."""
 _ROWS = 20
 _COLUMNS = 50
 _CELL = 200
@@ -111,7 +115,7 @@ def look(path: Path, name: str, media_type: str, *, from_end: bool) -> etree._El
             _show_table(root, path)
         elif "fits" in media_type:
             _show_headers(root, path)
-        elif "json" in media_type and size <= _JSON:
+        elif "json" in media_type and size <= _JSON and _depth(path.read_bytes()) <= _DEEPEST:
             _add(root, "text", msgspec.json.format(path.read_bytes(), indent=2).decode())
         else:
             _show_text(root, path, size, from_end=from_end)
@@ -119,6 +123,18 @@ def look(path: Path, name: str, media_type: str, *, from_end: bool) -> etree._El
         _add(root, "problem", f"it is not what it is said to be: {error}")
         _show_text(root, path, size, from_end=from_end)
     return root
+
+
+def _depth(json: bytes) -> int:
+    """Return how deep brackets lie within each other, those within texts included."""
+    deepest = level = 0
+    for character in json:
+        if character in b"[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif character in b"]}":
+            level -= 1
+    return deepest
 
 
 def _show_text(root: etree._Element, path: Path, size: int, *, from_end: bool) -> None:
@@ -136,32 +152,48 @@ def _show_text(root: etree._Element, path: Path, size: int, *, from_end: bool) -
 def _show_table(root: etree._Element, path: Path) -> None:
     """Show the first rows of the first table, as far as they stand there as text."""
     table = etree.SubElement(root, f"{{{PREVIEW}}}table")
-    rows = 0
+    # Entities are not resolved and nothing is fetched: what stands in the file is all there is.
+    parser = etree.XMLPullParser(events=("end",), resolve_entities=False, no_network=True)
     with path.open("rb") as file:
-        # Entities are not resolved and nothing is fetched: what stands in the file is all there is.
-        for _, element in etree.iterparse(file, events=("end",), resolve_entities=False, no_network=True):
-            match etree.QName(element).localname:
-                case "FIELD" if len(table) < _COLUMNS:
-                    column = _add(table, "column", element.get("name", ""))
-                    column.set("unit", element.get("unit", ""))
-                case "TR":
-                    row = etree.SubElement(table, f"{{{PREVIEW}}}row")
-                    for cell in element[:_COLUMNS]:
-                        _add(row, "cell", (cell.text or "")[:_CELL])
-                    rows += 1
-                    element.clear()
-                    if rows == _ROWS:
-                        root.set("part", "beginning")
-                        return
-                case "BINARY" | "BINARY2" | "FITS":
-                    _add(root, "problem", "its values are not written as text: only the columns are shown")
-                    return
-                case "TABLE":
-                    return
+        for _ in range(_TABLE // _TEXT):
+            if not (chunk := file.read(_TEXT)):
+                parser.close()
+                break
+            parser.feed(chunk)
+            if _take(parser, table):
+                return
+        else:
+            root.set("part", "beginning")
+            return
     if not len(table):
         _add(root, "problem", "there is no table in it")
         root.remove(table)
         _show_text(root, path, path.stat().st_size, from_end=False)
+
+
+def _take(parser: etree.XMLPullParser, table: etree._Element) -> bool:
+    """Add what has been read of a table; returns whether that is all that is shown."""
+    root = table.getparent()
+    assert root is not None
+    for _, element in cast("Iterator[tuple[str, etree._Element]]", parser.read_events()):
+        match etree.QName(element).localname:
+            case "FIELD" if len(table) < _COLUMNS:
+                column = _add(table, "column", element.get("name", ""))
+                column.set("unit", element.get("unit", ""))
+            case "TR":
+                row = etree.SubElement(table, f"{{{PREVIEW}}}row")
+                for cell in list(element)[:_COLUMNS]:
+                    _add(row, "cell", (cell.text or "")[:_CELL])
+                element.clear()
+                if len(table.findall(f"{{{PREVIEW}}}row")) == _ROWS:
+                    root.set("part", "beginning")
+                    return True
+            case "BINARY" | "BINARY2" | "FITS":
+                _add(root, "problem", "its values are not written as text: only the columns are shown")
+                return True
+            case "TABLE":
+                return True
+    return False
 
 
 # FITS
