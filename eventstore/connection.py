@@ -78,7 +78,8 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
         if result_code(error) not in _NOT_WRITABLE or any(map(_has_content, beside)):
             raise
         # Where no shared memory can be made, on a medium that is full or read-only, nobody writes either.
-        connection = sqlite3.connect(f"{location}?immutable=1", uri=True, isolation_level=None)
+        # Read-only all the same: else a file that has just been deleted would be made again, empty.
+        connection = sqlite3.connect(f"{location}?mode=ro&immutable=1", uri=True, isolation_level=None)
     return connection
 
 
