@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.async_api import Page
 
 from tests.browser.site import full_site
-from tests.browser.support import NARROW, WIDE, chromium
+from tests.browser.support import NARROW, WIDE, running_chromium
 
 WHERE = Path(__file__).parents[2] / "docs" / "pages"
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -22,7 +22,7 @@ async def main() -> None:
     """Write one file a page: its four looks beside each other."""
     WHERE.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as data:
-        async with full_site(Path(data)) as (_, pages), chromium() as browser:
+        async with full_site(Path(data)) as (_, pages), running_chromium() as browser:
             looks: dict[str, list[bytes]] = {name: [] for name in pages}
             for size in (NARROW, WIDE):
                 for scheme in SCHEMES:

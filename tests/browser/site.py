@@ -24,13 +24,28 @@ TABLE = (
     '<FIELD name="ra" unit="deg" datatype="double"/><FIELD name="dec" unit="deg" datatype="double"/>'
     "<DATA><TABLEDATA><TR><TD>83.63</TD><TD>22.01</TD></TR></TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>"
 )
+IMAGE = Path(__file__).parents[2] / "examples" / "data" / "sky.fits"
+PLOT = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="240" height="120">'
+    '<rect width="240" height="120" fill="#123"/><circle cx="80" cy="60" r="9" fill="#fff"/></svg>'
+)
+PROGRAM = """
+set -e
+cp "$3" stars.vot
+cp "$1" stars.fits
+echo "$2" > stars.svg
+echo "[1]" > stars.json
+echo done
+"""
 STARS = Service(
     name="stars",
     title="Bright stars",
     description="The bright stars around a position, as a table and as a picture.",
-    command=["sh", "-c", 'cp "$1" stars.vot && echo "[1]" > stars.json && echo done', "stars", ["{list}"]],
+    command=["sh", "-c", PROGRAM, "stars", str(IMAGE), PLOT, ["{list}"]],
     results=[
         ResultDeclaration(id="stars", path="stars.vot", mime="application/x-votable+xml"),
+        ResultDeclaration(id="image", path="stars.fits", mime="image/fits"),
+        ResultDeclaration(id="plot", path="stars.svg"),
         ResultDeclaration(id="numbers", path="stars.json"),
         ResultDeclaration(id="said", path="-"),
     ],
@@ -61,21 +76,26 @@ async def full_site(data: Path) -> AsyncIterator[tuple[Site, dict[str, str]]]:
         at_work = await site.create("stars", ra="3")
         progress = e.ProgressMade(fraction=0.35, text="reading the catalogue")
         await record(site, at_work, e.JobQueued(), e.JobStarted(declaration=""), progress)
+        waiting = await site.run("stars", ra="4")
         pages = {
             "services": f"{site.url}/",
             "service": f"{site.url}/stars",
             "service-again": f"{site.url}/stars?from-job={job_id(done)}",
+            "service-refused": f"{site.url}/stars?ra=400&dec=north&band=K",
             "examples": f"{site.url}/stars/examples",
             "jobs": f"{site.url}/stars/async",
             "jobs-none": f"{site.url}/stars/async?TEXT=nothing",
+            "jobs-more": f"{site.url}/stars/async?LIMIT=2",
             "job": done,
             "job-failed": failed,
             "job-held": held,
+            "job-waiting": waiting,
             "job-executing": at_work,
             "parameters": f"{done}/parameters",
             "results": f"{done}/results",
             "history": f"{done}/history",
             "table": f"{done}/results/stars/preview",
+            "image": f"{done}/results/image/preview",
             "text": f"{done}/results/numbers/preview",
             "log": f"{failed}/logs/stderr/preview",
             "not-found": f"{site.url}/nothing",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.browser.site import full_site
 from tests.browser.support import (
@@ -13,33 +13,40 @@ from tests.browser.support import (
     WIDE,
     check_accessibility,
     check_width,
+    in_chromium,
     needs_axe,
-    needs_chromium,
     page_in,
 )
 
-pytestmark = [needs_chromium, pytest.mark.timeout(180)]
+pytestmark = in_chromium
 
+REACHABLE = """() => {
+    const all = document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]");
+    window.reachable = [...all].filter((one) => one.checkVisibility() && one.tabIndex >= 0);
+    return window.reachable.length;
+}"""
 FOCUS = """() => {
     const held = document.activeElement;
     if (held === document.body) return null;
     const style = getComputedStyle(held);
-    const box = held.getBoundingClientRect();
     return {
-        name: held.tagName + "|" + [...document.querySelectorAll("*")].indexOf(held),
-        seen: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0 && box.height > 0,
+        number: window.reachable.indexOf(held),
+        folds: held.tagName === "SUMMARY",
+        seen: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0
+            && held.getBoundingClientRect().height > 0,
         html: held.outerHTML.slice(0, 120),
     };
 }"""
-REACHABLE = """() => [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")]
-    .filter((one) => one.checkVisibility() && one.type !== "hidden")
-    .map((one) => one.tagName + "|" + [...document.querySelectorAll("*")].indexOf(one))"""
+IS_OPEN = "document.activeElement.parentElement.open"
 
 
 @needs_axe
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_no_page_has_what_keeps_anybody_out(tmp_path: Path, scheme: str) -> None:
-    async with full_site(tmp_path) as (_, pages), page_in(color_scheme=scheme) as page:
+@pytest.mark.parametrize(("scheme", "size"), [("light", WIDE), ("dark", NARROW)], ids=["light", "dark"])
+async def test_no_page_has_what_keeps_anybody_out(
+    tmp_path: Path, chromium: Browser, scheme: str, size: dict[str, int]
+) -> None:
+    looks = {"color_scheme": scheme, "viewport": size}
+    async with full_site(tmp_path) as (_, pages), page_in(chromium, **looks) as page:
         for url in pages.values():
             await page.goto(url)
             await unfold_all(page)
@@ -55,34 +62,45 @@ async def unfold_all(page: Page) -> None:
         await expect(included.nth(number)).to_have_attribute("data-state", "there")
 
 
-@pytest.mark.parametrize("size", [NARROW, NARROW | {"width": 320}, WIDE], ids=["360", "320", "1280"])
-async def test_no_page_has_to_be_moved_sideways(tmp_path: Path, size: dict[str, int]) -> None:
-    async with full_site(tmp_path) as (_, pages), page_in(viewport=size) as page:
+async def test_no_page_has_to_be_moved_sideways(tmp_path: Path, chromium: Browser) -> None:
+    async with full_site(tmp_path) as (_, pages), page_in(chromium) as page:
         for url in pages.values():
             await page.goto(url)
             await unfold_all(page)
-            await check_width(page)
+            for width in (WIDE["width"], NARROW["width"], 320):
+                await page.set_viewport_size({"width": width, "height": 740})
+                await check_width(page)
 
 
-async def test_all_of_every_page_is_reached_by_keyboard_and_seen_to_be(tmp_path: Path) -> None:
-    async with full_site(tmp_path) as (_, pages), page_in() as page:
+async def test_all_of_every_page_is_reached_by_keyboard_and_seen_to_be(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    async with full_site(tmp_path) as (_, pages), page_in(chromium) as page:
         for url in pages.values():
             await page.goto(url)
-            expected = set(await page.evaluate(REACHABLE))
-            reached: list[str] = []
+            expected = set(range(await page.evaluate(REACHABLE)))
+            last = None
             while True:
                 await page.keyboard.press("Tab")
                 held = await page.evaluate(FOCUS)
-                if held is None or held["name"] in reached[:-1]:
+                if held is None or held["number"] not in expected | {last}:
                     break
                 assert held["seen"], f"{url}: the focus is not seen on {held['html']}"
-                if held["name"] not in reached:  # a field may have several parts
-                    reached.append(held["name"])
-            assert expected <= set(reached), url
+                last = held["number"]  # a field may have several parts
+                expected.discard(last)
+                if held["folds"]:
+                    for key, is_open in (("Enter", True), ("Space", False)):
+                        await page.keyboard.press(key)
+                        assert await page.evaluate(IS_OPEN) is is_open, f"{url}: {key} on {held['html']}"
+            missing = [await page.evaluate("n => reachable[n].outerHTML", number) for number in expected]
+            assert not missing, url
 
 
-async def test_a_job_is_ordered_looked_at_and_deleted_by_keyboard_alone(tmp_path: Path) -> None:
-    async with full_site(tmp_path) as (site, pages), page_in() as page:
+async def test_a_job_is_ordered_looked_at_and_deleted_by_keyboard_alone(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    async with full_site(tmp_path) as (site, pages), page_in(chromium) as page:
+        before = len((await site.get("/stars/async")).xml)
         await page.goto(pages["services"])
 
         async def to(role: str, name: str) -> None:
@@ -116,11 +134,11 @@ async def test_a_job_is_ordered_looked_at_and_deleted_by_keyboard_alone(tmp_path
         await to("button", "Delete it for good")
         await page.keyboard.press("Enter")
         await expect(page.locator("h1")).to_have_text("Jobs of Bright stars")
-        assert len((await site.get("/stars/async")).xml) == 4
+        assert len((await site.get("/stars/async")).xml) == before
 
 
-async def test_what_a_reader_cannot_see_is_said(tmp_path: Path) -> None:
-    async with full_site(tmp_path) as (_, pages), page_in() as page:
+async def test_what_a_reader_cannot_see_is_said(tmp_path: Path, chromium: Browser) -> None:
+    async with full_site(tmp_path) as (_, pages), page_in(chromium) as page:
         await page.goto(pages["job-executing"])
         await expect(page.get_by_role("status", name="Where the job is")).to_contain_text("EXECUTING")
         assert await page.get_by_role("progressbar", name="Progress").count() == 1

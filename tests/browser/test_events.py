@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from playwright.async_api import Page
+from playwright.async_api import Browser, Page
 
-from tests.browser.support import needs_chromium, page_in
+from tests.browser.support import in_chromium, page_in
 from tests.harness import running
 from tests.web.support import ECHO, PATIENCE, PHASES, record
 from uws.model import events as e
 from uws.web.events import STREAMS
 
-pytestmark = needs_chromium
+pytestmark = in_chromium
 
 LISTEN = """url => {
     const source = window.source = new EventSource(url);
@@ -40,8 +40,10 @@ async def until(page: Page, last: str) -> list[str]:
         return heard
 
 
-async def test_it_hears_all_once_and_asks_no_more_when_the_job_has_ended(tmp_path: Path) -> None:
-    async with running(tmp_path, ECHO, executes=False) as site, page_in() as page:
+async def test_it_hears_all_once_and_asks_no_more_when_the_job_has_ended(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    async with running(tmp_path, ECHO, executes=False) as site, page_in(chromium) as page:
         job = await site.create("echo")
         await page.goto(site.url)
         await page.evaluate(LISTEN, f"{job}/events")
@@ -54,8 +56,10 @@ async def test_it_hears_all_once_and_asks_no_more_when_the_job_has_ended(tmp_pat
         assert await until(page, "closed") == expected
 
 
-async def test_it_comes_back_by_itself_and_hears_what_it_has_missed(tmp_path: Path) -> None:
-    async with running(tmp_path, ECHO, executes=False) as site, page_in() as page:
+async def test_it_comes_back_by_itself_and_hears_what_it_has_missed(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    async with running(tmp_path, ECHO, executes=False) as site, page_in(chromium) as page:
         job = await site.create("echo")
         await page.goto(site.url)
         await page.evaluate(LISTEN, f"{job}/events")

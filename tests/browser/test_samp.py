@@ -12,25 +12,23 @@ from queue import Queue
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 from pyvo import samp
 
 from tests.browser.site import full_site
-from tests.browser.support import needs_chromium, page_in
+from tests.browser.support import in_chromium, page_in
 
 PORT = 21012
+
+
+SHOWN = ("table.load.votable", "image.load.fits")
+
+pytestmark = in_chromium
 
 
 def a_hub_answers() -> bool:
     with closing(socket.socket()) as tried:
         return tried.connect_ex(("127.0.0.1", PORT)) == 0
-
-
-pytestmark = [
-    needs_chromium,
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(a_hub_answers(), reason="the desktop's own SAMP hub runs"),
-]
 
 
 class Agreeing(samp.WebProfileDialog):  # type: ignore[misc]
@@ -41,9 +39,9 @@ class Agreeing(samp.WebProfileDialog):  # type: ignore[misc]
 
 
 @contextmanager
-def hub(lock: Path) -> Iterator[Queue[dict[str, str]]]:
-    """Run a hub and a program that shows tables; gives what that is sent."""
-    dialog, shown, over = Agreeing(), Queue[dict[str, str]](), threading.Event()
+def hub(lock: Path) -> Iterator[Queue[tuple[str, dict[str, str]]]]:
+    """Run a hub and a program that shows tables and images; gives what that is sent, and as what."""
+    dialog, shown, over = Agreeing(), Queue[tuple[str, dict[str, str]]](), threading.Event()
 
     def agree() -> None:
         while not over.wait(0.05):
@@ -54,15 +52,16 @@ def hub(lock: Path) -> Iterator[Queue[dict[str, str]]]:
         web_profile_dialog=dialog, lockfile=str(lock), label="of a test", addr="127.0.0.1"
     )
     server.start()
-    client = samp.SAMPIntegratedClient(name="Table viewer", addr="127.0.0.1")
+    client = samp.SAMPIntegratedClient(name="Viewer", addr="127.0.0.1")
 
-    def show(_key: str, _sender: str, _mtype: str, params: dict[str, str], _extra: Any) -> None:
-        shown.put(params)
+    def show(_key: str, _sender: str, message: str, params: dict[str, str], _extra: Any) -> None:
+        shown.put((message, params))
 
     try:
         user.start()
         client.connect(hub=server)
-        client.bind_receive_notification("table.load.votable", show)
+        for message in SHOWN:
+            client.bind_receive_notification(message, show)
         yield shown
         client.disconnect()
     finally:
@@ -71,14 +70,20 @@ def hub(lock: Path) -> Iterator[Queue[dict[str, str]]]:
         server.stop()
 
 
-async def test_where_a_hub_answers_a_table_is_sent_to_the_programs_that_show_tables(tmp_path: Path) -> None:
-    async with full_site(tmp_path / "data") as (_, pages), page_in() as page:
+async def test_where_a_hub_answers_tables_and_images_are_sent_to_the_programs_that_show_them(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    if a_hub_answers():
+        pytest.skip(f"another SAMP hub has port {PORT}, which the standard fixes")
+    async with full_site(tmp_path / "data") as (_, pages), page_in(chromium) as page:
         await page.goto(pages["job"], wait_until="networkidle")
-        await expect(page.locator("tr[data-samp]")).to_have_count(1)
+        rows = page.locator("tr[data-samp]")
+        await expect(rows).to_have_count(2)
         await expect(page.get_by_role("button", name="SAMP")).to_have_count(0)
         with hub(tmp_path / "hub") as shown:
             await page.reload()
-            await page.get_by_role("button", name="Send stars to other programs by SAMP").click()
-            sent = await asyncio.to_thread(shown.get, timeout=20)
-            assert sent == {"url": f"{pages['job']}/results/stars", "name": "stars"}
-            await expect(page.locator("tr[data-samp]")).to_contain_text("stars was sent.")
+            for message, name in zip(SHOWN, ("stars", "image"), strict=True):
+                await page.get_by_role("button", name=f"Send {name} to other programs by SAMP").click()
+                sent = await asyncio.to_thread(shown.get, timeout=20)
+                assert sent == (message, {"url": f"{pages['job']}/results/{name}", "name": name})
+                await expect(rows.filter(has_text=name)).to_contain_text(f"{name} was sent.")

@@ -6,16 +6,19 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from examples import __main__ as example
-from tests.browser.support import IMAGE, chromium, needs_chromium, needs_image, page_in
+from tests.browser.support import in_chromium, page_in, tab_in
 from tests.daemon import serving
 from tests.harness import running
 from tests.web.support import ECHO, GATE, gate
 from uws import FileParameter, IntParameter, ResultDeclaration, Service, StrParameter
 
-pytestmark = [needs_chromium, pytest.mark.timeout(180)]
+pytestmark = in_chromium
+with_and_without_script = pytest.mark.parametrize(
+    "script", [True, False], ids=["with script", "without script"]
+)
 EXAMPLES = Path(example.__file__).with_name("uwsd.toml")
 STEPS = Service(
     name="steps",
@@ -33,10 +36,8 @@ STEPS = Service(
 )
 
 
-async def test_this_browser_makes_no_pages_of_xml_itself(tmp_path: Path) -> None:
-    """Else the other tests would show nothing."""
-    async with running(tmp_path, ECHO) as site, chromium() as browser:
-        page = await browser.new_page()
+async def test_the_pages_of_this_browser_are_made_by_the_server(tmp_path: Path, chromium: Browser) -> None:
+    async with running(tmp_path, ECHO) as site, tab_in(chromium) as page:
         answer = await page.goto(f"{site.url}/echo/async?RESPONSEFORMAT=xml")
         assert answer
         assert "text/xml" in answer.headers["content-type"]
@@ -46,16 +47,17 @@ async def test_this_browser_makes_no_pages_of_xml_itself(tmp_path: Path) -> None
         await expect(page.locator("h1")).to_have_text("Jobs of Echo")
 
 
-@needs_image
-@pytest.mark.parametrize("script", [True, False], ids=["with script", "without script"])
-async def test_an_image_is_cut_out_looked_at_and_deleted(tmp_path: Path, script: bool) -> None:
+@with_and_without_script
+async def test_an_image_is_cut_out_looked_at_and_deleted(
+    tmp_path: Path, chromium: Browser, image: Path, script: bool
+) -> None:
     async with (
         serving(EXAMPLES, "--data", tmp_path / "data", err=tmp_path / "err") as server,
-        page_in(java_script_enabled=script) as page,
+        page_in(chromium, java_script_enabled=script) as page,
     ):
         await page.goto(server.url)
         await page.get_by_role("link", name="Image cutout", exact=True).click()
-        await page.get_by_label("image").set_input_files(IMAGE)
+        await page.get_by_label("image").set_input_files(image)
         await page.get_by_label("ra").fill("266.4")
         await page.get_by_label("dec").fill("-28.93")
         await page.get_by_label("size").fill("5")
@@ -66,18 +68,20 @@ async def test_an_image_is_cut_out_looked_at_and_deleted(tmp_path: Path, script:
         await until_completed(page, script)
         picture = page.get_by_alt_text("Result preview")
         await picture.scroll_into_view_if_needed()
-        if script:
-            await expect(picture).to_have_js_property("complete", True)
-            assert await picture.evaluate("picture => picture.naturalWidth") > 100
-            await page.get_by_text("First look at cutout", exact=True).click()
-            await expect(page.locator("pre")).to_contain_text("CRVAL1")
-            await expect(page.get_by_alt_text("Quick look at cutout.fits")).to_be_visible()
-            await page.get_by_text("History", exact=True).click()
-            await expect(page.locator("ol.timeline li")).to_have_count(4)
-        else:
-            await page.get_by_text("First look at cutout", exact=True).click()
+        await expect(picture).to_have_js_property("complete", True)
+        assert await picture.evaluate("picture => picture.naturalWidth") > 100
+        await page.get_by_text("First look at cutout", exact=True).click()
+        if not script:
             await page.get_by_role("link", name="First look at cutout").click()
-            await expect(page.locator("pre")).to_contain_text("CRVAL1")
+        await expect(page.locator("pre")).to_contain_text("CRVAL1")
+        await expect(page.get_by_alt_text("Quick look at cutout.fits")).to_be_visible()
+        if not script:
+            await page.go_back()
+        await page.get_by_text("History", exact=True).click()
+        if not script:
+            await page.get_by_role("link", name="History").click()
+        await expect(page.locator("ol.timeline li")).to_have_count(4)
+        if not script:
             await page.go_back()
         await page.get_by_text("Delete", exact=True).click()
         await page.get_by_role("button", name="Delete it for good").click()
@@ -98,9 +102,9 @@ async def until_completed(page: Page, script: bool) -> None:
         await page.reload()
 
 
-async def test_progress_is_seen_without_reloading(tmp_path: Path) -> None:
+async def test_progress_is_seen_without_reloading(tmp_path: Path, chromium: Browser) -> None:
     with gate(tmp_path / "gate") as door:
-        async with running(tmp_path / "data", STEPS) as site, page_in() as page:
+        async with running(tmp_path / "data", STEPS) as site, page_in(chromium) as page:
             await page.goto(f"{site.url}/steps")
             await page.get_by_label("gate").fill(str(door.path))
             await page.get_by_role("button", name="Run").click()
@@ -119,19 +123,27 @@ async def test_progress_is_seen_without_reloading(tmp_path: Path) -> None:
             assert await page.evaluate("window.stillTheSamePage")
 
 
-async def test_a_long_job_is_aborted(tmp_path: Path) -> None:
+@with_and_without_script
+async def test_a_long_job_is_aborted(tmp_path: Path, chromium: Browser, script: bool) -> None:
     with gate(tmp_path / "gate") as door:
-        async with running(tmp_path / "data", GATE) as site, page_in() as page:
+        async with (
+            running(tmp_path / "data", GATE) as site,
+            page_in(chromium, java_script_enabled=script) as page,
+        ):
             job = await site.run("gate", gate=str(door.path))
+            await site.executing(job)
             await page.goto(job)
             await expect(page.locator("#status")).to_contain_text("EXECUTING")
             await page.get_by_role("button", name="Abort").click()
+            if not script:
+                await site.ended(job)
+                await page.reload()
             await expect(page.locator("#status")).to_contain_text("ABORTED")
             await expect(page.get_by_role("button", name="Abort")).to_have_count(0)
 
 
-async def test_the_list_changes_by_itself_and_leads_to_jobs(tmp_path: Path) -> None:
-    async with running(tmp_path, ECHO) as site, page_in() as page:
+async def test_the_list_changes_by_itself_and_leads_to_jobs(tmp_path: Path, chromium: Browser) -> None:
+    async with running(tmp_path, ECHO) as site, page_in(chromium) as page:
         await page.goto(f"{site.url}/echo/async")
         await expect(page.locator("#jobs")).to_contain_text("There are none.")
         job = await site.run("echo", RUNID="mine")
@@ -146,7 +158,10 @@ async def test_the_list_changes_by_itself_and_leads_to_jobs(tmp_path: Path) -> N
         assert page.url == job
 
 
-async def test_what_is_refused_is_said_beside_its_field_which_keeps_what_was_typed(tmp_path: Path) -> None:
+@with_and_without_script
+async def test_what_is_refused_is_said_beside_its_field_which_keeps_what_was_typed(
+    tmp_path: Path, chromium: Browser, script: bool
+) -> None:
     service = Service(
         name="picky",
         title="Picky",
@@ -157,7 +172,10 @@ async def test_what_is_refused_is_said_beside_its_field_which_keeps_what_was_typ
             "file": FileParameter(),
         },
     )
-    async with running(tmp_path, service) as site, page_in() as page:
+    async with (
+        running(tmp_path, service) as site,
+        page_in(chromium, java_script_enabled=script) as page,
+    ):
         await page.goto(f"{site.url}/picky")
         await page.get_by_label("count").fill("12")
         await page.get_by_role("button", name="Run").click()
@@ -173,11 +191,13 @@ async def test_what_is_refused_is_said_beside_its_field_which_keeps_what_was_typ
         await page.get_by_label("word").fill("ab")
         await page.get_by_role("button", name="Run").click()
         await expect(page.locator("h1")).to_have_text(re.compile("^Job "))
-        await expect(page.locator("#status")).to_contain_text("COMPLETED")
+        await until_completed(page, script)
 
 
-async def test_times_are_those_of_the_reader_and_say_utc_when_asked(tmp_path: Path) -> None:
-    async with running(tmp_path, ECHO) as site, page_in(timezone_id="Asia/Kathmandu") as page:
+async def test_times_are_those_of_the_reader_and_say_utc_when_asked(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    async with running(tmp_path, ECHO) as site, page_in(chromium, timezone_id="Asia/Kathmandu") as page:
         await site.create("echo")
         await page.goto(f"{site.url}/echo/async")
         time = page.locator("tbody time")
@@ -189,11 +209,11 @@ async def test_times_are_those_of_the_reader_and_say_utc_when_asked(tmp_path: Pa
         assert await time.inner_text() == local
 
 
-async def test_more_values_can_be_given_than_there_are_fields(tmp_path: Path) -> None:
+async def test_more_values_can_be_given_than_there_are_fields(tmp_path: Path, chromium: Browser) -> None:
     service = Service(
         name="many", title="Many", command=["true"], parameters={"value": IntParameter(multiple=True)}
     )
-    async with running(tmp_path, service) as site, page_in() as page:
+    async with running(tmp_path, service) as site, page_in(chromium) as page:
         await page.goto(f"{site.url}/many")
         await page.get_by_role("button", name="One more value").click()
         fields = page.locator("input[name=value]")

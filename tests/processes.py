@@ -1,0 +1,44 @@
+"""The processes that tests start, and the check that they are gone when they should be."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# Whatever outlives its parents becomes a child of this process, so that it is seen (prctl(2)).
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@contextmanager
+def no_process_stays_behind() -> Iterator[None]:
+    """Kill what was started within the context and is still there at its end, and fail."""
+    before = _children().keys()
+    yield
+    left: list[str] = []
+    while children := {pid: command for pid, command in _children().items() if pid not in before}:
+        left += children.values()
+        for pid in children:  # what they leave becomes ours; the tests that follow have nothing to do with it
+            with suppress(ProcessLookupError, ChildProcessError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+    assert not left, "processes are left"
+
+
+def _children() -> dict[int, str]:
+    """Return this process's children with their command lines; reap those that have ended."""
+    found = {}
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with suppress(
+            FileNotFoundError, ProcessLookupError, ChildProcessError
+        ):  # a thread, or a child, that is just ending
+            for pid in (task / "children").read_text().split():
+                if os.waitpid(int(pid), os.WNOHANG)[0]:
+                    continue
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                found[int(pid)] = command.replace(b"\0", b" ").decode(errors="replace")
+    return found
