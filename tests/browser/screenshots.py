@@ -15,6 +15,8 @@ from tests.browser.site import full_site
 from tests.browser.support import NARROW, WIDE, running_chromium
 
 WHERE = Path(__file__).parents[2] / "docs" / "pages"
+PICTURES = "Promise.all([...document.images].map(one => { one.loading = 'eager'; return one.decode(); }))"
+"""They are fetched when they are scrolled to, and looked at here before."""
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
@@ -41,7 +43,8 @@ async def main() -> None:
 
 
 async def _taken(page: Page, url: str) -> bytes:
-    await page.goto(url, wait_until="load")
+    await page.goto(url)
+    await page.evaluate(PICTURES)
     return await page.screenshot(full_page=True)
 
 
