@@ -282,21 +282,23 @@ class Feed:
 
     async def _take(self, batch: Sequence[RecordedEvent]) -> None:
         over: set[str] = set()
-        for count, recorded in enumerate(batch, 1):
-            if told := await self._told(recorded):
-                await self._publish(*told)
-                if is_over(told[0]):
-                    over.add(told[0].id)
-            elif recorded.type in _CUTS:
-                self._least = recorded.position
-                self._forget(recorded.position)
-                self._jobs.pop(e.job_id_of(recorded.stream) or "", None)
-            self._position = recorded.position
-            if count % _AT_ONCE == 0:
-                await asyncio.sleep(0)
-        for job_id in over:  # not before what came with the end was told
-            for listener in self._listeners.get(job_id, ()):
-                listener.end()
+        try:
+            for count, recorded in enumerate(batch, 1):
+                if told := await self._told(recorded):
+                    await self._publish(*told)
+                    if is_over(told[0]):
+                        over.add(told[0].id)
+                elif recorded.type in _CUTS:
+                    self._least = recorded.position
+                    self._forget(recorded.position)
+                    self._jobs.pop(e.job_id_of(recorded.stream) or "", None)
+                self._position = recorded.position
+                if count % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        finally:  # what failed is read again from there on, and the ends before it are not
+            for job_id in over:  # not before what came with the end was told
+                for listener in self._listeners.get(job_id, ()):
+                    listener.end()
         self._advanced.set()
         self._advanced = asyncio.Event()
 

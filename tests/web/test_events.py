@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import resource
 import socket
 from base64 import b64encode
@@ -587,7 +588,7 @@ async def test_many_who_listen_cost_no_more_questions_than_one(
     async with running(tmp_path, ECHO, executes=False) as site:
         backend = site.node.backend
         asked = 0
-        for place in (backend.store._reader, backend.projector._reader):  # type: ignore[attr-defined]
+        for place in (backend.store._reader, backend.projector._reader):  # type: ignore[attr-defined]  # of SQLite
             run = place.run
 
             async def counted(*arguments: Any, run: Any = run) -> Any:
@@ -757,6 +758,29 @@ async def test_the_feed_goes_on_where_it_was_when_the_log_can_be_read_again(
             clock.advance(seconds=1)
             assert heard(await stream.some(2)) == told(await log_of(site, job))[1:]
     assert "the feed stands at position" in caplog.text
+
+
+async def test_the_end_of_a_job_is_told_though_what_came_with_it_cannot_be_read_yet(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    async with running(tmp_path, ECHO, clock=clock, executes=False) as site:
+        other, job = await site.create("echo"), await site.create("echo")
+        async with listening(site, f"{job}/events") as stream:
+            await stream.some(1)
+            store = site.node.backend.store
+            read = store.read_stream
+
+            async def broken(stream: str, **more: Any) -> Any:
+                if stream == e.job_stream(job_id(other)):
+                    raise StoreUnavailable("the log cannot be read: disk I/O error")
+                return await read(stream, **more)
+
+            monkeypatch.setattr(store, "read_stream", broken)
+            # In one transaction, so that they are read together.
+            ends = record(site, job, e.JobAborted(reason="no more"))
+            await asyncio.gather(ends, record(site, other, e.JobQueued()))
+            assert types(await stream.rest()) == ["JobAborted", "end"]
 
 
 async def test_an_event_that_cannot_be_read_keeps_nobody_from_being_told_of_others(
