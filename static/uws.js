@@ -3,7 +3,8 @@
 "use strict";
 
 const SAMP_HUB = "http://localhost:21012/"; // SAMP 1.3 section 5.2.1
-const AT_MOST_EVERY = 500; // milliseconds between two looks at a page that keeps changing
+const AT_MOST_EVERY = 500; // milliseconds between two looks at a page that keeps changing, or up to twice that
+const GONE = new Set([401, 403, 404, 410]); // what is not there for the reader any more
 const TRY_AGAIN = 15000; // milliseconds until a server that had no room for one more listener is asked again
 
 // Times
@@ -24,7 +25,7 @@ async function fetchPage(url) {
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const main = page.getElementById("main");
   if (!main) throw new Error(`there is no page at ${url}`);
-  return { ok: answer.ok, main };
+  return { status: answer.status, main };
 }
 
 async function unfold(details) {
@@ -77,8 +78,9 @@ function isBeingEdited(part) {
 }
 
 async function refresh() {
-  const { ok, main } = await fetchPage(location.href);
-  if (!ok) return location.reload();
+  const { status, main } = await fetchPage(location.href);
+  if (GONE.has(status)) return location.reload();
+  if (status !== 200) throw new Error(`answered ${status}`);
   const here = partsOf(document.getElementById("main"));
   let last = null;
   for (const [id, part] of partsOf(main)) {
@@ -115,7 +117,7 @@ function listen(url) {
     await refresh().catch(() => {}); // the next change is another chance
     busy = false;
   };
-  const later = () => (due ??= setTimeout(look, AT_MOST_EVERY));
+  const later = () => (due ??= setTimeout(look, AT_MOST_EVERY * (1 + Math.random())));
   // A browser has few connections to a server: pages that nobody sees hold none.
   let source = null;
   let isOver = false;

@@ -21,11 +21,22 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from errno import EDQUOT, ENOSPC
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from eventstore.tasks import to_the_end
-from uws.model import OutOfSpace, TooLarge, Unavailable, Upload
+from uws.model import (
+    Example,
+    FileParameter,
+    NotFound,
+    OutOfSpace,
+    Result,
+    Service,
+    TooLarge,
+    Unavailable,
+    Upload,
+)
 from uws.model.units import format_size
 
 log = logging.getLogger(__name__)
@@ -113,6 +124,27 @@ class Spool:
             spooled.path.unlink(missing_ok=True)
 
 
+class OwnFile(NamedTuple):
+    """A file in a job's directory; a client that keeps it is told ``name``."""
+
+    directory: JobDirectory
+    path: Path
+    name: str
+    media_type: str
+
+    def check(self) -> None:
+        """Raise `NotFound` when it is no longer there, or is not a file of the job's own."""
+        if not self.directory.is_own_file(self.path):
+            raise NotFound(f"the file {self.name} is missing")
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield its bytes. Raises `NotFound`, `OSError`."""
+        self.check()
+        with await asyncio.to_thread(self.path.open, "rb") as file:
+            while chunk := await asyncio.to_thread(file.read, _CHUNK):
+                yield chunk
+
+
 class JobDirectory:
     """The directory of one job."""
 
@@ -165,9 +197,30 @@ class JobDirectory:
         except (OSError, ValueError, RuntimeError):
             return False
 
+    def result(self, result: Result) -> OwnFile:
+        """Return the file of a result."""
+        path = self.root / result.path
+        return OwnFile(self, path, path.name, result.media_type)
+
+    def upload(self, upload: Upload) -> OwnFile:
+        """Return a file that a client has sent."""
+        return OwnFile(self, self.uploads / upload.file, upload.filename or upload.file, upload.media_type)
+
     async def remove(self) -> None:
         """Delete the directory and all in it; deleting it again is no error. Cancelled, it is done first."""
         await to_the_end(asyncio.to_thread(_remove_tree, self.root))
+
+
+def files_of_example(service: Service, example: Example) -> dict[str, list[OwnFile]]:
+    """Return the files that an example gives to parameters, by name."""
+    return {
+        name: [
+            OwnFile(JobDirectory(path.parent), path, path.name, "application/octet-stream")
+            for path in map(Path, paths)
+        ]
+        for name, paths in example.values.items()
+        if isinstance(service.parameters[name], FileParameter)
+    }
 
 
 class Files:

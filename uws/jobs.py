@@ -267,18 +267,18 @@ class UserUWS:
         caller: Caller,
         *,
         seconds: float,
-        phase: Phase | None = None,
-        phases: Collection[Phase] | None = None,
+        lasting: Collection[Phase] | None = None,
         closing: asyncio.Event,
     ) -> Job:
-        """Return the job once its phase changes, after ``seconds`` at most (UWS 1.1 section 2.2.1.1).
+        """Return the job once it is in none of the phases ``lasting``, after ``seconds`` at most.
 
-        Returns at once when the job is not PENDING, QUEUED or EXECUTING, or not in ``phase``, and when
-        ``closing`` is set. Where ``phases`` are given, the job is waited for as long as it is in any of them.
+        By default once it has left its present phase, or at once when that is not PENDING, QUEUED or
+        EXECUTING (UWS 1.1 section 2.2.1.1). Returns at once when ``closing`` is set.
         """
         with self.backend.projector.watch(e.job_stream(job_id)) as changed:
             job = await self.get_job(job_id, caller)
-            lasting = {phase or job.phase} & ACTIVE if phases is None else phases
+            if lasting is None:
+                lasting = {job.phase} & ACTIVE
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     while job.phase in lasting and not closing.is_set():

@@ -6,16 +6,20 @@ status is 3 when there is no image in it, or astropy is not installed.
 
 from __future__ import annotations
 
+import math
 import resource
 import struct
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 SECONDS = 20
 """Processor time that a picture may take."""
 MEMORY = 4_000_000_000
 """Bytes of address space, files that are mapped included."""
+LARGEST = 2_000_000_000
+"""Bytes of an image of which a picture is made."""
 _EDGE = 512
 """Pixels of the longer edge, at most."""
 NOTHING = 3
@@ -29,13 +33,22 @@ def main(path: str) -> int:
         from astropy.io import fits
     except ImportError:
         return NOTHING
+    with Path(path).open("rb") as file:
+        if file.read(6) != b"SIMPLE":  # compressed as a whole, it may be of any size
+            return NOTHING
     # Scaled here, when most has been left out: what is mapped cannot be, and need not be read whole.
     with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
         for hdu in hdus:
-            if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2 and hdu.data is not None and hdu.data.size:
+            if hdu.is_image and 0 < _bytes(hdu.header) <= LARGEST and hdu.data is not None:
                 sys.stdout.buffer.write(_png(_picture(hdu.data, hdu.header)))
                 return 0
     return NOTHING
+
+
+def _bytes(header: Any) -> int:
+    """Return the size of an image, or of one that is compressed by tiles, without reading it; 0 for none."""
+    axes = [header[f"NAXIS{axis}"] for axis in range(1, header.get("NAXIS", 0) + 1)]
+    return abs(int(header["BITPIX"])) // 8 * math.prod(axes) if len(axes) >= 2 else 0
 
 
 def _picture(data: Any, header: Any) -> Any:

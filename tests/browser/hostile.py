@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uws import FileParameter, ResultDeclaration, Service
-
 LURE = "Click here"
 """What a user is to click on, where there is something to click on."""
 _POST = "fetch('/echo/async', {method: 'POST', body: new URLSearchParams({x: 'evil'})})"
@@ -47,14 +45,3 @@ HOSTILE = {
     "sniffed": ("text/plain", f"<!DOCTYPE html><body>{_FORM}<script>{SEND}</script>"),
 }
 """Media type and content by name."""
-
-
-def keeping(media_type: str, name: str = "keep") -> Service:
-    """Return a service whose result is the file that it was given."""
-    return Service(
-        name=name,
-        title="Keep",
-        command=["cp", "{file}", "kept"],
-        parameters={"file": FileParameter(required=True)},
-        results=[ResultDeclaration(id="kept", path="kept", mime=media_type)],
-    )

@@ -104,7 +104,7 @@ async def test_a_job_is_ordered_looked_at_and_deleted_by_keyboard_alone(
         await page.goto(pages["services"])
 
         async def to(role: str, name: str) -> None:
-            wanted = page.get_by_role(role, name=name, exact=True).first  # type: ignore[arg-type]
+            wanted = page.get_by_role(role, name=name, exact=True).first  # type: ignore[arg-type]  # a literal
             for _ in range(60):
                 await page.keyboard.press("Tab")
                 if await wanted.evaluate("one => one === document.activeElement"):

@@ -8,11 +8,11 @@ import pytest
 
 from examples import __main__ as example
 from tests.browser.firefox import FIREFOX, Tab, firefox
-from tests.browser.hostile import HOSTILE, keeping
+from tests.browser.hostile import HOSTILE
 from tests.browser.support import in_loop
 from tests.daemon import serving
 from tests.harness import running
-from tests.web.support import ECHO, GATE, gate
+from tests.web.support import ECHO, GATE, gate, keeping
 
 pytestmark = [
     pytest.mark.skipif(not FIREFOX, reason="there is no Firefox here: apt-get install firefox-esr"),

@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.hostile import HOSTILE, LURE, SEND, keeping
+from tests.browser.hostile import HOSTILE, LURE, SEND
 from tests.browser.support import in_chromium, tab_in
 from tests.harness import BasicUsers, Site, running
-from tests.web.support import ECHO, FILES
+from tests.web.support import ECHO, FILES, keeping
 from uws.model import NotAuthenticated
 
 pytestmark = in_chromium

@@ -31,7 +31,7 @@ def a_hub_answers() -> bool:
         return tried.connect_ex(("127.0.0.1", PORT)) == 0
 
 
-class Agreeing(samp.WebProfileDialog):  # type: ignore[misc]
+class Agreeing(samp.WebProfileDialog):  # type: ignore[misc]  # it has no types
     """A user who lets every page in."""
 
     def show_dialog(self, *_: object) -> None:

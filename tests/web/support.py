@@ -95,6 +95,18 @@ GATE = Service(
     parameters={"gate": StrParameter(required=True)},
 )
 
+
+def keeping(media_type: str, name: str = "keep") -> Service:
+    """Return a service whose result is the file that it was given."""
+    return Service(
+        name=name,
+        title="Keep",
+        command=["cp", "{file}", "kept"],
+        parameters={"file": FileParameter(required=True)},
+        results=[ResultDeclaration(id="kept", path="kept", mime=media_type)],
+    )
+
+
 FORM = "application/x-www-form-urlencoded"
 
 BELOW = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from hypothesis import strategies as st
 from lxml import etree, html
 
 from tests.harness import SHARED, BasicUsers, Site, running
-from tests.web.support import FAIL, SLEEP
-from uws import FileParameter, ResultDeclaration, Service
+from tests.web.support import FAIL, SLEEP, keeping
+from uws import ResultDeclaration, Service
 from uws.web.previews import look
 
 NS = {"p": "urn:uwsd:preview"}
@@ -31,17 +33,6 @@ BOMB = (
 )
 
 
-def keep(media_type: str) -> Service:
-    """Return a service whose result is the file that it was given."""
-    return Service(
-        name="keep",
-        title="Keep",
-        command=["cp", "{file}", "kept"],
-        parameters={"file": FileParameter(required=True)},
-        results=[ResultDeclaration(id="kept", path="kept", mime=media_type)],
-    )
-
-
 async def kept(site: Site, content: bytes) -> str:
     """Return the URL of a result with this content."""
     job = await site.run("keep", file=content)
@@ -58,7 +49,7 @@ def header(**cards: object) -> bytes:
 
 async def test_of_text_the_beginning_is_shown_and_of_logs_the_end(tmp_path: Path) -> None:
     long = b"".join(b"line %d\n" % number for number in range(10_000))
-    async with running(tmp_path, keep(TEXT), FAIL) as site:
+    async with running(tmp_path, keeping(TEXT), FAIL) as site:
         preview = (await site.get(await kept(site, long) + "/preview")).xml
         shown = preview.findtext("p:text", namespaces=NS)
         assert shown
@@ -86,7 +77,7 @@ async def test_logs_can_be_read_while_the_program_runs_and_not_before(tmp_path: 
 
 
 async def test_of_a_votable_columns_with_units_and_the_first_rows_are_shown(tmp_path: Path) -> None:
-    async with running(tmp_path, keep(VOTABLE)) as site:
+    async with running(tmp_path, keeping(VOTABLE)) as site:
         url = await kept(site, TABLE.encode()) + "/preview"
         page = html.fromstring((await site.get(url, headers={"Accept": "text/html"})).body)
         assert [column.text_content().strip() for column in page.xpath("//thead//th")] == ["ra (deg)", "note"]
@@ -96,11 +87,11 @@ async def test_of_a_votable_columns_with_units_and_the_first_rows_are_shown(tmp_
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real data are not at hand")
 async def test_the_real_files_are_shown(tmp_path: Path) -> None:
-    async with running(tmp_path / "vot", keep(VOTABLE)) as site:
+    async with running(tmp_path / "vot", keeping(VOTABLE)) as site:
         url = await kept(site, (SHARED / "data" / "spitzer_example_catalog.xml").read_bytes())
         preview = (await site.get(f"{url}/preview")).xml
         assert len(preview.findall(".//p:row", NS)) == 20
-    async with running(tmp_path / "fits", keep(FITS)) as site:
+    async with running(tmp_path / "fits", keeping(FITS)) as site:
         url = await kept(site, (SHARED / "data" / "gc_2mass_k.fits").read_bytes())
         preview = (await site.get(f"{url}/preview")).xml
         cards = preview.findtext("p:header", "", NS)
@@ -116,7 +107,7 @@ async def test_the_real_files_are_shown(tmp_path: Path) -> None:
 async def test_of_fits_all_headers_are_shown_whatever_data_lie_between(tmp_path: Path) -> None:
     content = header(SIMPLE="T", BITPIX=8, NAXIS=1, NAXIS1=3000) + bytes(5760)
     content += header(XTENSION="'IMAGE   '", BITPIX=-32, NAXIS=2, NAXIS1=10, NAXIS2=10) + bytes(2880)
-    async with running(tmp_path, keep(FITS)) as site:
+    async with running(tmp_path, keeping(FITS)) as site:
         preview = (await site.get(await kept(site, content) + "/preview")).xml
         first, second = [element.text or "" for element in preview.findall("p:header", NS)]
         assert "NAXIS1  =                 3000" in first
@@ -136,7 +127,7 @@ async def test_of_fits_all_headers_are_shown_whatever_data_lie_between(tmp_path:
 async def test_what_is_not_what_it_is_said_to_be_is_told_and_shown_as_text(
     tmp_path: Path, media_type: str, content: bytes
 ) -> None:
-    async with running(tmp_path, keep(media_type)) as site:
+    async with running(tmp_path, keeping(media_type)) as site:
         answer = await site.get(await kept(site, content) + "/preview")
         assert answer.status == 200
         if content:
@@ -144,7 +135,7 @@ async def test_what_is_not_what_it_is_said_to_be_is_told_and_shown_as_text(
 
 
 async def test_nothing_unfolds_or_is_read_from_elsewhere(tmp_path: Path) -> None:
-    async with running(tmp_path, keep(VOTABLE)) as site:
+    async with running(tmp_path, keeping(VOTABLE)) as site:
         answer = await site.get(await kept(site, BOMB.encode()) + "/preview")
         assert answer.status == 200
         assert "lollol" not in answer.text
@@ -154,7 +145,7 @@ async def test_nothing_unfolds_or_is_read_from_elsewhere(tmp_path: Path) -> None
 @pytest.mark.parametrize("media_type", ["text/html", "image/svg+xml", "application/xml", TEXT, VOTABLE])
 async def test_what_could_act_is_shown_as_text(tmp_path: Path, media_type: str) -> None:
     evil = b'<html><script>alert(1)</script><img src="x" onerror="alert(1)"></html>'
-    async with running(tmp_path, keep(media_type)) as site:
+    async with running(tmp_path, keeping(media_type)) as site:
         url = await kept(site, evil) + "/preview"
         page = html.fromstring((await site.get(url, headers={"Accept": "text/html"})).body)
         assert not page.xpath("//main//script | //main//img | //@onerror")
@@ -165,13 +156,13 @@ async def test_what_could_act_is_shown_as_text(tmp_path: Path, media_type: str) 
 @pytest.mark.skipif(not find_spec("astropy"), reason="without astropy there are no pictures")
 @pytest.mark.parametrize("content", [b"no FITS at all", header(SIMPLE="T", BITPIX=8, NAXIS=0)])
 async def test_where_there_is_no_image_there_is_no_picture(tmp_path: Path, content: bytes) -> None:
-    async with running(tmp_path, keep(FITS)) as site:
+    async with running(tmp_path, keeping(FITS)) as site:
         answer = await site.get(await kept(site, content) + "/quicklook")
         assert (answer.status, answer.text) == (404, "UsageFault: kept has no image that can be shown\n")
 
 
 async def test_files_are_shown_to_the_owner_alone(tmp_path: Path) -> None:
-    async with running(tmp_path, keep(TEXT), authenticator=BasicUsers()) as site:
+    async with running(tmp_path, keeping(TEXT), authenticator=BasicUsers()) as site:
         job = await site.create("keep", user="ada", file=b"secret", PHASE="RUN")
         await site.ended(job, user="ada")
         for url in ("results/kept/preview", "results/kept/quicklook", "logs/stdout", "logs/stdout/preview"):
@@ -193,7 +184,7 @@ async def test_a_picture_is_offered_where_there_are_pixels_only(tmp_path: Path) 
     table = header(SIMPLE="T", BITPIX=8, NAXIS=0)
     table += header(XTENSION="'BINTABLE'", BITPIX=8, NAXIS=2, NAXIS1=4, NAXIS2=2, PCOUNT=0, GCOUNT=1)
     image = header(SIMPLE="T", BITPIX=8, NAXIS=2, NAXIS1=4, NAXIS2=2)
-    async with running(tmp_path, keep(FITS)) as site:
+    async with running(tmp_path, keeping(FITS)) as site:
         assert (await site.get(await kept(site, table + bytes(2880)) + "/preview")).xml.get("picture") is None
         offered = (await site.get(await kept(site, image + bytes(2880)) + "/preview")).xml.get("picture")
         assert offered == ("quicklook" if find_spec("astropy") else None)
@@ -203,7 +194,7 @@ async def test_of_a_votable_without_a_table_it_is_said_what_it_says(tmp_path: Pa
     content = (
         b'<VOTABLE><RESOURCE><INFO name="QUERY_STATUS" value="ERROR">bad query</INFO></RESOURCE></VOTABLE>'
     )
-    async with running(tmp_path, keep(VOTABLE)) as site:
+    async with running(tmp_path, keeping(VOTABLE)) as site:
         preview = (await site.get(await kept(site, content) + "/preview")).xml
         assert preview.findtext("p:problem", "", NS) == "there is no table in it"
         assert "bad query" in preview.findtext("p:text", "", NS)
@@ -222,7 +213,41 @@ async def test_what_is_read_of_a_file_is_bounded_however_it_is_made(tmp_path: Pa
         preview = await site.get(f"{job}/results/kept/preview")
         assert (preview.status, preview.xml.get("part")) == (200, "beginning")
     for deep in (b"[" * 20_000 + b"]" * 20_000, b"[" * 900 + b"1," * 40_000):
-        async with running(tmp_path / str(len(deep)), keep(JSON)) as site:
+        async with running(tmp_path / str(len(deep)), keeping(JSON)) as site:
             preview = await site.get(await kept(site, deep) + "/preview")
             assert preview.status == 200
             assert len(preview.body) < 50_000
+
+
+async def test_a_long_header_is_shown_in_part_and_called_right(tmp_path: Path) -> None:
+    content = header(SIMPLE="T", BITPIX=8, NAXIS=0, **{f"K{number}": number for number in range(1100)})
+    async with running(tmp_path, keeping(FITS)) as site:
+        preview = (await site.get(await kept(site, content) + "/preview")).xml
+        assert preview.find("p:problem", NS) is None
+        assert preview.get("part") == "beginning"
+        assert len(preview.findtext("p:header", "", NS).splitlines()) == 1000
+
+
+@pytest.mark.skipif(not find_spec("astropy"), reason="without astropy there are no pictures")
+async def test_no_picture_is_made_of_what_unfolds_and_none_twice(tmp_path: Path) -> None:
+    image = header(SIMPLE="T", BITPIX=8, NAXIS=2, NAXIS1=4, NAXIS2=2) + bytes(2880)
+    async with running(tmp_path, keeping(FITS)) as site:
+        assert (await site.get(await kept(site, gzip.compress(image)) + "/quicklook")).status == 404
+        url = await kept(site, image) + "/quicklook"
+        answer = await site.get(url)
+        assert answer.status == 200
+        held = {"If-None-Match": answer.headers["ETag"]}
+        assert (await site.get(url, headers=held)).status == 304
+        assert (await site.request("HEAD", url)).status == 405
+
+
+@pytest.mark.skipif(not find_spec("astropy"), reason="without astropy there are no pictures")
+async def test_few_pictures_are_waited_for_at_one_time(tmp_path: Path) -> None:
+    image = header(SIMPLE="T", BITPIX=8, NAXIS=2, NAXIS1=4, NAXIS2=2) + bytes(2880)
+    async with running(tmp_path, keeping(FITS)) as site:
+        url = await kept(site, image) + "/quicklook"
+        answers = await asyncio.gather(*(site.get(url) for _ in range(12)))
+        statuses = [answer.status for answer in answers]
+        assert set(statuses) == {200, 503}
+        assert all("Retry-After" in answer.headers for answer in answers if answer.status == 503)
+        assert (await site.get(url)).status == 200

@@ -44,7 +44,7 @@ async def test_a_server_without_services_is_ready_for_none() -> None:
 async def test_who_cannot_write_the_log_is_not_ready_until_he_can(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO) as site:
         job = await site.create("echo")
-        writer = site.node.backend.store._writer  # type: ignore[attr-defined]
+        writer = site.node.backend.store._writer  # type: ignore[attr-defined]  # of SQLite alone
         await writer.execute("PRAGMA query_only = ON")
         assert (await site.post(f"{job}/parameters", {"x": "1"})).status == 503
         assert (await told(site, 503))[0] == "the log cannot be written: attempt to write a readonly database"

@@ -13,11 +13,10 @@ import uvloop
 from uws.app import run_node
 from uws.commands import Caller, Changes
 from uws.config import Settings
-from uws.files import Spool, Spooled
+from uws.files import Spool, Spooled, files_of_example
 from uws.jobs import UserUWS
 from uws.model import ENDED, Example, Job, Phase
 from uws.model.units import format_size
-from uws.web.resource import files_of_example
 
 from .common import bar, err, out, table
 
@@ -71,14 +70,14 @@ async def _ended(uws: UserUWS, example: Example) -> Job:
         job = await uws.create_job(Changes(parameters=values, files=files), Caller(), run=True)
     closing, lasting = asyncio.Event(), frozenset(Phase) - ENDED
     while job.phase in lasting:
-        job = await uws.wait(job.id, Caller(), seconds=_LOOK, phases=lasting, closing=closing)
+        job = await uws.wait(job.id, Caller(), seconds=_LOOK, lasting=lasting, closing=closing)
     return job
 
 
 async def _received(uws: UserUWS, example: Example, spool: Spool) -> dict[str, list[Spooled]]:
     """Take in copies of an example's files, as if a client had sent them."""
     received: dict[str, list[Spooled]] = {}
-    for name, files in files_of_example(uws, example).items():
+    for name, files in files_of_example(uws.service, example).items():
         for file in files:
             copy = await spool.receive(
                 file.chunks(),

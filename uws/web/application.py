@@ -72,6 +72,7 @@ def make_application(
         sync_seconds=sync_seconds,
     )
     app[STREAMS] = Streams()
+    app[previews.PICTURES] = previews.Pictures()
 
     async def with_fetcher(app: web.Application) -> AsyncIterator[None]:
         app[FETCHER] = Fetcher(uploads or UploadSettings(), resolver or aiohttp.ThreadedResolver())
@@ -80,7 +81,6 @@ def make_application(
     app.cleanup_ctx.append(with_fetcher)
     app.cleanup_ctx.append(with_metrics)
     app.on_startup.append(note_start)
-    app.on_startup.append(previews.prepare)
     app.on_response_prepare.append(protect)
     app.on_shutdown.append(_let_waiting_go)
     _add_routes(app)
@@ -133,7 +133,7 @@ def _add_job_routes(app: web.Application, job: str) -> None:
     app.router.add_get(f"{job}/results", on.results)
     app.router.add_get(f"{job}/results/{{result_id}}", on.result)
     app.router.add_get(f"{job}/results/{{result_id}}/preview", previews.result_preview)
-    app.router.add_get(f"{job}/results/{{result_id}}/quicklook", previews.picture)
+    app.router.add_get(f"{job}/results/{{result_id}}/quicklook", previews.picture, allow_head=False)
     app.router.add_get(f"{job}/logs/{{name:stdout|stderr}}", on.log)
     app.router.add_get(f"{job}/logs/{{name:stdout|stderr}}/preview", previews.log_preview)
     app.router.add_get(f"{job}/history", history)

@@ -14,9 +14,9 @@ from lxml import etree
 from eventstore import StoreUnavailable
 from uws.jobs import Backend
 from uws.model import Unavailable
-from uws.model.text import made_fit
 from uws.model.units import format_time
 
+from .documents import add
 from .errors import discreet, legible
 from .resource import SITE, Resource
 
@@ -147,13 +147,9 @@ async def _late(backend: Backend, name: str) -> str | None:
 
 def _document(started: datetime | None, notes: list[_Note]) -> bytes:
     root = etree.Element(f"{{{VOSI}}}availability", nsmap={"vosi": VOSI})
-    _add(root, "available", "false" if any(note.hinders for note in notes) else "true")
+    add(root, "available", "false" if any(note.hinders for note in notes) else "true")
     if started:
-        _add(root, "upSince", format_time(started))
+        add(root, "upSince", format_time(started))
     for note in notes:
-        _add(root, "note", made_fit(note.text))
+        add(root, "note", note.text)
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8", pretty_print=True)
-
-
-def _add(parent: etree._Element, name: str, text: str) -> None:
-    etree.SubElement(parent, f"{{{VOSI}}}{name}").text = text

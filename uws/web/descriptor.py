@@ -15,11 +15,10 @@ from lxml import etree
 
 from uws.jobs import UserUWS
 from uws.model import FileParameter, Parameter, Service, StrParameter
-from uws.model.text import made_fit
 from uws.model.units import format_size
 
 from .capabilities import UWS_ID
-from .documents import serialise
+from .documents import add, serialise
 from .examples import request_of
 from .negotiation import Form
 from .resource import Resource
@@ -64,13 +63,13 @@ def _document(uws: UserUWS) -> etree._Element:
     service = uws.service
     default: dict[Any, str] = {None: VOTABLE}  # the stubs know of no default namespace
     root = etree.Element(f"{{{VOTABLE}}}VOTABLE", version="1.4", nsmap=default)
-    links = _add(root, "RESOURCE", type="results")
-    _add(links, "INFO", name="QUERY_STATUS", value="OK")
-    table = _add(links, "TABLE", name="links")
+    links = add(root, "RESOURCE", type="results")
+    add(links, "INFO", name="QUERY_STATUS", value="OK")
+    table = add(links, "TABLE", name="links")
     for name, ucd in _COLUMNS.items():
         number = {"datatype": "long", "unit": "byte"} if name == "content_length" else _TEXT
-        _add(table, "FIELD", name=name, ucd=ucd, **number)
-    rows = _add(_add(table, "DATA"), "TABLEDATA")
+        add(table, "FIELD", name=name, ucd=ucd, **number)
+    rows = add(add(table, "DATA"), "TABLEDATA")
 
     sync = _describe(root, uws, "sync", uws.sync_url, f"{service.title}: answers with the result.")
     if service.answers_with:
@@ -90,7 +89,7 @@ def _document(uws: UserUWS) -> etree._Element:
 
 def _describe(root: etree._Element, uws: UserUWS, way: str, url: str, what: str) -> etree._Element:
     """Begin the descriptor of one ``way`` to call the service."""
-    element = _add(
+    element = add(
         root, "RESOURCE", type="meta", utype="adhoc:service", ID=way, name=f"{uws.service.name}-{way}"
     )
     _explain(element, " ".join(filter(None, (what, uws.service.description))))
@@ -106,14 +105,14 @@ def _add_link(rows: etree._Element, uws: UserUWS, way: str, content_type: str | 
         "semantics": "#proc",
         "content_type": content_type,
     }
-    row = _add(rows, "TR")
+    row = add(rows, "TR")
     for name in _COLUMNS:
-        _add(row, "TD").text = link.get(name)
+        add(row, "TD", link.get(name) or "")
 
 
 def _add_inputs(element: etree._Element, service: Service) -> None:
     """Add what a client may set. A value there would be one that it must send, so that defaults are told."""
-    group = _add(element, "GROUP", name="inputParams")
+    group = add(element, "GROUP", name="inputParams")
     files = {}
     for name, parameter in service.parameters.items():
         if isinstance(parameter, FileParameter):
@@ -152,22 +151,18 @@ def _add_values(element: etree._Element, parameter: Parameter) -> None:
     options = parameter.options
     if not options and all(bound is None for bound in bounds.values()):
         return
-    values = _add(element, "VALUES")
+    values = add(element, "VALUES")
     for name, bound in bounds.items():
         if bound is not None:
-            _add(values, name.upper(), value=str(bound))
+            add(values, name.upper(), value=str(bound))
     for option in options:
-        _add(values, "OPTION", value=option)
+        add(values, "OPTION", value=option)
 
 
 def _param(parent: etree._Element, name: str, value: str, **kind: str) -> etree._Element:
-    return _add(parent, "PARAM", name=name, value=value, **(kind or _TEXT))
+    return add(parent, "PARAM", name=name, value=value, **(kind or _TEXT))
 
 
 def _explain(element: etree._Element, text: str) -> None:
     if text:
-        _add(element, "DESCRIPTION").text = made_fit(text)
-
-
-def _add(parent: etree._Element, tag: str, **attributes: str) -> etree._Element:
-    return etree.SubElement(parent, f"{{{VOTABLE}}}{tag}", attributes)
+        add(element, "DESCRIPTION", text)

@@ -128,7 +128,7 @@ def info_of(job: Job, standing: Standing | None = None) -> dict[str, str | int |
 def url_of_upload(uws: UserUWS, job: Job, name: str, number: int) -> str:
     """Return where the ``number``-th file of a parameter is, counted from 1."""
     url = f"{uws.get_url_for_id(job.id)}/parameters/{name}"
-    return url if len(job.parameters[name]) == 1 else f"{url}/{number}"
+    return url_of_nth(url, number, len(job.parameters[name]))
 
 
 def _parameters(uws: UserUWS, job: Job) -> etree._Element:
@@ -179,6 +179,19 @@ def _add(parent: etree._Element, name: str, text: str | None, *, nillable: bool 
 
 def _add_time(parent: etree._Element, name: str, time: datetime | None) -> None:
     _add(parent, name, format_time(time) if time else None, nillable=True)
+
+
+def add(parent: etree._Element, name: str, text: str = "", /, **attributes: str) -> etree._Element:
+    """Add an element of the parent's namespace; of its text, what XML cannot carry becomes U+FFFD."""
+    namespace = etree.QName(parent).namespace
+    element = etree.SubElement(parent, f"{{{namespace}}}{name}" if namespace else name, attributes)
+    element.text = made_fit(text) or None
+    return element
+
+
+def url_of_nth(url: str, number: int, count: int) -> str:
+    """Return where the ``number``-th of so many files is, counted from 1, of which ``url`` is that of all."""
+    return url if count == 1 else f"{url}/{number}"
 
 
 def with_stylesheet(

@@ -59,7 +59,8 @@ class Streams:
     def __init__(self) -> None:
         self._open: dict[Listener, web.Request] = {}
         self._feeds: dict[EventStore, Feed] = {}
-        self._room = min(MAX_STREAMS, limits.getrlimit(limits.RLIMIT_NOFILE)[0] // 2)
+        files = limits.getrlimit(limits.RLIMIT_NOFILE)[0]
+        self._room = MAX_STREAMS if files == limits.RLIM_INFINITY else min(MAX_STREAMS, files // 2)
 
     def feed_of(self, backend: Backend) -> Feed:
         """Return what all who listen to this server's jobs share."""

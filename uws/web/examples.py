@@ -8,14 +8,15 @@ from urllib.parse import urlencode
 from aiohttp import web
 from lxml import etree
 
+from uws.files import files_of_example
 from uws.jobs import UserUWS
 from uws.model import Example, NotFound
-from uws.model.text import made_fit
 
 from .capabilities import UWS_ID
-from .documents import serialise
+from .documents import add, serialise, url_of_nth
 from .negotiation import Form
-from .resource import Resource, files_of_example, of_example
+from .own_files import file_of_example
+from .resource import Resource
 from .stored import stored_file
 
 XHTML = "http://www.w3.org/1999/xhtml"
@@ -35,13 +36,13 @@ async def example_file(request: web.Request) -> web.StreamResponse:
     """``/{service}/examples/{example}/{parameter}``: the file; the n-th of several with ``/n``."""
     resource = Resource(request)
     named = request.match_info
-    file = of_example(resource.uws, named["example"], named["name"], int(named.get("number", "1")))
+    file = file_of_example(resource.uws, named["example"], named["name"], int(named.get("number", "1")))
     return stored_file(request, file)
 
 
 def request_of(uws: UserUWS, example: Example) -> list[tuple[str, str]]:
     """Return the parameters of a request that does what an example shows; its files are named by URL."""
-    files = files_of_example(uws, example)
+    files = files_of_example(uws.service, example)
     return [
         ("UPLOAD", f"{name},{url_of_file(uws, example, name, number)}") if name in files else (name, value)
         for name, values in example.values.items()
@@ -52,46 +53,39 @@ def request_of(uws: UserUWS, example: Example) -> list[tuple[str, str]]:
 def url_of_file(uws: UserUWS, example: Example, name: str, number: int) -> str:
     """Return where the ``number``-th file of a parameter is, counted from 1."""
     url = f"{uws.service_url}/examples/{example.id}/{name}"
-    return url if len(example.values[name]) == 1 else f"{url}/{number}"
+    return url_of_nth(url, number, len(example.values[name]))
 
 
 def _page(uws: UserUWS) -> etree._Element:
     title = f"Examples: {uws.service.title}"
     default: dict[Any, str] = {None: XHTML}  # the stubs know of no default namespace
     html = etree.Element(f"{{{XHTML}}}html", lang="en", nsmap=default)
-    head = _add(html, "head")
-    _add(head, "title", title)
-    _add(head, "meta").attrib.update({"name": "viewport", "content": "width=device-width"})
-    _add(head, "link", rel="stylesheet", href=f"{uws.base_url}/static/uws.css")
-    _add(head, "link", rel="icon", href=f"{uws.base_url}/static/uws.svg")
-    main = _add(_add(html, "body"), "main", vocab=VOCABULARY)
-    _add(main, "h1", title)
-    _add(_add(main, "p"), "a", "The form of the service", href=uws.service_url)
+    head = add(html, "head")
+    add(head, "title", title)
+    add(head, "meta").attrib.update({"name": "viewport", "content": "width=device-width"})
+    add(head, "link", rel="stylesheet", href=f"{uws.base_url}/static/uws.css")
+    add(head, "link", rel="icon", href=f"{uws.base_url}/static/uws.svg")
+    main = add(add(html, "body"), "main", vocab=VOCABULARY)
+    add(main, "h1", title)
+    add(add(main, "p"), "a", "The form of the service", href=uws.service_url)
     for example in uws.service.examples:
         _describe(
-            _add(main, "section", id=example.id, resource=f"#{example.id}", typeof="example"), uws, example
+            add(main, "section", id=example.id, resource=f"#{example.id}", typeof="example"), uws, example
         )
     return html
 
 
 def _describe(section: etree._Element, uws: UserUWS, example: Example) -> None:
-    _add(section, "h2", example.title, property="name")
+    add(section, "h2", example.title, property="name")
     if example.description:
-        _add(section, "p", example.description)
-    table = _add(section, "table")
-    caption = _add(table, "caption", "Parameters for ")
-    _add(caption, "code", UWS_ID, property="capability")
-    body = _add(table, "tbody")
+        add(section, "p", example.description)
+    table = add(section, "table")
+    caption = add(table, "caption", "Parameters for ")
+    add(caption, "code", UWS_ID, property="capability")
+    body = add(table, "tbody")
     for name, value in request_of(uws, example):
-        row = _add(body, "tr", property="generic-parameter", typeof="keyval")
-        _add(row, "th", name, scope="row", property="key")
-        _add(row, "td", value, property="value")
+        row = add(body, "tr", property="generic-parameter", typeof="keyval")
+        add(row, "th", name, scope="row", property="key")
+        add(row, "td", value, property="value")
     query = urlencode(request_of(uws, example))
-    _add(_add(section, "p"), "a", "Fill in the form", href=f"{uws.service_url}?{query}")
-
-
-def _add(parent: etree._Element, name: str, text: str | None = None, **attributes: str) -> etree._Element:
-    element = etree.SubElement(parent, f"{{{XHTML}}}{name}", attributes)
-    if text:
-        element.text = made_fit(text)
-    return element
+    add(add(section, "p"), "a", "Fill in the form", href=f"{uws.service_url}?{query}")

@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from uws.config import UploadSettings
-from uws.files import Spool, Spooled
+from uws.files import OwnFile, Spool, Spooled
 from uws.model import (
     JobGone,
     NotAuthenticated,
@@ -36,7 +36,7 @@ from uws.model.units import format_size
 
 from .addresses import is_public
 from .errors import legible
-from .stored import OwnFile, media_type_of
+from .stored import media_type_of
 
 MAX_FETCHED = 16
 """Files that one request may name by URL."""

@@ -11,9 +11,10 @@ from aiohttp import web
 from lxml import etree
 
 from uws.commands import Changes
-from uws.files import Spooled
+from uws.files import OwnFile, Spooled
 from uws.jobs import UserUWS
 from uws.model import (
+    ACTIVE,
     FileParameter,
     Job,
     NotFound,
@@ -42,9 +43,9 @@ from .forms import (
     whole_number,
 )
 from .negotiation import JSON, Form, form_of, is_for_reading
-from .resource import Resource, of_result, of_upload
+from .resource import Resource
 from .services import refused
-from .stored import OwnFile, stored_file
+from .stored import stored_file
 
 SHOWN_AFTER_DELETION = 100
 """Jobs of the list that a client is led to when it has deleted one."""
@@ -102,7 +103,7 @@ async def job_document(request: web.Request) -> web.Response:
             resource.job_id,
             resource.caller,
             seconds=longest if seconds < 0 else min(seconds, longest),
-            phase=phase,
+            lasting=None if phase is None else {phase} & ACTIVE,
             closing=resource.site.closing,
         )
     standing = await resource.uws.standing(job)
@@ -214,7 +215,7 @@ async def parameter(request: web.Request) -> web.StreamResponse:
         values = values[int(number) - 1 : int(number)]
     value = values[0]
     if isinstance(value, Upload):
-        return stored_file(request, of_upload(resource.uws, job, value))
+        return stored_file(request, resource.uws.backend.files.of(job.id).upload(value))
     return _text("\n".join(str(value) for value in values))
 
 
@@ -264,7 +265,7 @@ def result_of(resource: Resource, job: Job) -> OwnFile:
     if found is None:
         known = [item.id for item in job.results]
         raise NotFound(f"job {job.id} has no result {wanted}{did_you_mean(wanted, known)}")
-    return of_result(resource.uws, job, found)
+    return resource.uws.backend.files.of(job.id).result(found)
 
 
 def log_of(resource: Resource, job: Job) -> OwnFile:

@@ -29,7 +29,7 @@ from uws.model import (
 from uws.model.text import made_fit
 from uws.model.units import format_size
 
-from .documents import url_of_upload, with_stylesheet
+from .documents import add, url_of_upload, with_stylesheet
 from .errors import discreet
 from .examples import request_of
 from .forms import Pair, Received
@@ -183,21 +183,20 @@ def form_document(resource: Resource, filled: Filled, root_path: str = "./") -> 
     root = etree.Element(f"{{{SERVICE}}}service", nsmap=NAMESPACES)
     root.set("root", root_path)
     describe(root, uws)
-    _add(root, "refusal", filled.refusal)
+    _tell(root, "refusal", filled.refusal)
     if filled.lost:
         root.set("lost", "true")
     for example in service.examples:
         address = f"{uws.service_url}?{urlencode(request_of(uws, example))}"
-        shown = etree.SubElement(root, f"{{{SERVICE}}}example", title=made_fit(example.title), href=address)
-        shown.text = made_fit(example.description)
+        add(root, "example", example.description, title=made_fit(example.title), href=address)
     for name, parameter in service.parameters.items():
         element = _parameter(root, name, parameter)
         for value in filled.values.get(name, ()):
-            _add(element, "value", value if name in filled.problems else _shown(parameter, value))
+            _tell(element, "value", value if name in filled.problems else _shown(parameter, value))
         for file in filled.files.get(name, ()):
-            etree.SubElement(element, f"{{{SERVICE}}}file", href=file.url, name=made_fit(file.name))
-        _add(element, "problem", filled.problems.get(name))
-    _add(root, "runId", filled.run_id)
+            add(element, "file", href=file.url, name=made_fit(file.name))
+        _tell(element, "problem", filled.problems.get(name))
+    _tell(root, "runId", filled.run_id)
     limit = service.execution_duration
     duration = etree.SubElement(root, f"{{{SERVICE}}}duration", default=str(limit.seconds))
     if limit.max_seconds:
@@ -223,8 +222,8 @@ def describe(element: etree._Element, uws: UserUWS) -> None:
     """Say what a service is called, what it is for, and where its jobs are."""
     element.set("name", uws.service.name)
     element.set("jobs", uws.joblist_url)
-    _add(element, "title", uws.service.title)
-    _add(element, "description", uws.service.description)
+    _tell(element, "title", uws.service.title)
+    _tell(element, "description", uws.service.description)
 
 
 def _parameter(parent: etree._Element, name: str, parameter: Parameter) -> etree._Element:
@@ -246,12 +245,13 @@ def _parameter(parent: etree._Element, name: str, parameter: Parameter) -> etree
     for key, fact in facts.items():
         if fact not in (None, ""):
             element.set(key, str(fact).removesuffix(".0") if isinstance(fact, float) else str(fact))
-    _add(element, "description", parameter.description)
+    _tell(element, "description", parameter.description)
     for text in parameter.options:
-        _add(element, "option", text)
+        _tell(element, "option", text)
     return element
 
 
-def _add(parent: etree._Element, name: str, text: str | None) -> None:
+def _tell(parent: etree._Element, name: str, text: str | None) -> None:
+    """Add an element, where there is anything to tell."""
     if text:
-        etree.SubElement(parent, f"{{{SERVICE}}}{name}").text = made_fit(text)
+        add(parent, name, text)

@@ -9,6 +9,7 @@ import asyncio
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from math import prod
@@ -21,15 +22,16 @@ from lxml import etree
 
 from uws import quicklook
 from uws.environment import base_environment
-from uws.model import NotFound
+from uws.files import OwnFile
+from uws.model import NotFound, Unavailable
 from uws.model.text import made_fit
 
-from .documents import with_stylesheet
+from .conditions import is_held, tag_of_state
+from .documents import add, with_stylesheet
 from .forms import query_of
 from .handlers import log_of, result_of
 from .negotiation import HTML, XML, form_of
 from .resource import Resource
-from .stored import OwnFile
 
 PREVIEW = "urn:uwsd:preview"
 """The namespace of what is shown of a file."""
@@ -48,13 +50,12 @@ _CELL = 200
 _UNITS = 5
 """Header and data units of a FITS file."""
 _BLOCK, _CARD = 2880, 80
-_CARDS = 1000
-_PICTURES = web.AppKey("pictures", asyncio.Semaphore)
-
-
-async def prepare(app: web.Application) -> None:
-    """Make ready: one picture is made at a time."""
-    app[_PICTURES] = asyncio.Semaphore(1)
+_CARDS = 36_000
+"""Cards of a header that are read; more are taken for something else."""
+_SHOWN = 1000
+"""Cards of a header that are shown."""
+_LINE = 8
+"""Pictures that are asked for at one time, at most."""
 
 
 async def result_preview(request: web.Request) -> web.Response:
@@ -71,27 +72,55 @@ async def log_preview(request: web.Request) -> web.Response:
 
 async def picture(request: web.Request) -> web.StreamResponse:
     """``{job}/results/{id}/quicklook``: a picture of a FITS image, as PNG."""
-    file = result_of(resource := Resource(request), await resource.job())
+    resource = Resource(request)
+    job = await resource.job()
+    file = result_of(resource, job)
     file.check()
-    async with request.app[_PICTURES]:
+    headers = resource.headers(tag_of_state("quicklook", job.id, file.name))  # a result stays as it is
+    if is_held(request, headers["ETag"]):
+        return web.Response(status=304, headers=headers)
+    png = await request.app[PICTURES].make(file)
+    return web.Response(body=png, content_type="image/png", headers=headers)
+
+
+class Pictures:
+    """Makes pictures one at a time, each in a process of its own."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+
+    async def make(self, file: OwnFile) -> bytes:
+        """Return a picture. Raises `NotFound` where there is no image, `Unavailable` when too many wait."""
+        if self._waiting == _LINE:
+            raise Unavailable("too many pictures are being made", quicklook.SECONDS)
+        self._waiting += 1
+        try:
+            async with self._lock:
+                return await self._made(file)
+        finally:
+            self._waiting -= 1
+
+    async def _made(self, file: OwnFile) -> bytes:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", quicklook.__file__, file.path,
             stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env=base_environment({}),
         )  # fmt: skip
+        png = b""
         try:
-            async with asyncio.timeout(2 * quicklook.SECONDS):
-                png, _ = await process.communicate()
-        except TimeoutError:
-            png = b""
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * quicklook.SECONDS):
+                    png, _ = await process.communicate()
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-    if process.returncode != 0 or not png:
-        raise NotFound(f"{file.name} has no image that can be shown")
-    return web.Response(
-        body=png, content_type="image/png", headers={"Cache-Control": "private, max-age=3600"}
-    )
+        if process.returncode != 0 or not png:
+            raise NotFound(f"{file.name} has no image that can be shown")
+        return png
+
+
+PICTURES = web.AppKey("pictures", Pictures)
 
 
 async def _preview(resource: Resource, file: OwnFile, item: str, *, from_end: bool) -> web.Response:
@@ -115,14 +144,22 @@ def look(path: Path, name: str, media_type: str, *, from_end: bool) -> etree._El
             _show_table(root, path)
         elif "fits" in media_type:
             _show_headers(root, path)
-        elif "json" in media_type and size <= _JSON and _depth(path.read_bytes()) <= _DEEPEST:
-            _add(root, "text", msgspec.json.format(path.read_bytes(), indent=2).decode())
+        elif "json" in media_type and size <= _JSON:
+            _show_json(root, path.read_bytes())
         else:
             _show_text(root, path, size, from_end=from_end)
     except (etree.LxmlError, msgspec.DecodeError, ValueError) as error:
-        _add(root, "problem", f"it is not what it is said to be: {error}")
+        add(root, "problem", f"it is not what it is said to be: {error}")
         _show_text(root, path, size, from_end=from_end)
     return root
+
+
+def _show_json(root: etree._Element, json: bytes) -> None:
+    """Show JSON so that it can be read; as it is where setting it out would make much of little."""
+    if _depth(json) <= _DEEPEST:
+        add(root, "text", msgspec.json.format(json, indent=2).decode())
+    else:
+        add(root, "text", json[:_TEXT].decode(errors="replace"))
 
 
 def _depth(json: bytes) -> int:
@@ -143,7 +180,7 @@ def _show_text(root: etree._Element, path: Path, size: int, *, from_end: bool) -
         text = file.read(_TEXT).decode(errors="replace")
     if size > _TEXT:
         root.set("part", "end" if from_end else "beginning")
-    _add(root, "text", text)
+    add(root, "text", text)
 
 
 # VOTable
@@ -166,7 +203,7 @@ def _show_table(root: etree._Element, path: Path) -> None:
             root.set("part", "beginning")
             return
     if not len(table):
-        _add(root, "problem", "there is no table in it")
+        add(root, "problem", "there is no table in it")
         root.remove(table)
         _show_text(root, path, path.stat().st_size, from_end=False)
 
@@ -178,18 +215,18 @@ def _take(parser: etree.XMLPullParser, table: etree._Element) -> bool:
     for _, element in cast("Iterator[tuple[str, etree._Element]]", parser.read_events()):
         match etree.QName(element).localname:
             case "FIELD" if len(table) < _COLUMNS:
-                column = _add(table, "column", element.get("name", ""))
+                column = add(table, "column", element.get("name", ""))
                 column.set("unit", element.get("unit", ""))
             case "TR":
                 row = etree.SubElement(table, f"{{{PREVIEW}}}row")
                 for cell in list(element)[:_COLUMNS]:
-                    _add(row, "cell", (cell.text or "")[:_CELL])
+                    add(row, "cell", (cell.text or "")[:_CELL])
                 element.clear()
                 if len(table.findall(f"{{{PREVIEW}}}row")) == _ROWS:
                     root.set("part", "beginning")
                     return True
             case "BINARY" | "BINARY2" | "FITS":
-                _add(root, "problem", "its values are not written as text: only the columns are shown")
+                add(root, "problem", "its values are not written as text: only the columns are shown")
                 return True
             case "TABLE":
                 return True
@@ -205,7 +242,9 @@ def _show_headers(root: etree._Element, path: Path) -> None:
             if number == _UNITS:
                 root.set("part", "beginning")
                 break
-            _add(root, "header", "\n".join(cards))
+            add(root, "header", "\n".join(cards[:_SHOWN]))
+            if len(cards) > _SHOWN:
+                root.set("part", "beginning")
             if _has_image(cards) and find_spec("astropy"):
                 root.set("picture", "quicklook")
 
@@ -255,9 +294,3 @@ def _data_size(cards: list[str]) -> int:
     if not 0 <= size < 1 << 60:
         raise ValueError("a header tells of an impossible size")
     return size
-
-
-def _add(parent: etree._Element, name: str, text: str) -> etree._Element:
-    element = etree.SubElement(parent, f"{{{PREVIEW}}}{name}")
-    element.text = made_fit(text)
-    return element

@@ -6,7 +6,6 @@ import asyncio
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
@@ -15,39 +14,22 @@ from lxml import etree
 from yarl import URL
 
 from uws.commands import Caller
-from uws.files import JobDirectory, Spool
+from uws.files import OwnFile, Spool
 from uws.jobs import Backend, UserUWS
-from uws.model import (
-    Example,
-    FileParameter,
-    Job,
-    NotFound,
-    OtherService,
-    Result,
-    Upload,
-    UsageError,
-    did_you_mean,
-)
+from uws.model import Job, NotFound, OtherService, UsageError, did_you_mean
 
 from .conditions import is_held, tag_of, tag_of_state
 from .documents import serialise
 from .fetching import Fetcher, Fetches
 from .negotiation import HTML, Form
+from .own_files import own_file
 from .pages import render, revision
-from .stored import OwnFile
 
 LONGEST_WAIT = 60
 """Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
 SYNC_SECONDS = 60
 """Seconds that the result of a synchronous request is waited for; below these time-outs, too."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
-_OWN_FILE = re.compile(
-    r"/(?P<service>[^/]+)/(async|uws\.xml)/(?P<job>[^/]+)"
-    r"/(?P<kind>results|parameters)/(?P<item>[^/?]+)(/(?P<number>[0-9]{1,6}))?"
-)
-_EXAMPLE_FILE = re.compile(
-    r"/(?P<service>[^/]+)/examples/(?P<example>[^/]+)/(?P<item>[^/?]+)(/(?P<number>[0-9]{1,6}))?"
-)
 
 
 class Authenticator(Protocol):
@@ -135,29 +117,8 @@ class Resource:
         return Fetches(self.request.app[FETCHER], self.request, spool, self.own_file)
 
     async def own_file(self, url: URL) -> OwnFile | None:
-        """Return the file of a job, or of an example, that a URL of this server names; None for any other.
-
-        Raises `NotFound` when there is no such file, and what `UserUWS.get_job` does for a job that the
-        caller may not look at.
-        """
-        text = str(url)
-        path = text.removeprefix(self.base_url)
-        found = _OWN_FILE.fullmatch(path) or _EXAMPLE_FILE.fullmatch(path)
-        uws = self.site.services.get(found["service"]) if found and text.startswith(self.base_url) else None
-        if not found or not uws:
-            return None
-        if found.re is _EXAMPLE_FILE:
-            return of_example(uws, found["example"], found["item"], int(found["number"] or 1))
-        job = await uws.get_job(found["job"], self.caller)
-        item, number = found["item"], int(found["number"] or 1)
-        if found["kind"] == "parameters":
-            values = job.parameters.get(uws.service.find(item) or "", ())[number - 1 : number]
-            files = [of_upload(uws, job, value) for value in values if isinstance(value, Upload)]
-        else:
-            files = [of_result(uws, job, one) for one in job.results if (one.id, number) == (item, 1)]
-        if files:
-            return files[0]
-        raise NotFound(f"job {job.id} has no such file")
+        """Return what `own_files.own_file` does for the caller."""
+        return await own_file(self.site.services, self.base_url, self.caller, url)
 
     def elsewhere(self, error: OtherService) -> web.Response:
         """Send the client to the job's own URL when it asked for it in another service's list."""
@@ -193,42 +154,6 @@ class Resource:
 
     def see_job(self) -> web.Response:
         return self.see(self.uws.get_url_for_id(self.job_id))
-
-
-def of_result(uws: UserUWS, job: Job, result: Result) -> OwnFile:
-    """Return the file of a result."""
-    directory = uws.backend.files.of(job.id)
-    path = directory.root / result.path
-    return OwnFile(directory, path, path.name, result.media_type)
-
-
-def of_upload(uws: UserUWS, job: Job, upload: Upload) -> OwnFile:
-    """Return the file that a client has sent."""
-    directory = uws.backend.files.of(job.id)
-    path = directory.uploads / upload.file
-    return OwnFile(directory, path, upload.filename or upload.file, upload.media_type)
-
-
-def of_example(uws: UserUWS, example_id: str, name: str, number: int) -> OwnFile:
-    """Return the ``number``-th file, counted from 1, that an example gives a parameter. Raises `NotFound`."""
-    example = next((example for example in uws.service.examples if example.id == example_id), None)
-    files = files_of_example(uws, example).get(uws.service.find(name) or "", []) if example else []
-    if not 0 < number <= len(files):
-        raise NotFound(f"{uws.service.name} has no such example, or that has no such file")
-    return files[number - 1]
-
-
-def files_of_example(uws: UserUWS, example: Example) -> dict[str, list[OwnFile]]:
-    """Return the files of an example, by parameter."""
-    declared = uws.service.parameters
-    return {
-        name: [
-            OwnFile(JobDirectory(path.parent), path, path.name, "application/octet-stream")
-            for path in map(Path, paths)
-        ]
-        for name, paths in example.values.items()
-        if isinstance(declared[name], FileParameter)
-    }
 
 
 def _own_address(request: web.Request) -> str:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from uws.files import JobDirectory
-from uws.model import NotFound
+from uws.files import OwnFile
 
 _UNTRUSTED = {
     # What a user's program made, or a user sent, must not act as the user who opens it in a browser.
@@ -21,7 +16,6 @@ _UNTRUSTED = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+")
-_CHUNK = 1 << 18
 _CONDITIONS = (
     "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"
 )  # fmt: skip
@@ -31,27 +25,6 @@ def media_type_of(text: str) -> str:
     """Return the media type that a Content-Type begins with, or that of any bytes when it names none."""
     found = _MEDIA_TYPE.match(text)
     return found[0] if found else "application/octet-stream"
-
-
-class OwnFile(NamedTuple):
-    """A file in a job's directory; a client that keeps it is told ``name``."""
-
-    directory: JobDirectory
-    path: Path
-    name: str
-    media_type: str
-
-    def check(self) -> None:
-        """Raise `NotFound` when it is no longer there, or is not a file of the job's own."""
-        if not self.directory.is_own_file(self.path):
-            raise NotFound(f"the file {self.name} is missing")
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield its bytes. Raises `NotFound`, `OSError`."""
-        self.check()
-        with await asyncio.to_thread(self.path.open, "rb") as file:
-            while chunk := await asyncio.to_thread(file.read, _CHUNK):
-                yield chunk
 
 
 def stored_file(request: web.Request, file: OwnFile) -> web.StreamResponse:

@@ -39,7 +39,7 @@ async def outcome(request: web.Request) -> web.Response:
         resource.job_id,
         resource.caller,
         seconds=resource.site.sync_seconds,
-        phases=_UNDER_WAY,
+        lasting=_UNDER_WAY,
         closing=resource.site.closing,
     )
     if job.phase in _UNDER_WAY:
