@@ -17,19 +17,19 @@ ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 @contextmanager
 def no_process_stays_behind() -> Iterator[None]:
     """Kill what was started within the context and is still there at its end, and fail."""
-    before = _children().keys()
+    before = children().keys()
     yield
     left: list[str] = []
-    while children := {pid: command for pid, command in _children().items() if pid not in before}:
-        left += children.values()
-        for pid in children:  # what they leave becomes ours; the tests that follow have nothing to do with it
+    while found := {pid: command for pid, command in children().items() if pid not in before}:
+        left += found.values()
+        for pid in found:  # what they leave becomes ours; the tests that follow have nothing to do with it
             with suppress(ProcessLookupError, ChildProcessError):  # it has just ended
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
     assert not left, "processes are left"
 
 
-def _children() -> dict[int, str]:
+def children() -> dict[int, str]:
     """Return this process's children with their command lines; reap those that have ended."""
     found = {}
     for task in Path(f"/proc/{os.getpid()}/task").iterdir():

@@ -18,10 +18,12 @@ import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, ENOENT, ENOSPC, ENOTEMPTY
 from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 RESERVE = 16_000_000
 """Bytes kept free on the disk for what must still be recorded and shown when nothing new is taken."""
 _CHUNK = 1 << 20
+_TRIES = 100
+_removals: WeakValueDictionary[Path, Lock] = WeakValueDictionary()
 _SUFFIXES = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}\Z")
 
 
@@ -208,7 +212,8 @@ class JobDirectory:
 
     async def remove(self) -> None:
         """Delete the directory and all in it; deleting it again is no error. Cancelled, it is done first."""
-        await to_the_end(asyncio.to_thread(_remove_tree, self.root))
+        lock = _removals.setdefault(self.root, Lock())
+        await to_the_end(asyncio.to_thread(_remove_tree, self.root, lock))
 
 
 def files_of_example(service: Service, example: Example) -> dict[str, list[OwnFile]]:
@@ -293,13 +298,20 @@ def _storing() -> Iterator[None]:
         raise kind(f"uploads cannot be stored now: {error.strerror}") from error
 
 
-def _remove_tree(root: Path) -> None:
-    """Delete a directory and all in it, however deep it lies. Raises `OSError`."""
-    while root.exists():
-        with suppress(FileNotFoundError):  # somebody else is deleting it, too
-            root.chmod(0o700)
-            _empty(root)
-            root.rmdir()
+def _remove_tree(root: Path, lock: Lock) -> None:
+    """Delete a directory and all in it, however deep it lies, one at a time. Raises `OSError`."""
+    with lock:
+        for left in reversed(range(_TRIES)):
+            if not root.exists():
+                break
+            try:
+                root.chmod(0o700)
+                _empty(root)
+                root.rmdir()
+            except OSError as error:
+                # Another process may be deleting it, too. What it has deleted, or brought up, is no failure.
+                if error.errno not in (ENOENT, ENOTEMPTY) or not left:
+                    raise
 
 
 def _empty(root: Path) -> None:

@@ -22,6 +22,7 @@ from tests.crash.kills import AT_RANDOM, PLACES, Campaign, Kill
 from tests.crash.traces import traces
 from tests.daemon import PATIENCE, Client
 from tests.harness import job_id
+from tests.processes import children
 from uws.model import events as e
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +124,7 @@ class Directory:
 
     @asynccontextmanager
     async def _serving(self, kill: Kill | None) -> AsyncIterator[tuple[Process, str]]:
+        before = children().keys()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.crash.server_child", msgspec.json.encode(kill),
             "serve", self._data.with_name("uwsd.toml"), "--port", "0", cwd=ROOT, stdout=PIPE,
@@ -141,9 +143,10 @@ class Directory:
             if process.returncode is None:
                 process.kill()
                 await process.communicate()
-            with suppress(ChildProcessError):  # its programs have become ours, and end by themselves
-                while True:
-                    os.waitpid(-1, 0)
+            # Its programs have become ours, and end by themselves.
+            while left := children().keys() - before:
+                with suppress(ChildProcessError):
+                    os.waitpid(left.pop(), 0)
 
     async def _repeat(self, life: Life, command: Command) -> None:
         """Send a command that may have been carried out before."""

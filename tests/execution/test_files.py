@@ -177,3 +177,13 @@ async def test_removing_what_is_not_there_is_no_error(files: Files) -> None:
     await asyncio.gather(directory.remove(), directory.remove())
     assert not directory.root.exists()
     await directory.remove()
+
+
+async def test_several_may_delete_one_deep_directory_at_once(files: Files) -> None:
+    for name in "abc":
+        directory = files.of(name)
+        directory.make()
+        for number in range(10):
+            (directory.work / str(number) / "/".join("d" * 60)).mkdir(parents=True)
+        await asyncio.gather(*(directory.remove() for _ in range(4)))
+        assert not directory.root.exists()
