@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from base64 import b64decode
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -14,23 +15,24 @@ from aiohttp import web
 
 from uws.app import serve
 from uws.config import load
-from uws.model import NotAuthenticated
+from uws.model import Identity, NotAuthenticated
 
 
 class BasicUsers:
     """Takes everybody's word for it."""
 
-    challenge = 'Basic realm="benchmark"'
+    def challenges(self, base_url: str) -> Sequence[str]:
+        return ('Basic realm="benchmark"',)
 
-    async def identify(self, request: web.Request) -> str | None:
+    async def identify(self, request: web.Request) -> Identity:
         header = request.headers.get("Authorization")
         if header is None:
-            return None
+            return Identity()
         try:
             credentials = b64decode(header.removeprefix("Basic "), validate=True).decode()
         except ValueError as error:
             raise NotAuthenticated(f"these are no credentials: {error}") from None
-        return credentials.partition(":")[0]
+        return Identity(credentials.partition(":")[0])
 
 
 def main(file: Path) -> None:

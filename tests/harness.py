@@ -31,7 +31,7 @@ from uws.admin import Place
 from uws.app import open_backend
 from uws.clock import Clock
 from uws.jobs import make_uws_for_service
-from uws.model import NotAuthenticated
+from uws.model import Identity, NotAuthenticated
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Schemas and real data that lie beside the checkout, where they do."""
@@ -83,10 +83,13 @@ class BasicUsers:
 
     challenge = 'Basic realm="uws"'
 
-    async def identify(self, request: web.Request) -> str | None:
+    def challenges(self, base_url: str) -> Sequence[str]:
+        return (self.challenge,)
+
+    async def identify(self, request: web.Request) -> Identity:
         header = request.headers.get("Authorization")
         if header is None:
-            return None
+            return Identity()
         try:
             user, _, password = (
                 b64decode(header.removeprefix("Basic "), validate=True).decode().partition(":")
@@ -95,7 +98,7 @@ class BasicUsers:
             raise NotAuthenticated("these are no credentials") from None
         if password == "wrong":
             raise NotAuthenticated("user or password is wrong")
-        return user
+        return Identity(user)
 
 
 @dataclass

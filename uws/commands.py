@@ -6,6 +6,7 @@ follow from the key, so that the log itself knows whether it was carried out.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 
 from eventstore import Metadata, NewEvent, RecordedEvent, to_microseconds
 from uws.files import Spooled
-from uws.model import UsageError
+from uws.model import Action, Identity, Role, UsageError
 from uws.model import events as e
 
 _json = msgspec.json.Encoder(order="deterministic")
@@ -32,18 +33,19 @@ class KeyReused(UsageError):
 
 
 @dataclass(frozen=True)
-class Caller:
-    """Who asks, and through which request. ``user`` None is nobody in particular.
+class Caller(Identity):
+    """Who asks, and through which request.
 
     A command under a ``key`` of the caller's choice is carried out once, however often it is sent.
-    To an ``is_admin`` it does not matter whose job it is.
     """
 
-    user: str | None = None
     request_id: str | None = None
     client: str | None = None
     key: str | None = None
-    is_admin: bool = False
+
+    def known_as(self, identity: Identity) -> Caller:
+        """Return this caller with who he is."""
+        return dataclasses.replace(self, **vars(identity))
 
     @property
     def metadata(self) -> Metadata:
@@ -56,7 +58,7 @@ class Caller:
         )
 
 
-SERVER = Caller(user="uwsd", is_admin=True)
+SERVER = Caller(user="uwsd", roles=frozenset({Role.ADMIN}))
 """The server itself, as the actor of what nobody asked for."""
 
 
@@ -80,6 +82,7 @@ class Command:
     """A wish on its way to the log: ``changes``, and ``wishes`` such as RUN, ABORT and DELETE.
 
     ``scope`` is where the caller's key counts; ``changes`` is None as long as it is not known what was sent.
+    ``actions`` are what it needs to be allowed to do to the job, all of it.
     ``led_by`` are the types of the events that can have led to what the server does of its own accord.
     ``occurred`` is when that was which is recorded only now.
     """
@@ -88,6 +91,7 @@ class Command:
     scope: tuple[str, ...] = ()
     changes: Changes | None = None
     wishes: tuple[str, ...] = ()
+    actions: tuple[Action, ...] = (Action.CHANGE,)
     led_by: tuple[str, ...] = ()
     occurred: datetime | None = None
 

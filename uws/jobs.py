@@ -43,12 +43,11 @@ from uws.model import (
     ACTIVE,
     STARTED,
     TRANSITIONS,
+    Action,
     Ending,
     Job,
     JobGone,
     JobNotFound,
-    NotAuthenticated,
-    NotAuthorized,
     OtherService,
     ParameterError,
     Phase,
@@ -71,6 +70,7 @@ from uws.queueing import Queueing, Standing
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
+_COMMANDS = (Action.CHANGE, Action.ABORT, Action.DESTROY)
 _LEADS_TO_END = "JobStarted", "StopRequested", "ProgramFound"
 LONGEST_STOP = 60.0
 """Seconds that a command waits for a program to be stopped."""
@@ -191,13 +191,14 @@ class UserUWS:
 
     # Questions
 
-    async def get_job(self, job_id: str, caller: Caller) -> Job:
+    async def get_job(self, job_id: str, caller: Caller, action: Action = Action.READ) -> Job:
         """Return a job from the read model, as it was at the log's head when this was called, or later.
 
-        Raises `OtherService` for another service's job.
+        Raises `OtherService` for another service's job, and `NotAuthenticated` or `NotAuthorized` where the
+        caller may not do ``action``.
         """
         await self.backend.projector.caught_up("documents")
-        return self._admitted(await self.backend.jobs.get(job_id), job_id, caller)
+        return self._admitted(await self.backend.jobs.get(job_id), job_id, caller, action)
 
     async def get_ids_and_phases(
         self,
@@ -290,7 +291,7 @@ class UserUWS:
     async def history(self, job_id: str, caller: Caller) -> Sequence[RecordedEvent]:
         """Return the events of a job, in order. Raises `OtherService` for another service's job."""
         recorded = await self.backend.store.read_stream(e.job_stream(job_id))
-        self._admitted(fold(recorded), job_id, caller)
+        self._admitted(fold(recorded), job_id, caller, Action.HISTORY)
         return recorded
 
     async def estimate(
@@ -360,6 +361,7 @@ class UserUWS:
         `ParameterError`, `RepeatedParameter`, `UsageError`, `MissingParameters`, `QueueFull`. A caller that
         is cancelled does not learn whether the job was created, unless it asks again under the same key.
         """
+        caller.check_scope(Action.SUBMIT)
         command = self._command(caller, None, changes, ("RUN",) * run + ("SYNC",) * sync)
         if done := await self._done(command):
             return done
@@ -399,7 +401,9 @@ class UserUWS:
 
         Raises what `create_job` does, and `IllegalPhase`.
         """
-        command = self._command(caller, job_id, changes, ("RUN",) * run + ("ABORT",) * abort)
+        wishes = ("RUN",) * run + ("ABORT",) * abort
+        needed = (Action.CHANGE,) * (run or changes != Changes()) + (Action.ABORT,) * abort
+        command = self._command(caller, job_id, changes, wishes, needed or (Action.CHANGE,))
         if done := await self._done(command):
             return done
         if not abort:
@@ -413,7 +417,7 @@ class UserUWS:
         steps += self._control(changes)
         async with AsyncExitStack() as stack:
             if run:
-                before = await self.load_job(job_id, caller)
+                before = await self.load_job(job_id, caller, Action.CHANGE)
                 queueing = self._queueing(before.owner, {**before.parameters, **values})
                 steps.append(await stack.enter_async_context(queueing))
             if abort:
@@ -445,7 +449,7 @@ class UserUWS:
             job = await self._carry_out(
                 job_id,
                 [lambda job: self.transitions.destroy_job(job, expired=False)],
-                self._command(caller, job_id, Changes(), ("DELETE",)),
+                self._command(caller, job_id, Changes(), ("DELETE",), (Action.DESTROY,)),
             )
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
@@ -453,24 +457,27 @@ class UserUWS:
                         while job.phase in STARTED:
                             await changed.wait()
                             changed.clear()
-                            job = await self.load_job(job_id, caller)
+                            job = await self.load_job(job_id, caller, Action.DESTROY)
                     # Whoever recorded the end may not be through with this yet.
                     await self._delete_files(job_id)
 
     async def admit(self, job_id: str | None, caller: Caller) -> bool:
-        """Find out before a command is read whether the job is there and the caller may change it.
+        """Find out before a command is read whether the job is there and the caller may do anything to it.
 
         None is a job to be created. Returns whether the caller's key was used for the same before: such a
         command passes whatever has become of the job, and files that come with it need not be kept.
         """
         command = self._command(caller, job_id)
         if job_id is None:
+            caller.check_scope(Action.SUBMIT)
             return await self._done(command) is not None
         # Read once, so that a twin of the command cannot come between two looks.
         recorded = await self.backend.store.read_stream(e.job_stream(job_id))
         if command.was_done(recorded):
             return True
-        self._admitted(fold(recorded), job_id, caller)
+        job = fold(recorded)
+        action = next((one for one in _COMMANDS if job and caller.may(one, job)), Action.CHANGE)
+        self._admitted(job, job_id, caller, action)
         return False
 
     # Commands of the server
@@ -552,15 +559,21 @@ class UserUWS:
         def purge(job: Job) -> list[e.JobEvent]:
             return self.transitions.purge_job(job, self.backend.clock.now(), phases)
 
-        return await self._carry_out(job_id, [purge], self._command(caller, job_id))
+        command = self._command(caller, job_id, actions=(Action.DESTROY,))
+        return await self._carry_out(job_id, [purge], command)
 
     # How commands are carried out
 
     def _command(
-        self, caller: Caller, job_id: str | None, changes: Changes | None = None, wishes: tuple[str, ...] = ()
+        self,
+        caller: Caller,
+        job_id: str | None,
+        changes: Changes | None = None,
+        wishes: tuple[str, ...] = (),
+        actions: tuple[Action, ...] = (Action.CHANGE,),
     ) -> Command:
         scope = (self.service.name, job_id) if job_id else (self.service.name,)
-        return Command(caller, scope, changes, wishes)
+        return Command(caller, scope, changes, wishes, actions)
 
     async def _done(self, command: Command) -> Job | None:
         """Return the job of a command that was done before, None when it was not. Raises `KeyReused`.
@@ -592,7 +605,7 @@ class UserUWS:
             job = fold(recorded)
             if job and command.was_done(recorded):
                 return job
-            before = self._admitted(job, job_id, command.caller)
+            before = self._admitted(job, job_id, command.caller, *command.actions)
             events = self._decide(job_id, before, steps)
             if not events:
                 return before
@@ -635,20 +648,20 @@ class UserUWS:
                 events.append(event)
         return events
 
-    async def load_job(self, job_id: str, caller: Caller) -> Job:
+    async def load_job(self, job_id: str, caller: Caller, action: Action = Action.READ) -> Job:
         """Fold a job of this service from the log itself, whatever the read models do.
 
         Raises `OtherService` for another service's job.
         """
         return self._admitted(
-            fold(await self.backend.store.read_stream(e.job_stream(job_id))), job_id, caller
+            fold(await self.backend.store.read_stream(e.job_stream(job_id))), job_id, caller, action
         )
 
-    def _admitted(self, job: Job | None, job_id: str, caller: Caller) -> Job:
+    def _admitted(self, job: Job | None, job_id: str, caller: Caller, *actions: Action) -> Job:
         if job is None:
             raise JobNotFound(job_id)
-        if not caller.is_admin:
-            _check_owner(job, caller)
+        for action in actions:
+            caller.check(action, job)
         if job.destroyed:
             raise JobGone(job_id)
         if job.service != self.service.name:
@@ -716,15 +729,6 @@ class UserUWS:
 def make_uws_for_service(service: Service, backend: Backend, base_url: str) -> UserUWS:
     """Return the UWS tailored to ``service``, with a job class generated from its parameters."""
     return UserUWS(service, make_user_uws_job_class(service), backend, base_url)
-
-
-def _check_owner(job: Job, caller: Caller) -> None:
-    """Let the owner pass, and everybody to a job that has none (UWS 1.1 section 3)."""
-    if job.owner is None or job.owner == caller.user:
-        return
-    if caller.user is None:
-        raise NotAuthenticated(f"job {job.id} belongs to somebody: say who you are")
-    raise NotAuthorized(f"job {job.id} is not yours")
 
 
 def new_job_id() -> str:

@@ -14,7 +14,7 @@ from tests.browser.hostile import HOSTILE, LURE, SEND
 from tests.browser.support import in_chromium, tab_in
 from tests.harness import BasicUsers, Site, running
 from tests.web.support import ECHO, FILES, keeping
-from uws.model import NotAuthenticated
+from uws.model import Identity, NotAuthenticated
 
 pytestmark = in_chromium
 
@@ -27,10 +27,11 @@ def logged_in(chromium: Browser) -> AbstractAsyncContextManager[Page]:
 class Everybody(BasicUsers):
     """Whoever does not say who he is, is asked: so a browser knows it from the first page on."""
 
-    async def identify(self, request: web.Request) -> str | None:
-        if (user := await super().identify(request)) is None:
+    async def identify(self, request: web.Request) -> Identity:
+        identity = await super().identify(request)
+        if identity.user is None:
             raise NotAuthenticated("say who you are")
-        return user
+        return identity
 
 
 async def made(site: Site) -> int:

@@ -13,7 +13,7 @@ from tests.harness import NAMESPACES, Answer, BasicUsers, running
 from tests.web.support import ECHO
 from tests.web.test_documents import schemas
 from tests.web.test_examples import service
-from uws import NotAuthenticated, ResultDeclaration, Service
+from uws import Identity, NotAuthenticated, ResultDeclaration, Service
 
 XSI_TYPE = f"{{{NAMESPACES['xsi']}}}type"
 CAPABILITIES, AVAILABILITY = (f"ivo://ivoa.net/std/VOSI#{name}" for name in ("capabilities", "availability"))
@@ -55,11 +55,11 @@ class Strict(BasicUsers):
     def __init__(self, challenge: str) -> None:
         self.challenge = challenge
 
-    async def identify(self, request: web.Request) -> str | None:
-        user = await super().identify(request)
-        if user is None:
+    async def identify(self, request: web.Request) -> Identity:
+        identity = await super().identify(request)
+        if identity.user is None:
             raise NotAuthenticated("say who you are")
-        return user
+        return identity
 
 
 async def test_every_endpoint_is_named_with_the_standard_it_keeps(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from uws.commands import Caller
 from uws.config import AuditSettings
 from uws.importing import Imported, import_swf
 from uws.jobs import Backend, UserUWS
-from uws.model import QueueSettings, Service, UsageError
+from uws.model import QueueSettings, Role, Service, UsageError
 from uws.queueing import QueueShown
 
 from .failures import DoesNotHold
@@ -299,7 +299,9 @@ def caller_of(operation: Operation[R], uid: int | None = None) -> Caller:
         name = pwd.getpwuid(number).pw_name
     except KeyError:
         name = f"uid {number}"
-    return Caller(user=name, request_id=new_id(), client=f"uwsd {operation.words}", is_admin=True)
+    return Caller(
+        user=name, request_id=new_id(), client=f"uwsd {operation.words}", roles=frozenset({Role.ADMIN})
+    )
 
 
 def counting(report: Report, of: int | None = None) -> Callable[[int], None]:

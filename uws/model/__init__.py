@@ -1,5 +1,6 @@
 """The pure part: phases, events, the job aggregate, declarations, generated job classes. No I/O."""
 
+from .access import Action, Identity, Role, Scope
 from .errors import (
     Broken,
     DeclarationError,
@@ -51,6 +52,7 @@ __all__ = [
     "PHASE_AFTER",
     "STARTED",
     "TRANSITIONS",
+    "Action",
     "BoolParameter",
     "Broken",
     "CircleParameter",
@@ -61,6 +63,7 @@ __all__ = [
     "Failure",
     "FileParameter",
     "FloatParameter",
+    "Identity",
     "IllegalPhase",
     "IntParameter",
     "IntervalParameter",
@@ -86,6 +89,8 @@ __all__ = [
     "RepeatedParameter",
     "Result",
     "ResultDeclaration",
+    "Role",
+    "Scope",
     "Service",
     "StrParameter",
     "TimestampParameter",

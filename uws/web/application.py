@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 import aiohttp
@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver
 from uws.config import UploadSettings
 from uws.jobs import UserUWS
 from uws.metrics import Metrics
-from uws.model import NotAuthenticated, OtherService
+from uws.model import Identity, NotAuthenticated, OtherService, UsageError
 from uws.model.text import first_foreign
 
 from . import handlers as on
@@ -150,11 +150,10 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
         if request.method in _COMMANDS:
             check_origin(request, request.app[SITE].base_url)
         anybody = request.match_info.route.name in _FOR_ANYBODY
-        user = await authenticator.identify(request) if authenticator and not anybody else None
-        if user is not None and first_foreign(user):
-            raise NotAuthenticated("the user's name has a character that cannot be part of an XML document")
-        key = key_of(request) if request.method in _COMMANDS else None
-        request[CALLER] = replace(request[CALLER], user=user, key=key)
+        if authenticator and not anybody:
+            request[CALLER] = request[CALLER].known_as(await _identified(authenticator, request))
+        if request.method in _COMMANDS:
+            request[CALLER] = replace(request[CALLER], key=key_of(request))
         response = await _answer(request, handler)
     except web.HTTPException as error:
         if error.status < 400:
@@ -162,7 +161,8 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
             raise
         response = readable(request, http_fault(error, request))
     except Exception as error:
-        response = answer_for(error, challenge=authenticator.challenge if authenticator else "")
+        challenges = _challenges(request) if isinstance(error, NotAuthenticated) else ()
+        response = answer_for(error, challenges)
         if response is None:
             log.exception("request %s: %s %s failed", request_id, request.method, request.rel_url.raw_path)
             response = fault_response(
@@ -171,6 +171,21 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
         response = readable(request, response)
     response.headers["X-Request-ID"] = request_id
     return response
+
+
+async def _identified(authenticator: Authenticator, request: web.Request) -> Identity:
+    identity = await authenticator.identify(request)
+    if identity.user is not None and first_foreign(identity.user):
+        raise NotAuthenticated("the user's name has a character that cannot be part of an XML document")
+    return identity
+
+
+def _challenges(request: web.Request) -> Sequence[str]:
+    authenticator = request.app[SITE].authenticator
+    try:
+        return authenticator.challenges(Resource(request).base_url) if authenticator else ()
+    except UsageError:  # its Host says nothing; the client has other things to mend first
+        return ()
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

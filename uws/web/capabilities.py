@@ -12,7 +12,7 @@ from uws.model import UWSError
 
 from .documents import XSI
 from .negotiation import XML
-from .resource import Authenticator, Resource
+from .resource import Resource
 
 VOSI = "http://www.ivoa.net/xml/VOSICapabilities/v1.0"
 VO_DATA_SERVICE = "http://www.ivoa.net/xml/VODataService/v1.1"
@@ -20,7 +20,11 @@ UWS_ID = "ivo://ivoa.net/std/UWS#rest-1.1"
 _SYNC = "Synchronous execution (DALI-sync): takes what creates a job, and leads to its result."
 """What is told of an endpoint that no standard has an identifier for."""
 _NAMESPACES = {"vosi": VOSI, "vs": VO_DATA_SERVICE, "xsi": XSI}
-_METHODS = {"basic": "ivo://ivoa.net/sso#BasicAA", "bearer": "ivo://ivoa.net/sso#OAuth"}
+_METHODS = {
+    "basic": "ivo://ivoa.net/sso#BasicAA",
+    "bearer": "ivo://ivoa.net/sso#OAuth",
+    "ivoa_bearer": "ivo://ivoa.net/sso#tls-with-password",
+}
 """The IVOA's names (SSO 2.0) of what challenges call authentication schemes."""
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
 _SCHEME = re.compile(r"(?:^|,)\s*([\w!#$%&'*+.^`|~-]+)(?=\s|,|$)")
@@ -32,7 +36,7 @@ async def capabilities(request: web.Request) -> web.Response:
     """``/{service}/capabilities``, for everybody."""
     resource = Resource(request)
     uws = resource.uws
-    methods = await _security_methods(request, resource.site.authenticator)
+    methods = await _security_methods(resource)
     root = etree.Element(f"{{{VOSI}}}capabilities", nsmap=_NAMESPACES)
     for name in ("capabilities", "availability"):
         _add(root, f"ivo://ivoa.net/std/VOSI#{name}", f"{uws.service_url}/{name}", "full", [None])
@@ -68,11 +72,13 @@ def _add(
     return interfaces
 
 
-async def _security_methods(request: web.Request, authenticator: Authenticator | None) -> list[Method]:
+async def _security_methods(resource: Resource) -> list[Method]:
     """Return the ways in which clients may say who they are, first saying nothing, if that will do."""
+    request, authenticator = resource.request, resource.site.authenticator
     if authenticator is None:
         return [None]
-    schemes = _SCHEME.findall(_QUOTED.sub("", authenticator.challenge))
+    challenges = ", ".join(authenticator.challenges(resource.base_url))
+    schemes = _SCHEME.findall(_QUOTED.sub("", challenges))
     named = [{"standardID": _METHODS[name]} for name in map(str.lower, schemes) if name in _METHODS]
     methods: list[Method] = [*(named or [{}])]
     try:

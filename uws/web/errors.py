@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from eventstore import EventStoreError, Overloaded, StoreFull, StoreUnavailable
 from uws.commands import KeyReused
@@ -53,13 +54,16 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
 """Which status and fault each error is; the first match counts."""
 
 
-def answer_for(error: Exception, *, challenge: str = "") -> web.Response | None:
-    """Return the answer to an error that is meant for the client, None for any other."""
+def answer_for(error: Exception, challenges: Iterable[str] = ()) -> web.Response | None:
+    """Return the answer to an error that is meant for the client, None for any other.
+
+    Who must say who he is, is told by ``challenges`` how.
+    """
     for kind, status, fault in ANSWERS:
         if isinstance(error, kind):
-            headers = {}
-            if status == 401 and challenge:
-                headers["WWW-Authenticate"] = challenge
+            headers = CIMultiDict[str]()
+            if status == 401:
+                headers.extend(("WWW-Authenticate", challenge) for challenge in challenges)
             if status in (503, 507):
                 headers["Retry-After"] = str(getattr(error, "retry_after", 5))
             return fault_response(status, fault, discreet(error), headers)
@@ -73,10 +77,12 @@ def discreet(error: Exception) -> str:
     return str(error)
 
 
-def fault_response(status: int, fault: str, text: str, headers: dict[str, str] | None = None) -> web.Response:
+def fault_response(
+    status: int, fault: str, text: str, headers: Mapping[str, str] | None = None
+) -> web.Response:
     """Return an error document: plain text, the fault's name first."""
     response = web.Response(status=status, text=f"{fault}: {legible(text)}\n", content_type="text/plain")
-    response.headers.update(headers or {})
+    response.headers.extend(headers or {})
     return response
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from eventstore import EventStore, RecordedEvent
 from uws.feed import Feed, Listener, is_over
 from uws.jobs import Backend
-from uws.model import Job, Unavailable, fold
+from uws.model import Action, Job, Unavailable, fold
 from uws.queueing import Standing
 
 from . import json_documents
@@ -135,6 +135,7 @@ async def job_events(request: web.Request) -> web.StreamResponse:
 async def job_list_events(request: web.Request) -> web.StreamResponse:
     """``{jobs}/events``: each change of any of the caller's jobs of this service."""
     resource = Resource(request)
+    resource.caller.check_scope(Action.READ)
     uws, after = resource.uws, _last_heard(request)
     streams = request.app[STREAMS]
     topic = uws.service.name, resource.caller.user

@@ -15,6 +15,7 @@ from uws.files import OwnFile, Spooled
 from uws.jobs import UserUWS
 from uws.model import (
     ACTIVE,
+    Action,
     FileParameter,
     Job,
     NotFound,
@@ -215,6 +216,7 @@ async def parameter(request: web.Request) -> web.StreamResponse:
         values = values[int(number) - 1 : int(number)]
     value = values[0]
     if isinstance(value, Upload):
+        resource.caller.check(Action.FILES, job)
         return stored_file(request, resource.uws.backend.files.of(job.id).upload(value))
     return _text("\n".join(str(value) for value in values))
 
@@ -249,13 +251,13 @@ async def results(request: web.Request) -> web.Response:
 async def result(request: web.Request) -> web.StreamResponse:
     """``{job}/results/{id}``: the file, with its media type; ranges are served."""
     resource = Resource(request)
-    return stored_file(request, result_of(resource, await resource.job()))
+    return stored_file(request, result_of(resource, await resource.job(Action.FILES)))
 
 
 async def log(request: web.Request) -> web.StreamResponse:
     """``{job}/logs/{name}``: what the program wrote to standard output or error so far."""
     resource = Resource(request)
-    return stored_file(request, log_of(resource, await resource.job()))
+    return stored_file(request, log_of(resource, await resource.job(Action.FILES)))
 
 
 def result_of(resource: Resource, job: Job) -> OwnFile:

@@ -16,7 +16,7 @@ from lxml import etree
 
 from projections import Cursor, JobReference
 from uws.jobs import PAGE, JobFilter
-from uws.model import Service, UsageError, did_you_mean
+from uws.model import Action, Service, UsageError, did_you_mean
 
 from . import json_documents
 from .conditions import is_held, tag_of_state
@@ -55,6 +55,7 @@ _place = msgspec.json.Decoder(_Place)
 async def job_list(request: web.Request) -> web.StreamResponse:
     """``/{service}/async``: the caller's jobs, newest first, filtered."""
     resource = Resource(request)
+    resource.caller.check_scope(Action.READ)
     pairs = query_of(request)
     form = form_of(request, pairs)
     if form is HTML and (clean := _cleaned(resource, pairs)):

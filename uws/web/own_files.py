@@ -10,7 +10,7 @@ from yarl import URL
 from uws.commands import Caller
 from uws.files import OwnFile, files_of_example
 from uws.jobs import UserUWS
-from uws.model import Job, NotFound, Upload
+from uws.model import Action, Job, NotFound, Upload
 
 _OF_JOB = re.compile(
     r"/(?P<service>[^/]+)/(async|uws\.xml)/(?P<job>[^/]+)"
@@ -38,7 +38,7 @@ async def own_file(
     item, number = found["item"], int(found["number"] or 1)
     if found.re is _OF_EXAMPLE:
         return file_of_example(uws, found["example"], item, number)
-    job = await uws.get_job(found["job"], caller)
+    job = await uws.get_job(found["job"], caller, Action.FILES)
     return file_of_job(uws, job, found["kind"], item, number)
 
 

@@ -23,7 +23,7 @@ from lxml import etree
 from uws import quicklook
 from uws.environment import base_environment
 from uws.files import OwnFile
-from uws.model import NotFound, Unavailable
+from uws.model import Action, NotFound, Unavailable
 from uws.model.text import made_fit
 
 from .conditions import is_held, tag_of_state
@@ -60,20 +60,20 @@ _LINE = 8
 
 async def result_preview(request: web.Request) -> web.Response:
     """``{job}/results/{id}/preview``: its beginning."""
-    file = result_of(resource := Resource(request), await resource.job())
+    file = result_of(resource := Resource(request), await resource.job(Action.FILES))
     return await _preview(resource, file, request.match_info["result_id"], from_end=False)
 
 
 async def log_preview(request: web.Request) -> web.Response:
     """``{job}/logs/{name}/preview``: its end."""
-    file = log_of(resource := Resource(request), await resource.job())
+    file = log_of(resource := Resource(request), await resource.job(Action.FILES))
     return await _preview(resource, file, file.name, from_end=True)
 
 
 async def picture(request: web.Request) -> web.StreamResponse:
     """``{job}/results/{id}/quicklook``: a picture of a FITS image, as PNG."""
     resource = Resource(request)
-    job = await resource.job()
+    job = await resource.job(Action.FILES)
     file = result_of(resource, job)
     file.check()
     headers = resource.headers(tag_of_state("quicklook", job.id, file.name))  # a result stays as it is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -16,7 +17,7 @@ from yarl import URL
 from uws.commands import Caller
 from uws.files import OwnFile, Spool
 from uws.jobs import Backend, UserUWS
-from uws.model import Job, NotFound, OtherService, UsageError, did_you_mean
+from uws.model import Action, Identity, Job, NotFound, OtherService, UsageError, did_you_mean
 
 from .conditions import is_held, tag_of, tag_of_state
 from .documents import serialise
@@ -35,11 +36,18 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 class Authenticator(Protocol):
     """Tells who sends a request."""
 
-    challenge: str
-    """The value of WWW-Authenticate for those who must say who they are."""
+    def challenges(self, base_url: str) -> Sequence[str]:
+        """Return a value of WWW-Authenticate for each way in which clients may say who they are.
 
-    async def identify(self, request: web.Request) -> str | None:
-        """Return the user, None for nobody in particular. Raises `NotAuthenticated` for wrong credentials."""
+        ``base_url`` is where the server is for the client that is told.
+        """
+        ...
+
+    async def identify(self, request: web.Request) -> Identity:
+        """Return who it is, which may be nobody in particular.
+
+        Raises `NotAuthenticated` for wrong credentials, and for none where these are needed.
+        """
         ...
 
 
@@ -97,9 +105,9 @@ class Resource:
     def job_id(self) -> str:
         return self.request.match_info["job_id"]
 
-    async def job(self) -> Job:
-        """Return the job that the URL names, for those who only look."""
-        return await self.uws.get_job(self.job_id, self.caller)
+    async def job(self, action: Action = Action.READ) -> Job:
+        """Return the job that the URL names, for those who only look, be it into its files."""
+        return await self.uws.get_job(self.job_id, self.caller, action)
 
     async def admit(self) -> bool:
         """See `UserUWS.admit`: for the job that the URL names, or for a new one."""
