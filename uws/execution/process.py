@@ -10,8 +10,9 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -27,6 +28,8 @@ from .records import End, Record, Supervisor
 
 LAST_WAIT = 5.0
 """Seconds to wait for killed processes; only one stuck in the kernel needs as long."""
+_EXEC = 0.01
+"""Seconds in which a process has got its environment that is being made."""
 _LOOK_AGAIN = 0.05
 """Seconds until a process is looked at again that cannot be watched, for want of descriptors."""
 _LONGEST_ANSWER = 5.0
@@ -263,12 +266,24 @@ async def _end_session(session: int) -> None:
 def sessions_with(variable: str, value: str) -> set[int]:
     """Return the sessions of processes that were started with this variable in their environment."""
     wanted = f"{variable}={value}".encode()
-    found = set()
-    for pid in _pids():
-        with suppress(OSError):  # it has ended, or is another user's
-            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                found.add(os.getsid(pid))
+    found, empty = _with_variable(wanted, _pids())
+    if empty:  # so it is for a moment in the middle of exec, too
+        time.sleep(_EXEC)
+        found |= _with_variable(wanted, empty)[0]
     return found - {os.getsid(0)}
+
+
+def _with_variable(wanted: bytes, pids: Iterable[int]) -> tuple[set[int], set[int]]:
+    """Return the sessions of those that have this in their environment, and those that have none at all."""
+    found, empty = set(), set()
+    for pid in pids:
+        with suppress(OSError):  # it has ended, or is another user's
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            if wanted in environment.split(b"\0"):
+                found.add(os.getsid(pid))
+            elif not environment:
+                empty.add(pid)
+    return found, empty
 
 
 async def _kill_and_wait(session: int) -> bool:
