@@ -7,7 +7,7 @@ import heapq
 import itertools
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ from uws import (
     run_node,
 )
 from uws.admin import Place
-from uws.app import open_backend
+from uws.app import authenticator_of, open_backend
 from uws.clock import Clock
 from uws.jobs import make_uws_for_service
 from uws.model import Identity, NotAuthenticated
@@ -226,7 +226,9 @@ async def running(
     executing = run_node(
         data, services, clock=clock, grace=grace, jobs_end_with_server=jobs_end_with_server, queue=queue
     )
-    async with executing if executes else _showing(data, services, clock) as node:
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(executing if executes else _showing(data, services, clock))
+        await stack.enter_async_context(authenticator_of(authenticator, node.backend))
         app = make_application(
             node.services,
             base_url=base_url,

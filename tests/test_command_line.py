@@ -211,7 +211,7 @@ async def test_mistakes_are_printed_one_a_line_with_their_places_and_end_with_st
     assert refused.status == 2
     assert refused.out == ""
     assert refused.err.splitlines() == [
-        "prot: unknown key; known are audit, data, queue, server, services, uploads",
+        "prot: unknown key; known are audit, auth, data, queue, server, services, uploads",
         "services.cutout.max_runing: unknown key (did you mean max_running?)",
         "services.cutout.parameters.ra.min: expected float, got str",
     ]
@@ -285,6 +285,7 @@ async def test_a_port_that_is_taken_is_an_error_that_names_the_option_and_touche
 async def test_an_address_that_cannot_be_had_is_refused_without_blaming_the_port(
     file: Path, host: str, problem: str
 ) -> None:
+    file.write_text(f"[auth]\nallow_anonymous = true\n{TRUE}")
     refused = await uwsd("serve", file, "--host", host, "--port", "0")
     assert refused.status == 2
     assert refused.err == f"cannot listen on {host} port 0: {problem}; choose another with --host\n"
@@ -435,6 +436,8 @@ async def assert_interrupted(server: Daemon, job: str) -> None:
 STORY = """
 [server]
 base_url = "https://jobs.example.org/vo"
+[auth]
+allow_anonymous = true
 
 [services.copy]
 title = "Copy"

@@ -154,7 +154,7 @@ def at_cutout(*lines: str) -> str:
         ("[servre]\n" + SERVICE, "servre: unknown key (did you mean server?)"),
         (
             "prot = 1\n" + SERVICE,
-            "prot: unknown key; known are audit, data, queue, server, services, uploads",
+            "prot: unknown key; known are audit, auth, data, queue, server, services, uploads",
         ),
         ("[queue]\nmax_running = 0\n" + SERVICE, "queue.max_running: 0 is below the minimum 1"),
         ('[queue]\nhalf_life = "10min"\n' + SERVICE, "queue.half_life: 10min is below the minimum 1h"),
@@ -209,7 +209,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         hots = "localhost"
     """
     assert problems(tmp_path, text) == (
-        "prot: unknown key; known are audit, data, queue, server, services, uploads",
+        "prot: unknown key; known are audit, auth, data, queue, server, services, uploads",
         "services.a.tilte: unknown key (did you mean title?)",
         "services.a.command: expected list, got str",
         "services.a.parameters.ra.min: expected float, got str",

@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from errno import EACCES, EADDRINUSE
 from pathlib import Path
@@ -35,13 +35,13 @@ from uws.admin import (
 from uws.audit import Checkpointing
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
-from uws.config import AuditSettings, Settings, UploadSettings
+from uws.config import AuditSettings, AuthSettings, Settings, UploadSettings
 from uws.execution import Destruction, Scheduler
 from uws.files import Files
 from uws.jobs import Backend, UserUWS, first_of, make_uws_for_service
 from uws.model import QueueSettings, Service, UnknownForm, UWSError
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
-from uws.web import LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, make_application
+from uws.web import LONGEST_WAIT, SITE, SYNC_SECONDS, Authentication, Authenticator, make_application
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,7 @@ async def run_node(
     jobs_end_with_server: bool = False,
     audit: AuditSettings | None = None,
     queue: QueueSettings | None = None,
+    auth: AuthSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Node]:
     """Open the data directory, take over what an earlier server ran, and run jobs until the context is left.
@@ -149,7 +150,14 @@ async def run_node(
     ``grace`` seconds), and their jobs recorded as ERROR. Raises what `open_backend` does.
     """
     signed = audit or AuditSettings()
-    place = Place(data.absolute(), signed, signed.origin, tuple(services), queue or QueueSettings())
+    place = Place(
+        data.absolute(),
+        signed,
+        signed.origin,
+        tuple(services),
+        queue or QueueSettings(),
+        auth or AuthSettings(),
+    )
     async with AsyncExitStack() as stack:
         backend = await stack.enter_async_context(open_backend(place, clock=clock))
         uwses = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
@@ -220,13 +228,22 @@ def make_uws_application(
             jobs_end_with_server=jobs_end_with_server,
             audit=audit,
             queue=queue,
+            auth=authenticator.settings if isinstance(authenticator, Authentication) else None,
             clock=clock,
         ) as node:
             app[SITE].services.update({uws.service.name: uws for uws in node.services})
-            yield
+            async with authenticator_of(authenticator, node.backend):
+                yield
 
     app.cleanup_ctx.insert(0, with_node)  # what else the application has needs the services, to its end
     return app
+
+
+def authenticator_of(
+    authenticator: Authenticator | None, backend: Backend
+) -> AbstractAsyncContextManager[None]:
+    """Give the context in which ``authenticator`` works."""
+    return authenticator.serving(backend) if isinstance(authenticator, Authentication) else nullcontext()
 
 
 async def serve(
@@ -244,6 +261,8 @@ async def serve(
     raises.
     """
     stop = stop or asyncio.Event()
+    if authenticator is None and settings.auth != AuthSettings(allow_anonymous=settings.auth.allow_anonymous):
+        authenticator = Authentication(settings.auth, settings.data, anonymous=settings.allows_anonymous)
     loop = asyncio.get_running_loop()
     server = settings.server
     async with AsyncExitStack() as stack:

@@ -7,14 +7,15 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import date, datetime
-from ipaddress import IPv6Address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from yarl import URL
 
 from uws import functions
 from uws.functions import Description, NoFunction
@@ -25,6 +26,7 @@ from uws.model import (
     Parameter,
     QueueSettings,
     ResultDeclaration,
+    Role,
     Service,
     did_you_mean,
 )
@@ -38,6 +40,7 @@ T = TypeVar("T")
 
 _BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.ASCII)
 _HOST = re.compile(r"([\w-][\w.-]*|\[([0-9A-Fa-f:.]+)\])(?::(\d{1,5}))?", re.ASCII)
+_TOKEN = re.compile(r"[A-Za-z0-9-]+")
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
 
 
@@ -97,6 +100,13 @@ class UploadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"redirects: {self.redirects} is not between 0 and 20")
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def _is_host(entry: str) -> bool:
     """Whether this is a host as it stands in a URL, with a port or without."""
     found = _HOST.fullmatch(entry)
@@ -133,6 +143,78 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return parse_duration(self.checkpoint_every)
 
 
+class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[auth.proxy]`` table: a reverse proxy that has found out who somebody is, and says so."""
+
+    header: str
+    """The header with the user's name."""
+    addresses: list[str]
+    """Addresses or networks of proxies that are believed; from elsewhere the header means nothing."""
+    groups_header: str | None = None
+    """The header with the user's groups, separated by commas."""
+
+    def __post_init__(self) -> None:
+        for field in ("header", "groups_header"):
+            if (name := getattr(self, field)) is not None and not _TOKEN.fullmatch(name):
+                raise ValueError(f"{field}: {name!r} is no header's name such as X-Remote-User")
+        if not self.addresses:
+            raise ValueError("addresses: there is none; name those from which the header is believed")
+        for entry in self.addresses:
+            try:
+                ip_network(entry)
+            except ValueError as error:
+                raise ValueError(f"addresses: {error}") from None
+
+    @property
+    def networks(self) -> list[IPv4Network | IPv6Network]:
+        """The addresses, as networks."""
+        return [ip_network(entry) for entry in self.addresses]
+
+
+class RoleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[auth.roles]`` table: who has which role; users by name, groups as ``@name``."""
+
+    operator: list[str] = []
+    auditor: list[str] = []
+    admin: list[str] = []
+
+    def of(self, user: str, groups: Collection[str]) -> frozenset[Role]:
+        """Return the roles of a user who is in these groups."""
+        names = {user, *(f"@{group}" for group in groups)}
+        return frozenset(role for role in Role if not names.isdisjoint(getattr(self, role)))
+
+
+class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[auth]`` table. ``users`` is relative to the data directory."""
+
+    allow_anonymous: bool | None = None
+    """Whether nobody in particular may use the services; by default only where the server is reached from
+    this machine alone and there is no other way to be somebody.
+    """
+    users: str | None = None
+    """The users file: HTTP Basic, and a form for browsers."""
+    tokens: bool = False
+    """Whether ``uwsd token`` makes tokens that are taken here."""
+    session: int | str = "12h"
+    """How long a browser stays logged in."""
+    roles: RoleSettings = RoleSettings()
+    proxy: ProxySettings | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            if parse_duration(self.session) < 60:
+                raise ValueError(f"{self.session} is below the minimum 1min")
+        except ValueError as error:
+            raise ValueError(f"session: {error}") from None
+        if self.users is not None and not self.users:
+            raise ValueError('users: expected a file such as "users.json"')
+
+    @property
+    def identifies(self) -> bool:
+        """Whether there is any way to be somebody."""
+        return bool(self.users is not None or self.tokens or self.proxy)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All that an operator decides."""
 
@@ -142,6 +224,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     uploads: UploadSettings = UploadSettings()
     audit: AuditSettings = AuditSettings()
     queue: QueueSettings = QueueSettings()
+    auth: AuthSettings = AuthSettings()
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the server is reached from this machine alone, going by what it says of itself."""
+        told = URL(self.server.base_url).host if self.server.base_url else None
+        return all(_is_loopback(host) for host in (self.server.host, told) if host is not None)
+
+    @property
+    def allows_anonymous(self) -> bool:
+        """Whether nobody in particular may use the services."""
+        if self.auth.allow_anonymous is None:
+            return not self.auth.identifies and self.is_private
+        return self.auth.allow_anonymous
+
+    def check_access(self) -> None:
+        """Raise `DeclarationError` where nobody could use the services, or everybody could unawares."""
+        if self.auth.identifies or self.allows_anonymous:
+            return
+        where = self.server.base_url if _is_loopback(self.server.host) else self.server.host
+        raise DeclarationError(
+            [
+                f"auth: {where} is reached by others, who have no way to say who they are: give them one in "
+                '[auth], such as users = "users.json", or let everybody in with allow_anonymous = true'
+            ]
+        )
 
 
 class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -152,6 +260,7 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     uploads: dict[str, Any] = {}
     audit: dict[str, Any] = {}
     queue: dict[str, Any] = {}
+    auth: dict[str, Any] = {}
     services: dict[str, Any]
 
 
@@ -175,7 +284,8 @@ def load(path: Path) -> Settings:
     uploads = _convert(file.uploads, UploadSettings, "uploads", problems)
     audit = _convert(file.audit, AuditSettings, "audit", problems)
     queue = _convert(file.queue, QueueSettings, "queue", problems)
-    if problems or server is None or uploads is None or audit is None or queue is None:
+    auth = _auth(file.auth, problems)
+    if problems or server is None or uploads is None or audit is None or queue is None or auth is None:
         raise DeclarationError(problems)
     return Settings(
         data=(path.parent / file.data).resolve(),
@@ -184,7 +294,27 @@ def load(path: Path) -> Settings:
         uploads=uploads,
         audit=audit if "origin" in file.audit else _named_after(server.base_url, audit),
         queue=queue,
+        auth=auth,
     )
+
+
+def _auth(table: dict[str, Any], problems: list[str]) -> AuthSettings | None:
+    """Read ``[auth]`` and the tables in it, so that each mistake gets its own place."""
+    parts = dict(table)
+    for key, kind in (("roles", RoleSettings), ("proxy", ProxySettings)):
+        if isinstance(parts.get(key), dict):
+            parts[key] = _convert(parts[key], kind, f"auth.{key}", problems)
+            if parts[key] is None:
+                del parts[key]
+    before = len(problems)
+    right = _right_part(parts, AuthSettings, "auth", problems)
+    if len(problems) > before:
+        return None
+    try:
+        return AuthSettings(**right)
+    except ValueError as error:
+        problems.append(f"auth.{error}")
+        return None
 
 
 def make_service(function: Callable[..., Any], *, name: str | None = None, **keys: Any) -> Service:

@@ -32,12 +32,15 @@
           <xsl:attribute name="data-live"><xsl:value-of select="$live"/></xsl:attribute>
         </xsl:if>
         <a class="skip" href="#main">Skip to the content</a>
-        <nav aria-label="Breadcrumb">
-          <ol>
-            <li><a href="{$root}">Services</a></li>
-            <xsl:copy-of select="$crumbs"/>
-          </ol>
-        </nav>
+        <header>
+          <nav aria-label="Breadcrumb">
+            <ol>
+              <li><a href="{$root}">Services</a></li>
+              <xsl:copy-of select="$crumbs"/>
+            </ol>
+          </nav>
+          <a href="{$root}login">Who you are</a>
+        </header>
         <main id="main" tabindex="-1"><xsl:copy-of select="$main"/></main>
       </body>
     </html>

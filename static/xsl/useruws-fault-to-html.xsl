@@ -17,6 +17,7 @@
           <p><xsl:value-of select="."/></p>
           <p class="faint"><xsl:value-of select="@name"/></p>
         </div>
+        <xsl:if test="@status = 401"><p><a href="{@root}login?next={@asked}">Log in</a></p></xsl:if>
         <xsl:if test="@job"><p><a href="{@job}">Back to the job</a></p></xsl:if>
       </xsl:with-param>
     </xsl:call-template>

@@ -48,6 +48,10 @@ def read(event: RecordedEvent, upcasters: e.Upcasters = e.UPCASTERS) -> e.Event:
         return e.decode_declaration(event, upcasters)
     if event.type.startswith("Queue"):
         return e.decode_queue(event, upcasters)
+    if event.type.startswith("Token") and event.type != "TokenUsed":
+        return e.decode_token(event, upcasters)
+    if TYPES.get(event.type) in e.SecurityEvent.__args__:
+        return e.decode_security(event, upcasters)
     return e.decode(event, upcasters)
 
 

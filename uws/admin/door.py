@@ -22,6 +22,7 @@ from uws.commands import Caller
 from uws.model import UWSError
 
 from . import wire
+from .access import ACCESS_OPERATIONS
 from .failures import DoesNotHold, problems_of
 from .jobs import JOB_OPERATIONS
 from .operations import OPERATIONS, Administered, Operation, caller_of, carry_out
@@ -33,7 +34,7 @@ _EVERY = 0.1
 _LEAVING = 5.0
 """Seconds that clients have at the end to read why there is no result."""
 _decoder: msgspec.json.Decoder[Operation[Any]] = msgspec.json.Decoder(
-    reduce(or_, OPERATIONS + JOB_OPERATIONS)
+    reduce(or_, OPERATIONS + JOB_OPERATIONS + ACCESS_OPERATIONS)
 )
 
 

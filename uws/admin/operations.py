@@ -21,7 +21,7 @@ from eventstore.checkpoint import CheckpointError, SigningKey, VerifierKey
 from projections import READ_MODELS, Behind, Difference, Projector, Rebuilt, Status, read_status
 from uws.audit import erase_job, prune
 from uws.commands import Caller
-from uws.config import AuditSettings
+from uws.config import AuditSettings, AuthSettings
 from uws.importing import Imported, import_swf
 from uws.jobs import Backend, UserUWS
 from uws.model import QueueSettings, Role, Service, UsageError
@@ -42,6 +42,7 @@ class Place(msgspec.Struct, frozen=True):
     origin: str | None = None
     services: tuple[Service, ...] = ()
     queue: QueueSettings = QueueSettings()
+    auth: AuthSettings = AuthSettings()
 
     @property
     def log(self) -> Path:

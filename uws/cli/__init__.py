@@ -16,6 +16,7 @@ from uws.model import DeclarationError, FileParameter, Service
 from uws.model.units import format_duration, format_size
 
 from . import examples
+from .access import token, user
 from .audit import audit
 from .common import FAILED, INTERRUPTED, err, out, reported, table
 from .importing import importing
@@ -35,6 +36,8 @@ app.add_typer(audit, name="audit")
 app.add_typer(projections, name="projections")
 app.add_typer(importing, name="import")
 app.add_typer(queueing, name="queue")
+app.add_typer(user, name="user")
+app.add_typer(token, name="token")
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in TOML.")]
@@ -53,6 +56,7 @@ def check(
     """
     with reported():
         settings = load(file)
+        settings.check_access()
     for service in settings.services:
         _print_service(service)
     server = settings.server
@@ -86,6 +90,7 @@ def serve(
     """Offer the declared services until SIGTERM or Ctrl-C. Options win over the file."""
     with reported():
         settings = with_options(load(file), host=host, port=port, data=data)
+        settings.check_access()
         begin_log(settings.server)
         uvloop.run(run_server(settings, ready=lambda url: out.print(f"serving on {url}", soft_wrap=True)))
 

@@ -78,7 +78,7 @@ def place_of(config: Path, data: Path | None) -> Place:
         )
     settings = load(config)
     audit = settings.audit
-    return Place(data or settings.data, audit, audit.origin, settings.services, settings.queue)
+    return Place(data or settings.data, audit, audit.origin, settings.services, settings.queue, settings.auth)
 
 
 def carried_out(

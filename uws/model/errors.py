@@ -95,6 +95,14 @@ class NotAuthorized(UWSError):
     """The caller is known and may not do this."""
 
 
+class TooMany(UWSError):
+    """The caller asks for more than is his share; try again after ``retry_after`` seconds."""
+
+    def __init__(self, reason: str, retry_after: int) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
 class Unavailable(UWSError):
     """The server cannot answer now; try again after ``retry_after`` seconds."""
 

@@ -1,4 +1,4 @@
-"""The events of a job's, a service's and the queue's stream: facts in the past tense, in UWS words.
+"""The events of all streams, of jobs, services, the queue and access: facts in the past tense, in UWS words.
 
 The classes are the payloads; the class name is the event's type. Who caused an event and when stands in
 its metadata, not here.
@@ -229,6 +229,84 @@ class QueueResumed(Event, frozen=True):
 
 
 QueueEvent = QueuePaused | QueueResumed
+
+
+class TokenIssued(Event, frozen=True):
+    """Whoever shows the secret of which this is the SHA-256 ``digest`` is ``user``, until it ``expires``.
+
+    The event's id is the token's. A session is what a browser gets at a log-in. ``scopes`` None is no
+    restriction (see `uws.model.access.Scope`). ``listed`` says that the user was in the users file, and is to
+    be as long as it is used.
+    """
+
+    user: str
+    kind: Literal["token", "session"]
+    digest: str
+    expires: datetime
+    scopes: tuple[str, ...] | None = None
+    listed: bool = False
+
+
+class TokenRevoked(Event, frozen=True):
+    token: str
+    reason: str
+
+
+TokenEvent = TokenIssued | TokenRevoked
+
+
+class LoggedIn(Event, frozen=True):
+    user: str
+    address: str | None = None
+
+
+class LogInRefused(Event, frozen=True):
+    """``user`` is None where there is none of the name that was given, which may be anything."""
+
+    reason: str
+    user: str | None = None
+    address: str | None = None
+
+
+class AccessRefused(Event, frozen=True):
+    """A request was answered 401 though it had credentials, or 403 as not its user's to make."""
+
+    reason: str
+    method: str
+    path: str
+    address: str | None = None
+
+
+class RefusalsOmitted(Event, frozen=True):
+    """So many refusals more came than are put on record one by one."""
+
+    count: int
+
+
+class TokenUsed(Event, frozen=True):
+    """A token was used for the first time, or after an hour or more."""
+
+    token: str
+    address: str | None = None
+
+
+class UserChanged(Event, frozen=True):
+    """The users file has another entry for a user, or none any more."""
+
+    user: str
+    change: Literal["added", "removed", "password", "groups"]
+    groups: tuple[str, ...] = ()
+
+
+class RolesDeclared(Event, frozen=True):
+    """Who has which role, from now on: users by name, groups as ``@name``."""
+
+    roles: dict[str, tuple[str, ...]]
+
+
+SecurityEvent = (
+    LoggedIn | LogInRefused | AccessRefused | RefusalsOmitted | TokenUsed | UserChanged | RolesDeclared
+)
 JobEvent = (
     JobCreated | ParametersSet | RunIdSet | ExecutionDurationSet | DestructionSet | JobQueued | JobHeld
     | JobStarted | JobSuspended | JobResumed | StopRequested | ProgramSignalled | ProgramFound | ProgressMade
@@ -278,6 +356,16 @@ def decode_queue(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> Q
     return _decode(recorded, _QUEUE_DECODERS, upcasters)
 
 
+def decode_token(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> TokenEvent:
+    """Read a payload of a user's or a session's stream, as `decode` does."""
+    return _decode(recorded, _TOKEN_DECODERS, upcasters)
+
+
+def decode_security(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> SecurityEvent:
+    """Read a payload of a stream of security decisions, as `decode` does."""
+    return _decode(recorded, _SECURITY_DECODERS, upcasters)
+
+
 def time_of(recorded: RecordedEvent) -> int:
     """Return when an event happened, whenever it was recorded, in microseconds since 1970 UTC."""
     return _about.decode(recorded.metadata).time_of(recorded)
@@ -316,6 +404,12 @@ _JOB_DECODERS: dict[str, msgspec.json.Decoder[JobEvent]] = {
 _QUEUE_DECODERS: dict[str, msgspec.json.Decoder[QueueEvent]] = {
     kind.__name__: msgspec.json.Decoder(kind) for kind in QueueEvent.__args__
 }
+_TOKEN_DECODERS: dict[str, msgspec.json.Decoder[TokenEvent]] = {
+    kind.__name__: msgspec.json.Decoder(kind) for kind in TokenEvent.__args__
+}
+_SECURITY_DECODERS: dict[str, msgspec.json.Decoder[SecurityEvent]] = {
+    kind.__name__: msgspec.json.Decoder(kind) for kind in SecurityEvent.__args__
+}
 _SERVICE_DECODERS = {ServiceDeclared.__name__: msgspec.json.Decoder(ServiceDeclared)}
 
 
@@ -335,6 +429,8 @@ def _decode(
     return msgspec.convert(payload, decoder.type)
 
 
+ROLES_STREAM = "roles"
+"""The stream of who has which role."""
 QUEUE_STREAM = "queue"
 """The stream of what was decided of the queue as a whole."""
 
@@ -342,6 +438,21 @@ QUEUE_STREAM = "queue"
 def service_stream(name: str) -> str:
     """Return the name of a service's stream."""
     return f"service/{name}"
+
+
+def user_stream(name: str) -> str:
+    """Return the name of the stream with a user's tokens."""
+    return f"user/{name}"
+
+
+def session_stream(token_id: str) -> str:
+    """Return the name of a session's stream."""
+    return f"session/{token_id}"
+
+
+def security_stream(time: datetime) -> str:
+    """Return the name of the stream with the security decisions of a month."""
+    return f"security/{time:%Y-%m}"
 
 
 def job_stream(job_id: str) -> str:

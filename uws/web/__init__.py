@@ -2,6 +2,15 @@
 
 from .accounting import ACCESS_LOG
 from .application import make_application
+from .authentication import Authentication
 from .resource import LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator
 
-__all__ = ["ACCESS_LOG", "LONGEST_WAIT", "SITE", "SYNC_SECONDS", "Authenticator", "make_application"]
+__all__ = [
+    "ACCESS_LOG",
+    "LONGEST_WAIT",
+    "SITE",
+    "SYNC_SECONDS",
+    "Authentication",
+    "Authenticator",
+    "make_application",
+]

@@ -14,12 +14,13 @@ from aiohttp.abc import AbstractResolver
 from uws.config import UploadSettings
 from uws.jobs import UserUWS
 from uws.metrics import Metrics
-from uws.model import Identity, NotAuthenticated, OtherService, UsageError
+from uws.model import Identity, NotAuthenticated, NotAuthorized, OtherService, UsageError
 from uws.model.text import first_foreign
 
 from . import handlers as on
 from . import previews
 from .accounting import METRICS, PROBES, accounted, metrics, with_metrics
+from .authentication import Authentication
 from .availability import availability, healthz, note_start, readyz, service_availability
 from .capabilities import capabilities
 from .descriptor import descriptor
@@ -31,6 +32,8 @@ from .fetching import Fetcher
 from .forms import key_of
 from .history import history
 from .job_lists import job_list
+from .login import login, login_form, logout
+from .negotiation import is_for_reading
 from .origins import check_origin
 from .pages import STATIC, protect
 from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, Resource, Site
@@ -40,7 +43,7 @@ from .sync import outcome, sync
 log = logging.getLogger(__name__)
 
 _COMMANDS = frozenset({"POST", "PUT", "DELETE"})
-_FOR_ANYBODY = PROBES | {"availability", "service-availability", "capabilities"}
+_FOR_ANYBODY = PROBES | {"availability", "service-availability", "capabilities", "static", "login", "logout"}
 """The routes on which nobody is asked who he is (VOSI, and what machines ask)."""
 
 
@@ -93,7 +96,10 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get("/metrics", metrics, name="metrics")
     app.router.add_get("/healthz", healthz, name="healthz")
     app.router.add_get("/readyz", readyz, name="readyz")
-    app.router.add_static("/static", STATIC)
+    app.router.add_static("/static", STATIC, name="static")
+    app.router.add_get("/login", login_form, name="login-form")
+    app.router.add_post("/login", login, name="login")
+    app.router.add_post("/logout", logout, name="logout")
     app.router.add_get("/{service}", service)
     app.router.add_get("/{service}/", to_service)
     app.router.add_get("/{service}/parameters.json", on.parameters_json)
@@ -163,6 +169,8 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     except Exception as error:
         challenges = _challenges(request) if isinstance(error, NotAuthenticated) else ()
         response = answer_for(error, challenges)
+        if isinstance(error, NotAuthenticated | NotAuthorized) and isinstance(authenticator, Authentication):
+            authenticator.note_refusal(request, error)
         if response is None:
             log.exception("request %s: %s %s failed", request_id, request.method, request.rel_url.raw_path)
             response = fault_response(
@@ -174,7 +182,12 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 async def _identified(authenticator: Authenticator, request: web.Request) -> Identity:
-    identity = await authenticator.identify(request)
+    try:
+        identity = await authenticator.identify(request)
+    except NotAuthenticated:
+        if request.match_info.route.name != "login-form":
+            raise
+        return Identity()  # he is here to be somebody
     if identity.user is not None and first_foreign(identity.user):
         raise NotAuthenticated("the user's name has a character that cannot be part of an XML document")
     return identity
@@ -182,10 +195,16 @@ async def _identified(authenticator: Authenticator, request: web.Request) -> Ide
 
 def _challenges(request: web.Request) -> Sequence[str]:
     authenticator = request.app[SITE].authenticator
+    if authenticator is None:
+        return ()
     try:
-        return authenticator.challenges(Resource(request).base_url) if authenticator else ()
+        challenges = authenticator.challenges(Resource(request).base_url)
     except UsageError:  # its Host says nothing; the client has other things to mend first
         return ()
+    if isinstance(authenticator, Authentication) and is_for_reading(request):
+        # For these a browser would ask in a window of its own, of which there is no way out.
+        return [challenge for challenge in challenges if not challenge.startswith("Basic ")]
+    return challenges
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -23,6 +23,7 @@ from uws.model import (
     QueueFull,
     RepeatedParameter,
     TooLarge,
+    TooMany,
     Unavailable,
     UsageError,
 )
@@ -40,6 +41,7 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (NotAuthorized, 403, "AuthorizationError"),
     (IllegalPhase, 403, "UsageFault"),
     (QueueFull, 403, "UsageFault"),
+    (TooMany, 429, "UsageFault"),
     (NotFound, 404, "UsageFault"),
     (JobGone, 410, "UsageFault"),
     (NotSuccessful, 422, "DefaultFault"),
@@ -64,7 +66,7 @@ def answer_for(error: Exception, challenges: Iterable[str] = ()) -> web.Response
             headers = CIMultiDict[str]()
             if status == 401:
                 headers.extend(("WWW-Authenticate", challenge) for challenge in challenges)
-            if status in (503, 507):
+            if status in (429, 503, 507):
                 headers["Retry-After"] = str(getattr(error, "retry_after", 5))
             return fault_response(status, fault, discreet(error), headers)
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 from lxml import etree
@@ -32,6 +32,8 @@ def readable(request: web.Request, fault: web.Response) -> web.Response:
     document.set("status", str(fault.status))
     document.set("reason", HTTPStatus(fault.status).phrase)
     document.set("root", root.rstrip("/") + "/")
+    if fault.status == 401 and request.method == "GET":
+        document.set("asked", quote(request.rel_url.raw_path, safe="/"))
     if (job_id := request.match_info.get("job_id")) and request.method != "GET":
         document.set("job", f"{root.rstrip('/')}/{request.match_info['service']}/async/{job_id}")
     document.text = made_fit(message)

@@ -95,6 +95,17 @@ def key_of(request: web.Request) -> str | None:
     return sent[0] if sent else None
 
 
+async def read_form(request: web.Request, *names: str) -> list[str]:
+    """Read the form that a POST has as its body; return what it gives for ``names``, else "".
+
+    Raises `UsageError`, `TooLarge`.
+    """
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise UsageError("expected a form: application/x-www-form-urlencoded")
+    pairs = _pairs(await _read_text(request.content.iter_chunked(_CHUNK)))
+    return [single(pairs, name) or "" for name in names]
+
+
 async def read_submission(
     request: web.Request, service: Service, spool: Spool, fetches: Fetches, form: Received
 ) -> Submission:

@@ -1,0 +1,49 @@
+"""Servers whose users log in."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.harness import ManualClock, Site, running
+from tests.web.support import ECHO
+from uws.access.users import Users, hashed
+from uws.config import AuthSettings, RoleSettings
+from uws.model import Service
+from uws.web import Authentication
+
+PASSWORDS = {name: hashed(f"{name}'s") for name in ("ann", "bob", "ops", "aud", "adm")}
+"""Users, and what the file has of their passwords; the hashes are made once, for they are slow on purpose."""
+ROLES = RoleSettings(operator=["@operators"], auditor=["aud"], admin=["adm"])
+
+
+def basic(user: str, password: str | None = None) -> dict[str, str]:
+    """Return the header of HTTP Basic."""
+    secret = f"{user}'s" if password is None else password
+    credentials = f"{user}:{secret}"
+    return {"Authorization": "Basic " + b64encode(credentials.encode()).decode()}
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@asynccontextmanager
+async def guarded(
+    data: Path,
+    *services: Service,
+    clock: ManualClock | None = None,
+    anonymous: bool = False,
+    **settings: Any,
+) -> AsyncIterator[tuple[Site, Authentication]]:
+    """Serve with a users file and tokens; ``settings`` are others of `AuthSettings`."""
+    auth = AuthSettings(**{"users": "users.json", "tokens": True, "roles": ROLES, **settings})
+    authentication = Authentication(auth, data, anonymous=anonymous)
+    async with running(data, *(services or (ECHO,)), clock=clock, authenticator=authentication) as site:
+        users = Users(data / "users.json", site.node.backend.clock)
+        for name, password in PASSWORDS.items():
+            users.add(name, password, ("operators",) if name == "ops" else ())
+        yield site, authentication

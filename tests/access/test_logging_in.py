@@ -1,0 +1,296 @@
+"""Passwords, sessions and tokens: who has one is somebody, who has a wrong one is nobody."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.access.support import PASSWORDS, basic, bearer, guarded
+from tests.harness import ManualClock, Site, job_id, running, text
+from tests.web.support import ECHO
+from uws.access.tokens import Tokens
+from uws.access.users import hashed
+from uws.commands import SERVER
+from uws.config import AuthSettings, ProxySettings
+from uws.model import Scope
+from uws.model import events as e
+from uws.web.authentication import SESSION, Authentication
+
+PAGE = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
+
+
+async def token_for(
+    site: Site, user: str, *, lasts: timedelta = timedelta(days=1), **more: object
+) -> tuple[str, str]:
+    backend = site.node.backend
+    tokens = Tokens(backend.store, backend.clock)
+    return await tokens.issue(user, SERVER, lasts=lasts, **more)  # type: ignore[arg-type]
+
+
+async def logged_in(site: Site, user: str) -> dict[str, str]:
+    """Log in as a browser does; return the cookie as it is sent."""
+    answer = await site.post("/login", {"username": user, "password": f"{user}'s"}, headers=PAGE)
+    assert answer.status == 303, answer.text
+    cookie = answer.headers["Set-Cookie"]
+    site.session.cookie_jar.clear()
+    return {"Cookie": cookie.partition(";")[0]}
+
+
+async def test_a_password_makes_somebody_and_a_wrong_one_nobody(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        answer = await site.post("/echo/async", {"x": "1"}, headers=basic("ann"))
+        assert answer.status == 303
+        job = answer.location
+        assert text((await site.get(job, headers=basic("ann"))).xml, "ownerId") == "ann"
+        for headers, says in (
+            ({}, "say who you are"),
+            (basic("ann", "bob's"), "user or password is wrong"),
+            (basic("nobody"), "user or password is wrong"),
+            ({"Authorization": "Basic !"}, "these are no credentials of HTTP Basic"),
+            (
+                {"Authorization": "Digest x"},
+                "this is no way to say who you are here; expected Basic, Bearer, ivoa_bearer",
+            ),
+        ):
+            answer = await site.get(job, headers=headers)
+            assert (answer.status, answer.text) == (401, f"AuthenticationError: {says}\n")
+        assert (await site.get(job, headers=basic("bob"))).status == 403
+
+
+async def test_who_must_say_who_he_is_is_told_all_ways(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        challenges = (await site.get("/echo/async")).headers.getall("WWW-Authenticate")
+        assert challenges == [
+            'Basic realm="uwsd", charset="UTF-8"',
+            f'ivoa_bearer standard_id="ivo://ivoa.net/sso#tls-with-password", access_url="{site.url}/login"',
+            'Bearer realm="uwsd"',
+        ]
+        # A browser would ask for a password in a window of its own; it is led to the form.
+        page = await site.get("/echo/async?PHASE=ERROR", headers=PAGE)
+        assert page.status == 401
+        assert not any("Basic" in value for value in page.headers.getall("WWW-Authenticate"))
+        assert "login?next=/echo/async" in page.text
+
+
+async def test_a_browser_logs_in_by_a_form_and_out_again(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        form = await site.get("/login?next=/echo/async", headers=PAGE)
+        assert form.status == 200
+        assert 'value="/echo/async"' in form.text
+        sent = {"username": "ann", "password": "ann's", "next": "/echo/async"}
+        answer = await site.post("/login", sent, headers=PAGE)
+        assert (answer.status, answer.location) == (303, f"{site.url}/echo/async")
+        attributes = answer.headers["Set-Cookie"].split("; ")
+        assert attributes[0].startswith(f"{SESSION}=uwsd_")
+        assert {"HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=43200"} <= {*attributes}
+        cookie = {"Cookie": attributes[0]}
+        site.session.cookie_jar.clear()
+        assert (await site.get("/echo/async", headers=cookie)).status == 200
+        assert "You are <strong>ann</strong>" in (await site.get("/login", headers={**PAGE, **cookie})).text
+        assert (await site.post("/logout", headers={**PAGE, **cookie})).status == 303
+        assert (await site.get("/echo/async", headers=cookie)).status == 401, "a copy is good no longer"
+
+
+async def test_a_session_is_sent_over_tls_only_where_the_server_is_reached_so(tmp_path: Path) -> None:
+    auth = AuthSettings(users="users.json")
+    authentication = Authentication(auth, tmp_path, anonymous=False)
+    async with running(
+        tmp_path, ECHO, authenticator=authentication, base_url="https://jobs.example.org/vo"
+    ) as site:
+        assert authentication.users
+        authentication.users.add("ann", PASSWORDS["ann"], ())
+        answer = await site.post("/login", {"username": "ann", "password": "ann's"}, headers=PAGE)
+        assert {"Secure", "Path=/vo"} <= {*answer.headers["Set-Cookie"].split("; ")}
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "/x\r\nA: b",
+        "evil",
+        "",
+    ],
+)
+async def test_a_log_in_leads_to_this_server_only(tmp_path: Path, elsewhere: str) -> None:
+    async with guarded(tmp_path) as (site, _):
+        sent = {"username": "ann", "password": "ann's", "next": elsewhere}
+        answer = await site.post("/login", sent, headers=PAGE)
+        assert (answer.status, answer.location) == (303, f"{site.url}/")
+
+
+async def test_a_wrong_password_is_told_in_the_form_which_keeps_the_name(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        answer = await site.post("/login", {"username": "ann", "password": "x"}, headers=PAGE)
+        assert answer.status == 401
+        assert "user or password is wrong" in answer.text
+        assert 'value="ann"' in answer.text
+        assert "Set-Cookie" not in answer.headers
+
+
+async def test_a_program_logs_in_as_ivoa_sso_has_it(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        answer = await site.post("/login", {"username": "ann", "password": "ann's"})
+        assert answer.status == 200
+        site.session.cookie_jar.clear()
+        token = answer.headers["X-VO-Bearer"]
+        assert (await site.get("/echo/async", headers=bearer(token))).status == 200
+
+
+async def test_another_site_cannot_log_its_visitors_in(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        sent = {"username": "ann", "password": "ann's"}
+        answer = await site.post("/login", sent, headers={"Sec-Fetch-Site": "cross-site"})
+        assert answer.status == 403
+        assert "Set-Cookie" not in answer.headers
+
+
+async def test_a_session_ends_with_its_time_its_password_and_its_user(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    async with guarded(tmp_path, clock=clock) as (site, authentication):
+        users = authentication.users
+        assert users
+        ann, bob, ops = [await logged_in(site, name) for name in ("ann", "bob", "ops")]
+        clock.advance(hours=1)
+        users.set_password("bob", hashed("another"))
+        users.remove("ops")
+        assert (await site.get("/echo/async", headers=ann)).status == 200
+        assert "the password was changed" in (await site.get("/echo/async", headers=bob)).text
+        assert "no such user" in (await site.get("/echo/async", headers=ops)).text
+        clock.advance(hours=11)
+        assert "this session has expired" in (await site.get("/echo/async", headers=ann)).text
+
+
+async def test_a_token_is_good_until_it_is_revoked_or_expires(tmp_path: Path, clock: ManualClock) -> None:
+    async with guarded(tmp_path, clock=clock) as (site, authentication):
+        token_id, token = await token_for(site, "ann", listed=True)
+        _, short = await token_for(site, "eve", lasts=timedelta(hours=1))
+        for good in (token, short):
+            assert (await site.get("/echo/async", headers=bearer(good))).status == 200
+        clock.advance(hours=1)
+        assert "has expired" in (await site.get("/echo/async", headers=bearer(short))).text
+        await authentication.tokens.revoke(token_id, "lost", SERVER)
+        assert "was revoked" in (await site.get("/echo/async", headers=bearer(token))).text
+
+
+@pytest.mark.parametrize("change", ["cut", "other secret", "other id", "upper", "nonsense", "empty"])
+async def test_what_is_not_quite_a_token_is_none(tmp_path: Path, change: str) -> None:
+    async with guarded(tmp_path) as (site, _):
+        token_id, token = await token_for(site, "ann")
+        spoilt = {
+            "cut": token[:-1],
+            "other secret": token[:-1] + ("A" if token[-1] != "A" else "B"),
+            "other id": token.replace(token_id, "0" * 32),
+            "upper": token.upper(),
+            "nonsense": "nonsense",
+            "empty": "",
+        }[change]
+        answer = await site.get("/echo/async", headers=bearer(spoilt))
+        assert (answer.status, answer.text) == (
+            401,
+            "AuthenticationError: this is no token that is good here\n",
+        )
+
+
+@pytest.mark.parametrize(
+    ("scopes", "reads", "submits"),
+    [({"read"}, 200, 403), ({"submit"}, 403, 303), ({"read", "submit"}, 200, 303), (set(), 403, 403)],
+)
+async def test_a_token_is_good_for_what_its_scope_says(
+    tmp_path: Path, scopes: set[str], reads: int, submits: int
+) -> None:
+    async with guarded(tmp_path) as (site, _):
+        job = (await site.post("/echo/async", {"x": "1"}, headers=basic("ann"))).location
+        _, token = await token_for(site, "ann", scopes=frozenset(Scope(scope) for scope in scopes))
+        for path in (job, f"{job}/phase", "/echo/async", f"{job}/history"):
+            assert (await site.get(path, headers=bearer(token))).status == reads
+        for method, path, data in (
+            ("POST", "/echo/async", {"x": "1"}),
+            ("POST", f"{job}/parameters", {"x": "2"}),
+            ("POST", f"{job}/phase", {"PHASE": "ABORT"}),
+            ("DELETE", job, None),
+        ):
+            answer = await site.request(method, path, data=data, headers=bearer(token))
+            assert answer.status == submits, (method, path, answer.text)
+
+
+async def test_the_log_holds_no_secret(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        _, token = await token_for(site, "ann")
+        cookie = await logged_in(site, "ann")
+        await site.get("/echo/async", headers=basic("ann", "wrong and secret"))
+        await site.get("/echo/async", headers=bearer(token))
+        secrets = (
+            token.rpartition("_")[2],
+            cookie["Cookie"].rpartition("_")[2],
+            "ann's",
+            "wrong and secret",
+            PASSWORDS["ann"],
+        )
+    for file in tmp_path.glob("events.db*"):
+        content = file.read_bytes()
+        assert not [secret for secret in secrets if secret.encode() in content]
+
+
+async def test_what_is_decided_is_on_record(tmp_path: Path, clock: ManualClock) -> None:
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        store = site.node.backend.store
+        await logged_in(site, "ann")
+        job = (await site.post("/echo/async", {"x": "1"}, headers=basic("ann"))).location
+        await site.get("/echo/async", headers=basic("ann", "wrong"))
+        await site.get("/echo/async", headers=basic("no user but a password"))
+        await site.get(job, headers=basic("bob"))
+        token_id, token = await token_for(site, "ann")
+        for hours in (0, 0, 1):
+            clock.advance(hours=hours)
+            await site.get(job, headers=bearer(token))
+        await site.get("/echo/async")  # says nothing: no decision
+        address, expected = "127.0.0.1", f"/echo/async/{job_id(job)}"
+        decided: list[e.SecurityEvent] = []
+        async for batch in store.subscribe(after=0):
+            decided += [e.decode_security(event) for event in batch if event.stream.startswith("security/")]
+            if len(decided) >= 8:
+                break
+        wrong = "user or password is wrong"
+        assert decided == [
+            e.LoggedIn(user="ann", address=address),
+            e.LogInRefused(reason=wrong, user="ann", address=address),
+            e.AccessRefused(reason=wrong, method="GET", path="/echo/async", address=address),
+            e.LogInRefused(reason=wrong, user=None, address=address),
+            e.AccessRefused(reason=wrong, method="GET", path="/echo/async", address=address),
+            e.AccessRefused(
+                reason=f"job {job_id(job)} is not yours", method="GET", path=expected, address=address
+            ),
+            e.TokenUsed(token=token_id, address=address),
+            e.TokenUsed(token=token_id, address=address),
+        ]
+
+
+async def test_who_guesses_passwords_is_made_to_wait(tmp_path: Path, clock: ManualClock) -> None:
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        for _ in range(10):
+            assert (await site.get("/echo/async", headers=basic("ann", "x" * 1025))).status == 401
+        answer = await site.get("/echo/async", headers=basic("ann"))
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "61")
+        assert (await site.get("/echo/async", headers=basic("bob"))).status == 200, "others do not wait"
+        clock.advance(seconds=61)
+        assert (await site.get("/echo/async", headers=basic("ann"))).status == 200
+
+
+async def test_a_proxy_is_believed_at_its_address_only(tmp_path: Path) -> None:
+    said = {"X-Remote-User": "ann", "X-Groups": "staff, operators"}
+    for addresses, status in ((["127.0.0.0/8"], 200), (["10.0.0.1"], 401)):
+        proxy = ProxySettings(header="X-Remote-User", groups_header="X-Groups", addresses=addresses)
+        async with guarded(tmp_path / str(status), proxy=proxy) as (site, _):
+            assert (await site.get("/echo/async", headers=said)).status == status
+            if status == 200:
+                assert (
+                    "<strong>ann</strong>, operator"
+                    in (await site.get("/login", headers={**PAGE, **said})).text
+                )

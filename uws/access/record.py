@@ -1,0 +1,87 @@
+"""Security decisions go on record, in a stream a month; nobody who is refused waits for that."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from eventstore import EventStore, EventStoreError, NewEvent
+from uws.clock import Clock, pause
+from uws.commands import SERVER, Caller
+from uws.jobs import first_of
+from uws.model import events as e
+
+PER_MINUTE = 60
+"""Refusals that are recorded one by one; of others, how many there were."""
+_REFUSALS = (e.LogInRefused, e.AccessRefused)
+_ROOM = 1000
+log = logging.getLogger(__name__)
+
+
+class SecurityRecord:
+    """Takes decisions at once, and writes them soon after. What cannot be written now is tried again."""
+
+    def __init__(self, store: EventStore, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._pending: deque[tuple[str, NewEvent]] = deque()
+        self._wake = asyncio.Event()
+        self._over = asyncio.Event()
+        self._minute, self._refused, self._omitted = -1, 0, 0
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Write while the context lasts; at its end all that can be written is."""
+        writing = asyncio.create_task(self._keep_writing(), name="security record")
+        try:
+            yield
+        finally:
+            self._over.set()
+            self._tell_omitted()
+            self._wake.set()
+            await asyncio.wait([writing])
+
+    def note(self, event: e.SecurityEvent, caller: Caller) -> None:
+        """Have a decision recorded."""
+        if isinstance(event, _REFUSALS):
+            minute = int(self._clock.now().timestamp() // 60)
+            if minute != self._minute:
+                self._tell_omitted()
+                self._minute, self._refused = minute, 0
+            self._refused += 1
+            if self._refused > PER_MINUTE or len(self._pending) >= _ROOM:
+                self._omitted += 1
+                return
+        self._add(event, caller)
+
+    def _tell_omitted(self) -> None:
+        if self._omitted:
+            count, self._omitted = self._omitted, 0
+            self._add(e.RefusalsOmitted(count=count), SERVER)
+
+    def _add(self, event: e.SecurityEvent, caller: Caller) -> None:
+        self._pending.append((e.security_stream(self._clock.now()), e.encode(event, caller.metadata)))
+        self._wake.set()
+
+    async def _keep_writing(self) -> None:
+        while not self._over.is_set() or self._pending:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._write()
+            except EventStoreError as error:
+                log.error("%d security decisions cannot go on record: %s", len(self._pending), error)
+                if self._over.is_set():
+                    return
+                await first_of(pause(self._clock), self._over.wait())
+                self._wake.set()
+
+    async def _write(self) -> None:
+        while self._pending:
+            stream = self._pending[0][0]
+            batch = [event for where, event in self._pending if where == stream]
+            await self._store.append(stream, batch)  # the same ids again are no second record
+            done = {event.id for event in batch}
+            self._pending = deque(entry for entry in self._pending if entry[1].id not in done)

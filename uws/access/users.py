@@ -1,0 +1,194 @@
+"""The users file: who has a password here, and which groups he is in."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hmac
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+
+from uws.clock import Clock
+from uws.model import Unavailable, UsageError, UWSError, did_you_mean
+from uws.model.text import first_foreign
+
+LONGEST_PASSWORD = 1024
+_AT_ONCE = 2
+"""Passwords that are verified at a time, each with 64 MiB of memory and the better part of 0.1 s."""
+_WAITING = 50
+_REMEMBERED, _FOR = 1000, timedelta(minutes=5)
+_LONGEST_NAME = 100
+
+
+class UsersUnreadable(UWSError):
+    """The users file is not what `Users` has written."""
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entry. ``changed`` is when the password was set: sessions from before that are over."""
+
+    password: Annotated[str, msgspec.Meta(pattern=r"^\$argon2id\$")]
+    changed: datetime
+    groups: tuple[str, ...] = ()
+
+
+_entries = msgspec.json.Decoder(dict[str, User])
+_hasher = PasswordHasher()  # Argon2id, with the parameters of RFC 9106 for little memory
+
+
+class Users:
+    """The users in a file, which is read again when it has changed. Raises `UsersUnreadable`, `OSError`."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path, self._clock = path, clock
+        self._seen: tuple[int, int, int] | None = None
+        self._users: dict[str, User] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = 0
+        self._verified: OrderedDict[bytes, datetime] = OrderedDict()
+        self._secret = secrets.token_bytes(32)
+        self._nobody: str | None = None
+
+    def all(self) -> dict[str, User]:
+        """Return all users by name; none when there is no file."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            self._seen, self._users = None, {}
+            return self._users
+        seen = status.st_ino, status.st_size, status.st_mtime_ns
+        if seen != self._seen:
+            try:
+                self._users = _entries.decode(self._path.read_bytes())
+            except msgspec.DecodeError as error:
+                raise UsersUnreadable(f"{self._path}: no users file: {error}") from None
+            self._seen = seen
+        return self._users
+
+    def find(self, name: str) -> User | None:
+        """Return a user, None when there is none of this name."""
+        return self.all().get(name)
+
+    async def verify(self, name: str, password: str) -> bool:
+        """Whether this is the user's password. It takes as long for users that there are not.
+
+        What was verified is remembered for some minutes, by a digest under a key of this process. Raises
+        `Unavailable` when too many wait for an answer already.
+        """
+        user = self.find(name)
+        if len(password) > LONGEST_PASSWORD:
+            return False
+        known = user.password if user else ""
+        proof = hmac.digest(self._secret, b"\0".join(map(_bytes, (name, password, known))), sha256)
+        if (until := self._verified.get(proof)) and self._clock.now() < until:
+            return True
+        if self._waiting >= _WAITING:
+            raise Unavailable("too many passwords are being verified")
+        self._waiting += 1
+        try:
+            async with self._slots:
+                right = await asyncio.to_thread(self._fits, known, password)
+        finally:
+            self._waiting -= 1
+        if right and user:
+            self._verified[proof] = self._clock.now() + _FOR
+            while len(self._verified) > _REMEMBERED:
+                self._verified.popitem(last=False)
+        return right and user is not None
+
+    def _fits(self, known: str, password: str) -> bool:
+        if not known:
+            if self._nobody is None:
+                self._nobody = _hasher.hash(secrets.token_hex())
+            known = self._nobody
+        try:
+            return _hasher.verify(known, password.encode("utf-8", "surrogateescape"))
+        except (Argon2Error, InvalidHashError):
+            return False
+
+    def add(self, name: str, password: str, groups: tuple[str, ...]) -> None:
+        """Make a user. Raises `UsageError` when there is one of this name; so do the others for none."""
+        check_name(name, "user")
+        for group in groups:
+            check_name(group, "group")
+        with self._changing() as users:
+            if name in users:
+                raise UsageError(f"there is a user {name} already; for another password: uwsd user passwd")
+            users[name] = User(password=password, changed=self._clock.now(), groups=groups)
+
+    def set_password(self, name: str, password: str) -> None:
+        """Give a user another password; his sessions are over."""
+        with self._changing() as users:
+            old = _existing(name, users)
+            users[name] = msgspec.structs.replace(old, password=password, changed=self._clock.now())
+
+    def set_groups(self, name: str, groups: tuple[str, ...]) -> None:
+        """Have a user in these groups, and no others."""
+        for group in groups:
+            check_name(group, "group")
+        with self._changing() as users:
+            users[name] = msgspec.structs.replace(_existing(name, users), groups=groups)
+
+    def remove(self, name: str) -> None:
+        """Take a user out; his tokens and sessions are over."""
+        with self._changing() as users:
+            _existing(name, users)
+            del users[name]
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, User]]:
+        """Give the users to change, and put them in place of the file: whole, or not at all."""
+        lock = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            users = dict(self.all())
+            yield users
+            new = self._path.with_name(f"{self._path.name}.new")
+            new.unlink(missing_ok=True)
+            file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(file, "wb") as writing:
+                writing.write(msgspec.json.format(msgspec.json.encode(users)) + b"\n")
+                writing.flush()
+                os.fsync(file)
+            new.replace(self._path)
+        finally:
+            os.close(lock)
+
+
+def hashed(password: str) -> str:
+    """Return what the file holds of a password. Raises `UsageError` for one that nobody can have."""
+    if not password or len(password) > LONGEST_PASSWORD or "\0" in password:
+        raise UsageError(f"a password has 1 to {LONGEST_PASSWORD} characters")
+    return _hasher.hash(password)
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise `UsageError` for a name that no user, or no group, can have (RFC 7617: no colon)."""
+    wrong = not name.isprintable() or name != name.strip() or ":" in name or name.startswith("@")
+    if not name or len(name) > _LONGEST_NAME or wrong or first_foreign(name):
+        raise UsageError(
+            f"{name!r} can be no {what}: expected 1 to {_LONGEST_NAME} printable characters, "
+            "no ':', no '@' first"
+        )
+
+
+def _existing(name: str, users: dict[str, User]) -> User:
+    try:
+        return users[name]
+    except KeyError:
+        raise UsageError(f"there is no user {name}{did_you_mean(name, users)}") from None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,196 @@
+"""Users and tokens, as admin commands see them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from uws.access.tokens import Tokens
+from uws.access.users import Users
+from uws.commands import Caller
+from uws.model import Scope, UsageError
+from uws.model import events as e
+
+from .operations import Administered, Operation, Report
+
+LONGEST_TOKEN = timedelta(days=3660)
+
+
+class UserEntry(msgspec.Struct, frozen=True):
+    """A user of the users file."""
+
+    name: str
+    groups: tuple[str, ...]
+    roles: tuple[str, ...]
+    changed: datetime
+
+
+class ListUsers(Operation[list[UserEntry]], frozen=True, tag="user list"):
+    """Return the users in the users file."""
+
+    needs_read_models = False
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> list[UserEntry]:
+        roles = here.place.auth.roles
+        return [
+            UserEntry(name, user.groups, tuple(sorted(roles.of(name, user.groups))), user.changed)
+            for name, user in sorted(_users(here).all().items())
+        ]
+
+
+class _ChangeUser(Operation[None], frozen=True):
+    """Change the users file, and put that on record; the password's hash stays out of both."""
+
+    user: str
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(user={self.user!r})"
+
+    async def _record(self, here: Administered, caller: Caller, event: e.UserChanged) -> None:
+        stream = e.security_stream(here.backend.clock.now())
+        await here.backend.store.append(stream, [e.encode(event, caller.metadata)])
+
+
+class AddUser(_ChangeUser, frozen=True, tag="user add"):
+    """Make a user. ``password`` is the hash of his password."""
+
+    begins = True
+    needs_read_models = False
+    password: str
+    groups: tuple[str, ...] = ()
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
+        _users(here).add(self.user, self.password, self.groups)
+        await self._record(here, caller, e.UserChanged(user=self.user, change="added", groups=self.groups))
+
+
+class SetPassword(_ChangeUser, frozen=True, tag="user passwd"):
+    """Give a user another password, by its hash."""
+
+    needs_read_models = False
+    password: str
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
+        _users(here).set_password(self.user, self.password)
+        await self._record(here, caller, e.UserChanged(user=self.user, change="password"))
+
+
+class SetGroups(_ChangeUser, frozen=True, tag="user groups"):
+    """Have a user in these groups and no others."""
+
+    needs_read_models = False
+    groups: tuple[str, ...]
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
+        _users(here).set_groups(self.user, self.groups)
+        await self._record(here, caller, e.UserChanged(user=self.user, change="groups", groups=self.groups))
+
+
+class RemoveUser(_ChangeUser, frozen=True, tag="user remove"):
+    """Take a user out of the users file."""
+
+    needs_read_models = False
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
+        _users(here).remove(self.user)
+        await self._record(here, caller, e.UserChanged(user=self.user, change="removed"))
+
+
+class NewToken(msgspec.Struct, frozen=True):
+    """A token that was just made: nobody can be told its text again."""
+
+    id: str
+    token: str
+    expires: datetime
+
+
+class CreateToken(Operation[NewToken], frozen=True, tag="token create"):
+    """Make a token for a user. ``scopes`` None is everything that the user may do."""
+
+    begins = True
+    needs_read_models = False
+    user: str
+    seconds: int
+    scopes: tuple[Scope, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.seconds <= LONGEST_TOKEN.total_seconds():
+            raise UsageError(f"--expires: expected 1 s to {LONGEST_TOKEN.days} d, got {self.seconds} s")
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> NewToken:
+        if not here.place.auth.tokens:
+            raise UsageError("tokens are not taken here: say tokens = true in [auth]")
+        listed = here.place.auth.users is not None and _users(here).find(self.user) is not None
+        lasts = timedelta(seconds=self.seconds)
+        scopes = None if self.scopes is None else frozenset(self.scopes)
+        token_id, token = await _tokens(here).issue(
+            self.user, caller, lasts=lasts, scopes=scopes, listed=listed
+        )
+        return NewToken(token_id, token, here.backend.clock.now() + lasts)
+
+
+class TokenEntry(msgspec.Struct, frozen=True):
+    """A token, without what would let anybody use it. ``ended`` says why it is good no longer."""
+
+    id: str
+    made: datetime
+    expires: datetime
+    scopes: tuple[str, ...] | None
+    ended: str | None
+
+
+class ListTokens(Operation[list[TokenEntry]], frozen=True, tag="token list"):
+    """Return the tokens of a user."""
+
+    needs_read_models = False
+    user: str
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> list[TokenEntry]:
+        now = here.backend.clock.now()
+        return [
+            TokenEntry(
+                token.id,
+                token.made,
+                token.issued.expires,
+                token.issued.scopes,
+                token.revoked or ("expired" if token.issued.expires <= now else None),
+            )
+            for token in await _tokens(here).of_user(self.user)
+        ]
+
+
+class RevokeToken(Operation[bool], frozen=True, tag="token revoke"):
+    """End a token at once. Tells whether it was good until now."""
+
+    needs_read_models = False
+    token: str
+    reason: str = "revoked"
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> bool:
+        before = await _tokens(here).revoke(self.token, self.reason, caller)
+        return before.revoked is None
+
+
+ACCESS_OPERATIONS: tuple[type[Operation[Any]], ...] = (
+    ListUsers,
+    AddUser,
+    SetPassword,
+    SetGroups,
+    RemoveUser,
+    CreateToken,
+    ListTokens,
+    RevokeToken,
+)
+
+
+def _users(here: Administered) -> Users:
+    name = here.place.auth.users
+    if name is None:
+        raise UsageError('there is no users file: say users = "users.json" in [auth]')
+    return Users(here.place.data / name, here.backend.clock)
+
+
+def _tokens(here: Administered) -> Tokens:
+    return Tokens(here.backend.store, here.backend.clock)
