@@ -294,3 +294,20 @@ async def test_a_proxy_is_believed_at_its_address_only(tmp_path: Path) -> None:
                     "<strong>ann</strong>, operator"
                     in (await site.get("/login", headers={**PAGE, **said})).text
                 )
+
+
+async def test_a_list_of_others_jobs_is_for_those_whose_role_says_so(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        job = (await site.post("/echo/async", {"x": "1"}, headers=basic("ann"))).location
+        for user, status, listed in (
+            ("ops", 200, 1),
+            ("aud", 200, 1),
+            ("adm", 200, 1),
+            ("ann", 200, 1),
+            ("bob", 403, 0),
+        ):
+            for form in ("", "&LIMIT=5", "&RESPONSEFORMAT=json"):
+                answer = await site.get(f"/echo/async?OWNERID=ann{form}", headers=basic(user))
+                assert answer.status == status, (user, form)
+                assert answer.text.count(job_id(job)) >= listed
+        assert len((await site.get("/echo/async", headers=basic("ops"))).xml) == 0, "his own are none"

@@ -68,11 +68,11 @@ class Identity:
         """
         if not self.has_scope(action):
             return False
-        return (
-            job.owner is None
-            or job.owner == self.user
-            or any(action in TO_ALL_JOBS[role] for role in self.roles)
-        )
+        return job.owner is None or job.owner == self.user or self.may_with_all(action)
+
+    def may_with_all(self, action: Action) -> bool:
+        """Whether one's role lets one do this to jobs of whomever."""
+        return any(action in TO_ALL_JOBS[role] for role in self.roles)
 
     def has_scope(self, action: Action) -> bool:
         """Whether the token that is used, if any, is good for this."""

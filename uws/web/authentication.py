@@ -49,6 +49,8 @@ class Authentication:
         """Know users and tokens, and keep a record of what is decided, while the context lasts."""
         users = self.settings.users
         self.users = Users(self._data / users, backend.clock) if users is not None else None
+        if self.users:
+            self.users.all()  # what is wrong with the file is told now
         self.clock = backend.clock
         self.tokens = Tokens(backend.store, backend.clock)
         self.record = SecurityRecord(backend.store, backend.clock)
@@ -87,7 +89,7 @@ class Authentication:
             return self._with_roles(identity)
         if (cookie := request.cookies.get(SESSION)) is not None:
             try:
-                return self._with_roles(await self._by_token(request, cookie, "session"))
+                return self._with_roles(await self._by_token(request, cookie))
             except NotAuthenticated:  # a browser sends what it has: he is nobody, and may log in again
                 if not self._anonymous:
                     raise
@@ -151,11 +153,11 @@ class Authentication:
             case "basic" if self.users is not None:
                 return await self.check_password(request, *_name_and_password(credentials))
             case "bearer":
-                return await self._by_token(request, credentials.strip(), "token")
+                return await self._by_token(request, credentials.strip())
         schemes = ", ".join(sorted({challenge.partition(" ")[0] for challenge in self.challenges("")}))
         raise NotAuthenticated(f"this is no way to say who you are here; expected {schemes or 'none'}")
 
-    async def _by_token(self, request: web.Request, text: str, kind: str) -> Identity:
+    async def _by_token(self, request: web.Request, text: str) -> Identity:
         token = await self.tokens.verify(text)
         if token.issued.kind == "token":
             if not self.settings.tokens:

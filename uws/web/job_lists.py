@@ -16,7 +16,7 @@ from lxml import etree
 
 from projections import Cursor, JobReference
 from uws.jobs import PAGE, JobFilter
-from uws.model import Action, Service, UsageError, did_you_mean
+from uws.model import Action, NotAuthorized, Service, UsageError, did_you_mean
 
 from . import json_documents
 from .conditions import is_held, tag_of_state
@@ -28,7 +28,7 @@ from .resource import Resource
 
 log = logging.getLogger(__name__)
 
-OWN_PARAMETERS = ("PHASE", "AFTER", "LAST", "RUNID", "TEXT", "LIMIT", "CURSOR", "RESPONSEFORMAT")
+OWN_PARAMETERS = ("PHASE", "AFTER", "LAST", "OWNERID", "RUNID", "TEXT", "LIMIT", "CURSOR", "RESPONSEFORMAT")
 """What a list's query means by itself; other names are those of a service's parameters."""
 DEFAULT_LIMIT = 100
 SHOWN = 50
@@ -60,13 +60,15 @@ async def job_list(request: web.Request) -> web.StreamResponse:
     form = form_of(request, pairs)
     if form is HTML and (clean := _cleaned(resource, pairs)):
         return resource.see(clean)
-    service, user = resource.uws.service, resource.caller.user
+    service, user = resource.uws.service, _owner(resource, pairs)
     wanted, last = _filter_of(pairs, service), _number(pairs, "LAST")
     if form is JSON:
         _refuse_unknown(pairs, service)
     in_pages = form is not XML or any(pair.name.upper() in ("LIMIT", "CURSOR") for pair in pairs)
     page = (
-        _Page(resource, pairs, wanted, last, SHOWN if form is HTML else DEFAULT_LIMIT) if in_pages else None
+        _Page(resource, pairs, user, wanted, last, SHOWN if form is HTML else DEFAULT_LIMIT)
+        if in_pages
+        else None
     )
     # The state is read before the list: of two that differ, the tag is never the newer one.
     state = await resource.uws.list_state(user)
@@ -133,9 +135,15 @@ class _Page:
     """A page of the list. Raises `UsageError` for a query that makes no sense, when it is made."""
 
     def __init__(
-        self, resource: Resource, pairs: Sequence[Pair], wanted: JobFilter, last: int | None, default: int
+        self,
+        resource: Resource,
+        pairs: Sequence[Pair],
+        owner: str | None,
+        wanted: JobFilter,
+        last: int | None,
+        default: int,
     ) -> None:
-        self._resource, self._pairs, self._wanted = resource, pairs, wanted
+        self._resource, self._pairs, self._owner, self._wanted = resource, pairs, owner, wanted
         limit = _number(pairs, "LIMIT") or default
         if limit > MAX_LIMIT:
             raise UsageError(f"LIMIT: expected a whole number, at most {MAX_LIMIT}, got {limit}")
@@ -153,12 +161,12 @@ class _Page:
         return render(root) if form is HTML else serialise(root)
 
     async def _documents(self) -> bytes:
-        uws, user = self._resource.uws, self._resource.caller.user
+        uws = self._resource.uws
         found: list[bytes] = []
         before, size = self._before, 0
         while True:
             asked = min(PAGE, self._limit - len(found))
-            page = await uws.find_jobs(user, self._wanted, before=before, limit=asked)
+            page = await uws.find_jobs(self._owner, self._wanted, before=before, limit=asked)
             documents = [json_documents.job_document(uws, job) for job in page.jobs]
             found += documents
             before, size = page.next, size + sum(map(len, documents))
@@ -167,12 +175,12 @@ class _Page:
                 return json_documents.job_list(found, self._url_of_next(before, len(found)))
 
     async def _references(self) -> etree._Element:
-        uws, user = self._resource.uws, self._resource.caller.user
+        uws = self._resource.uws
         found: list[JobReference] = []
         before = self._before
         while True:
             asked = min(PAGE, self._limit - len(found))
-            references, before = await uws.page(user, self._wanted, before=before, limit=asked)
+            references, before = await uws.page(self._owner, self._wanted, before=before, limit=asked)
             found += references
             if before is None or len(references) < asked or len(found) == self._limit:
                 break
@@ -196,6 +204,16 @@ class _Page:
         """Return the URL of another page of the same list."""
         kept = [pair for pair in self._pairs if pair.name.upper() != "CURSOR"]
         return _list_url(self._resource, [*kept, *more])
+
+
+def _owner(resource: Resource, pairs: Sequence[Pair]) -> str | None:
+    """Return whose jobs are listed: the caller's, or by OWNERID those of others, where his role lets him."""
+    caller, wanted = resource.caller, single(pairs, "OWNERID")
+    if wanted is None or wanted == caller.user:
+        return caller.user
+    if not caller.may_with_all(Action.READ):
+        raise NotAuthorized("OWNERID: the jobs of others are listed to operators, auditors and admins only")
+    return wanted or None
 
 
 def _filter_of(pairs: Sequence[Pair], service: Service) -> JobFilter:
