@@ -30,15 +30,20 @@ class Ended:
     err: str
 
 
-async def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ended:
-    """Run a command to its end. It has no terminal and nothing to read."""
+async def run(
+    *command: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    reads: str = "",
+) -> Ended:
+    """Run a command to its end. It has no terminal, and ``reads`` on its standard input."""
     process = await asyncio.create_subprocess_exec(
-        *map(str, command), cwd=cwd, env=env, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE,
+        *map(str, command), cwd=cwd, env=env, stdin=PIPE, stdout=PIPE, stderr=PIPE,
         start_new_session=True,
     )  # fmt: skip
     try:
         async with asyncio.timeout(PATIENCE):
-            out, err = await process.communicate()
+            out, err = await process.communicate(reads.encode())
     except BaseException:
         _signal(process, signal.SIGKILL)
         await process.communicate()
@@ -47,9 +52,9 @@ async def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, s
     return Ended(process.returncode, out.decode(), err.decode())
 
 
-async def uwsd(*arguments: str | Path, cwd: Path | None = None) -> Ended:
+async def uwsd(*arguments: str | Path, cwd: Path | None = None, reads: str = "") -> Ended:
     """Run the command to its end."""
-    return await run(UWSD, *arguments, cwd=cwd)
+    return await run(UWSD, *arguments, cwd=cwd, reads=reads)
 
 
 class Client(Site):

@@ -1,0 +1,122 @@
+"""`uwsd user`, `uwsd token`, and a server that others reach."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.access.support import basic, bearer
+from tests.daemon import serving, uwsd
+
+NAME = "expected 1 to 100 printable characters, no ':', no '@' first"
+TRUE = '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
+AUTH = '[auth]\nusers = "users.json"\ntokens = true\n[auth.roles]\noperator = ["@staff"]\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "uwsd.toml"
+    path.write_text(AUTH + TRUE)
+    return path
+
+
+async def test_users_and_tokens_that_commands_make_are_good_on_the_server_that_runs(file: Path) -> None:
+    made = await uwsd("user", "add", "ann", "--group", "staff", "-c", file, reads="ann's\n")
+    assert (made.status, made.out, made.err) == (0, "ann is a user now\n", "")
+    async with serving(file) as server:
+
+        async def status(headers: dict[str, str]) -> int:
+            return (await server.get("/nothing/async", headers=headers)).status
+
+        assert [await status(headers) for headers in ({}, basic("ann"), basic("bob"))] == [401, 200, 401]
+        await uwsd("user", "add", "bob", "-c", file, reads="bob's\n")
+        assert await status(basic("bob")) == 200
+        await uwsd("user", "passwd", "bob", "-c", file, reads="another\n")
+        assert [await status(basic("bob")), await status(basic("bob", "another"))] == [401, 200]
+
+        created = await uwsd(
+            "token", "create", "--user", "bob", "--scope", "read", "--expires", "1h", "-c", file
+        )
+        token = bearer(created.out.strip())
+        assert await status(token) == 200
+        assert (await server.post("/nothing/async", headers=token)).status == 403
+        (listed,) = json.loads((await uwsd("token", "list", "--user", "bob", "--json", "-c", file)).out)
+        assert (listed["scopes"], listed["ended"]) == (["read"], None)
+        assert created.out.strip() not in json.dumps(listed)
+        revoked = await uwsd("token", "revoke", listed["id"], "--reason", "lost", "-c", file)
+        assert revoked.out == f"{listed['id']} is revoked\n"
+        assert await status(token) == 401
+
+        await uwsd("user", "remove", "bob", "-c", file)
+        assert await status(basic("bob", "another")) == 401
+        (ann,) = json.loads((await uwsd("user", "list", "--json", "-c", file)).out)
+        assert (ann["name"], ann["groups"], ann["roles"]) == ("ann", ["staff"], ["operator"])
+    assert (file.parent / "var" / "users.json").stat().st_mode & 0o777 == 0o600
+    assert "another" not in server.err, "no password is logged"
+
+
+@pytest.mark.parametrize(
+    ("command", "reads", "says"),
+    [
+        (
+            ["user", "add", "ann"],
+            "x\n",
+            "there is a user ann already; for another password: uwsd user passwd",
+        ),
+        (["user", "add", "bob"], "\n", "a password has 1 to 1024 characters"),
+        (["user", "add", "a:b"], "x\n", f"'a:b' can be no user: {NAME}"),
+        (["user", "add", "bob", "--group", ""], "x\n", f"'' can be no group: {NAME}"),
+        (["user", "remove", "anne"], "", "there is no user anne (did you mean ann?)"),
+        (
+            ["token", "create", "--user", "ann", "--scope", "rad"],
+            "",
+            "--scope: expected read, submit, got 'rad'",
+        ),
+        (
+            ["token", "create", "--user", "ann", "--expires", "20y"],
+            "",
+            "--expires: expected 1 s to 3660 d, got 630720000 s",
+        ),
+        (["token", "revoke", "x"], "", "there is no token x"),
+    ],
+)
+async def test_what_cannot_be_is_refused_in_one_line(
+    file: Path, command: list[str], reads: str, says: str
+) -> None:
+    await uwsd("user", "add", "ann", "-c", file, reads="x\n")
+    refused = await uwsd(*command, "-c", file, reads=reads)
+    assert (refused.status, refused.out, refused.err) == (2, "", f"{says}\n")
+
+
+async def test_a_users_file_that_is_none_is_told_before_the_server_runs(file: Path) -> None:
+    users = file.parent / "var" / "users.json"
+    users.parent.mkdir()
+    users.write_text('{"ann": {"password": "plain", "changed": "2026-01-01T00:00:00Z"}}')
+    refused = await uwsd("serve", file, "--port", "0")
+    assert refused.status == 2
+    assert refused.err.startswith(f"{users}: no users file: ")
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "where"),
+    [
+        ('[server]\nhost = "0.0.0.0"\n', [], "0.0.0.0"),
+        ('[server]\nbase_url = "https://jobs.example.org/vo"\n', [], "https://jobs.example.org/vo"),
+        ("", ["--host", "::"], "::"),
+    ],
+)
+async def test_a_server_that_others_reach_does_not_start_before_it_knows_who_they_are(
+    file: Path, more: str, options: list[str], where: str
+) -> None:
+    file.write_text(more + TRUE)
+    refused = await uwsd("serve", file, *options, "--port", "0")
+    assert refused.status == 2
+    assert refused.err == (
+        f"auth: {where} is reached by others, who have no way to say who they are: give them one in [auth], "
+        'such as users = "users.json", or let everybody in with allow_anonymous = true\n'
+    )
+    file.write_text(f"{more}[auth]\nallow_anonymous = true\n{TRUE}")
+    async with serving(file, "--host", "127.0.0.1") as server:
+        assert (await server.get("/nothing/async")).status == 200
