@@ -71,7 +71,7 @@ async def test_who_must_say_who_he_is_is_told_all_ways(tmp_path: Path) -> None:
         page = await site.get("/echo/async?PHASE=ERROR", headers=PAGE)
         assert page.status == 401
         assert not any("Basic" in value for value in page.headers.getall("WWW-Authenticate"))
-        assert "login?next=/echo/async" in page.text
+        assert "login?next=/echo/async%3FPHASE%3DERROR" in page.text
 
 
 async def test_a_browser_logs_in_by_a_form_and_out_again(tmp_path: Path) -> None:
@@ -103,6 +103,12 @@ async def test_a_session_is_sent_over_tls_only_where_the_server_is_reached_so(tm
         authentication.users.add("ann", PASSWORDS["ann"], ())
         answer = await site.post("/login", {"username": "ann", "password": "ann's"}, headers=PAGE)
         assert {"Secure", "Path=/vo"} <= {*answer.headers["Set-Cookie"].split("; ")}
+        site.session.cookie_jar.clear()
+        page = await site.get("/echo/async", headers=PAGE)
+        assert 'href="/vo/login?next=/vo/echo/async"' in page.text, "it leads back to where it was asked for"
+        sent = {"username": "ann", "password": "ann's", "next": "/vo/echo/async"}
+        answer = await site.post("/login", sent, headers=PAGE)
+        assert answer.location == "https://jobs.example.org/vo/echo/async"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def readable(request: web.Request, fault: web.Response) -> web.Response:
     document.set("reason", HTTPStatus(fault.status).phrase)
     document.set("root", root.rstrip("/") + "/")
     if fault.status == 401 and request.method == "GET":
-        document.set("asked", quote(request.rel_url.raw_path, safe="/"))
+        prefix = urlsplit(base).path.rstrip("/") if base else ""  # which the proxy takes away
+        document.set("asked", quote(prefix + request.rel_url.raw_path_qs, safe="/"))
     if (job_id := request.match_info.get("job_id")) and request.method != "GET":
         document.set("job", f"{root.rstrip('/')}/{request.match_info['service']}/async/{job_id}")
     document.text = made_fit(message)
