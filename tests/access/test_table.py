@@ -1,0 +1,209 @@
+"""Who may do what: every route, for everybody. A route without a row here fails the test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import pytest
+
+from tests.access.support import basic, bearer, guarded
+from tests.harness import Site, job_id
+from uws import Example, FileParameter, ResultDeclaration, Service, StrParameter
+from uws.access.tokens import Tokens
+from uws.commands import SERVER
+from uws.model import Scope
+
+NOBODY, OWNER, OTHER = "nobody", "owner", "other"
+OPERATOR, AUDITOR, ADMIN = "operator", "auditor", "admin"
+READ, SUBMIT = "read token", "submit token"
+USERS = {OWNER: "ann", OTHER: "bob", OPERATOR: "ops", AUDITOR: "aud", ADMIN: "adm"}
+EVERYBODY = {NOBODY, *USERS, READ, SUBMIT}
+KNOWN = EVERYBODY - {NOBODY}
+
+LOOKING = {OWNER, OPERATOR, AUDITOR, ADMIN, READ}
+FILES = {OWNER, ADMIN, READ}
+CHANGING = {OWNER, ADMIN, SUBMIT}
+ENDING = {OWNER, OPERATOR, ADMIN, SUBMIT}
+MAKING = KNOWN - {READ}
+LISTING = KNOWN - {SUBMIT}
+
+
+class Row(NamedTuple):
+    """Who may send such a request, and what he is answered; others are answered 401 or 403."""
+
+    who: set[str]
+    status: int = 200
+    data: Callable[[], object] | None = None
+    query: str = ""
+
+
+def form(**fields: str) -> Callable[[], object]:
+    return lambda: fields
+
+
+def upload() -> object:
+    data = aiohttp.FormData()
+    data.add_field("file", b"x", filename="x")
+    return data
+
+
+JOB = "/{service}/async/{job_id}"
+GET_ONLY = {"/{service}/sync", f"{JOB}/results/{{result_id}}/quicklook"}
+"""What has no HEAD."""
+TABLE: dict[tuple[str, str], list[Row]] = {
+    ("GET", "/"): [Row(KNOWN)],
+    ("GET", "/availability"): [Row(EVERYBODY)],
+    ("GET", "/metrics"): [Row(EVERYBODY)],
+    ("GET", "/healthz"): [Row(EVERYBODY)],
+    ("GET", "/readyz"): [Row(EVERYBODY)],
+    ("GET", "/static"): [Row(EVERYBODY)],
+    ("GET", "/login"): [Row(EVERYBODY)],
+    ("POST", "/login"): [Row(EVERYBODY, data=form(username="ann", password="ann's"))],
+    ("POST", "/logout"): [Row(EVERYBODY, 303)],
+    ("GET", "/{service}"): [Row(KNOWN)],
+    ("GET", "/{service}/"): [Row(KNOWN, 303)],
+    ("GET", "/{service}/parameters.json"): [Row(KNOWN)],
+    ("GET", "/{service}/availability"): [Row(EVERYBODY)],
+    ("GET", "/{service}/capabilities"): [Row(EVERYBODY)],
+    ("GET", "/{service}/descriptor"): [Row(KNOWN)],
+    ("GET", "/{service}/examples"): [Row(KNOWN)],
+    ("GET", "/{service}/examples/{example}/{name}"): [Row(KNOWN)],
+    ("GET", "/{service}/examples/{example}/{name}/{number}"): [Row(KNOWN)],
+    ("GET", "/{service}/sync"): [Row(MAKING, 303)],
+    ("POST", "/{service}/sync"): [Row(MAKING, 303, upload)],
+    ("GET", "/{service}/sync/{job_id}"): [Row(LOOKING, 303)],
+    ("GET", "/{service}/async"): [
+        Row(LISTING),
+        Row(LISTING - {OTHER}, query="?OWNERID=ann"),
+    ],
+    ("GET", "/{service}/async/"): [Row(LISTING)],
+    ("POST", "/{service}/async"): [Row(MAKING, 303, upload)],
+    ("GET", "/{service}/async/events"): [Row(LISTING)],
+    ("GET", JOB): [Row(LOOKING), Row(LOOKING, query="?WAIT=0")],
+    ("POST", JOB): [
+        Row(ENDING, 303, form(ACTION="DELETE")),
+    ],
+    ("DELETE", JOB): [Row(ENDING, 303)],
+    **{
+        ("GET", f"{JOB}/{name}"): [Row(LOOKING)]
+        for name in (
+            "phase", "executionduration", "destruction", "quote", "error", "owner", "parameters", "results",
+            "history",
+        )
+    },
+    # Who has heard of the end of a job is answered 204.
+    ("GET", f"{JOB}/events"): [Row(LOOKING)],
+    ("POST", f"{JOB}/phase"): [
+        Row(ENDING, 403, form(PHASE="ABORT")),  # it has ended
+    ],
+    ("POST", f"{JOB}/executionduration"): [Row(CHANGING, 403, form(EXECUTIONDURATION="1"))],
+    ("POST", f"{JOB}/destruction"): [Row(CHANGING, 303, form(DESTRUCTION="2100-01-01T00:00:00Z"))],
+    ("POST", f"{JOB}/parameters"): [Row(CHANGING, 403, form(word="other"))],
+    ("GET", f"{JOB}/parameters/{{name}}"): [Row(FILES)],
+    ("PUT", f"{JOB}/parameters/{{name}}"): [Row(CHANGING, 403, lambda: b"other")],
+    ("GET", f"{JOB}/parameters/{{name}}/{{number}}"): [Row(FILES)],
+    ("GET", f"{JOB}/results/{{result_id}}"): [Row(FILES)],
+    ("GET", f"{JOB}/results/{{result_id}}/preview"): [Row(FILES)],
+    ("GET", f"{JOB}/results/{{result_id}}/quicklook"): [Row(FILES, 404)],  # a text has none
+    ("GET", f"{JOB}/logs/{{name}}"): [Row(FILES)],
+    ("GET", f"{JOB}/logs/{{name}}/preview"): [Row(FILES)],
+}  # fmt: skip
+
+
+def kept(directory: Path) -> Service:
+    example = directory / "example"
+    example.write_text("example")
+    return Service(
+        name="keep",
+        title="Keep",
+        command=["cp", ["{file}"], "kept"],
+        parameters={"file": FileParameter(), "word": StrParameter(default="a")},
+        results=[ResultDeclaration(id="kept", path="kept", mime="text/plain", optional=True)],
+        examples=[Example(title="E", id="e", parameters={"file": str(example)})],
+    )
+
+
+@asynccontextmanager
+async def everybody(tmp_path: Path) -> AsyncIterator[tuple[Site, dict[str, dict[str, str]]]]:
+    """Serve, and give the headers with which each says who he is."""
+    async with guarded(tmp_path / "data", kept(tmp_path)) as (site, _):
+        backend = site.node.backend
+        tokens = Tokens(backend.store, backend.clock)
+        headers = {NOBODY: {}, **{role: basic(user) for role, user in USERS.items()}}
+        for role, scope in ((READ, Scope.READ), (SUBMIT, Scope.SUBMIT)):
+            _, token = await tokens.issue(
+                "ann", SERVER, lasts=timedelta(hours=1), scopes=frozenset({scope}), listed=True
+            )
+            headers[role] = bearer(token)
+        yield site, headers
+
+
+async def ended_job(site: Site) -> str:
+    """Return the id of a job of the owner's that has ended."""
+    data = aiohttp.FormData({"PHASE": "RUN"})
+    data.add_field("file", b"x", filename="x")
+    answer = await site.post("/keep/async", data, headers=basic("ann"))
+    assert answer.status == 303
+    await site.ended(answer.location, headers=basic("ann"))
+    return job_id(answer.location)
+
+
+async def sent(site: Site, method: str, path: str, row: Row, headers: dict[str, str]) -> tuple[int, str]:
+    """Send a request; return the status, and the first line of a refusal."""
+    data = row.data() if row.data else None
+    url = site.url + path + row.query
+    async with site.session.request(method, url, data=data, headers=headers, allow_redirects=False) as answer:
+        refusal = answer.headers.get("Content-Type", "").startswith("text/plain") and answer.status >= 400
+        return answer.status, (await answer.text()).partition(":")[0] if refusal else ""
+
+
+@pytest.mark.parametrize("role", [NOBODY, *USERS, READ, SUBMIT])
+async def test_everybody_may_do_what_the_table_says_and_nothing_else(tmp_path: Path, role: str) -> None:
+    async with everybody(tmp_path) as (site, headers):
+        shared = await ended_job(site)
+        wrong = []
+        for (method, template), rows in TABLE.items():
+            for row, alias, asked in (
+                (row, alias, asked)
+                for row in rows
+                for alias in (("async", "uws.xml") if "/async" in template else ("async",))
+                for asked in ((method, "HEAD") if method == "GET" and template not in GET_ONLY else (method,))
+            ):
+                ends = role in row.who and (method == "DELETE" or (template == JOB and method == "POST"))
+                path = template.replace("/async", f"/{alias}").format(
+                    service="keep", job_id=await ended_job(site) if ends else shared, example="e",
+                    name="stdout" if "/logs/" in template else "file", number=1, result_id="kept",
+                )  # fmt: skip
+                path += "/uws.css" if template == "/static" else ""
+                status, fault = await sent(site, asked, path, row, headers[role])
+                if role in row.who:
+                    right = status == row.status and fault not in (
+                        "AuthorizationError",
+                        "AuthenticationError",
+                    )
+                elif role == NOBODY:
+                    right = status == 401
+                else:
+                    right = status == 403 and (asked == "HEAD" or fault == "AuthorizationError")
+                if not right:
+                    wrong.append(f"{asked} {path}{row.query}: {status} {fault}")
+        assert not wrong
+
+
+async def test_every_route_has_a_row(tmp_path: Path) -> None:
+    async with everybody(tmp_path) as (site, _):
+        routes = {
+            (route.method, route.resource.canonical.replace("/uws.xml", "/async"))
+            for route in site.app.router.routes()
+            if route.resource
+        }
+        seen = {
+            *TABLE,
+            *(("HEAD", path) for method, path in TABLE if method == "GET" and path not in GET_ONLY),
+        }
+        assert routes == seen
