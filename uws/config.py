@@ -171,6 +171,56 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return [ip_network(entry) for entry in self.addresses]
 
 
+class OIDCSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[auth.oidc]`` table: an OpenID provider, or whoever signs JSON Web Tokens, that is believed."""
+
+    issuer: str
+    """The claim ``iss`` of its tokens, to the letter."""
+    audience: str
+    """What stands in the claim ``aud`` of those that are meant for this server."""
+    jwks: str
+    """Its public keys (RFC 7517): an https URL, or the path of a file."""
+    user_claim: str = "sub"
+    """The claim with the user's name."""
+    groups_claim: str = "groups"
+    """The claim with the user's groups, a list; without it, one is in none."""
+    leeway: float = 30.0
+    """Seconds by which the provider's clock may be wrong."""
+    longest_fetch: float = 5.0
+    """Seconds that fetching the keys may take."""
+
+    def __post_init__(self) -> None:
+        for field in ("issuer", "audience", "jwks", "user_claim", "groups_claim"):
+            if not (text := getattr(self, field)) or not text.isprintable():
+                raise ValueError(f"{field}: expected text, got {text!r}")
+        if "://" in self.jwks and (mistake := _no_place_of_keys(self.jwks)):
+            raise ValueError(f"jwks: {mistake}")
+        if not 0 <= self.leeway <= 300:
+            raise ValueError(f"leeway: {self.leeway} s is not between 0 and 300")
+        if not 0 < self.longest_fetch <= 60:
+            raise ValueError(f"longest_fetch: {self.longest_fetch} s is not above 0 and up to 60")
+
+    @property
+    def jwks_url(self) -> str | None:
+        """The URL of the keys, where they are not in a file."""
+        return self.jwks if "://" in self.jwks else None
+
+
+def _no_place_of_keys(url: str) -> str | None:
+    """Say what is wrong with a URL from which keys are to come."""
+    try:
+        parsed = URL(url)
+    except ValueError:
+        return "this is no URL"
+    if parsed.raw_user is not None or parsed.raw_password is not None:
+        return "there is a user or a password in the URL"  # which is not repeated
+    if parsed.scheme not in ("http", "https") or not parsed.raw_host:
+        return f"expected an https URL or the path of a file, got {url!r}"
+    if parsed.scheme == "http" and not _is_loopback(parsed.raw_host):
+        return f"{url!r} is not https: whoever is on the way could put other keys in place of these"
+    return None
+
+
 class RoleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[auth.roles]`` table: who has which role; users by name, groups as ``@name``."""
 
