@@ -9,7 +9,7 @@ import logging
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -523,16 +523,22 @@ async def test_a_token_that_was_refused_is_refused_again(oidc: OIDC, issuer: Iss
         assert await refused(oidc, token) == "this token's signature is wrong"
 
 
-async def test_all_who_wait_for_keys_wait_for_one_fetch(oidc: OIDC, issuer: Issuer) -> None:
+async def test_all_who_wait_for_keys_wait_for_one_fetch(
+    oidc: OIDC, issuer: Issuer, clock: ManualClock
+) -> None:
     issuer.open.clear()
     waiting = [asyncio.create_task(oidc.identify(issuer.token(sub=f"user-{number}"))) for number in range(20)]
     while not issuer.asked:
         await asyncio.sleep(0)
     waiting[0].cancel()  # who began it, and goes away
     await asyncio.wait(waiting[:1])
+    clock.advance(seconds=30)  # as long as it may take
+    late = asyncio.create_task(oidc.identify(issuer.token()))
+    await asyncio.sleep(0)
     issuer.open.set()
     found = await asyncio.gather(*waiting[1:])
     assert [identity.user for identity in found] == [f"user-{number}" for number in range(1, 20)]
+    assert (await late).user == "mallory"
     assert issuer.asked == 1
 
 
@@ -551,7 +557,7 @@ async def test_who_needs_no_new_keys_waits_for_none(oidc: OIDC, issuer: Issuer, 
 
 async def test_closing_ends_a_fetch(issuer: Issuer) -> None:
     issuer.open.clear()
-    async with trusting(issuer) as oidc:
+    async with asyncio.timeout(20), trusting(issuer, longest_fetch=60) as oidc:
         waiting = asyncio.create_task(oidc.identify(issuer.token()))
         while not issuer.asked:
             await asyncio.sleep(0)
@@ -568,7 +574,7 @@ FAILURES: dict[str, Callable[[], web.Response]] = {
     "the answer is 302": lambda: web.Response(status=302, headers={"Location": "/jwks?again"}),
     "it is no JWK Set": lambda: web.Response(text="<html>"),
     "it is no JWK Set (RFC 7517)": lambda: web.json_response({"keys": {"ec": 1}}),
-    "no JWK Set": lambda: web.Response(body=b'{"keys": [' + b"[" * 9000),
+    "no JWK Set": lambda: web.Response(body=b'{"keys": [{"kty": ' + b"[" * 9000),
     "it is larger than 262144 bytes": many,
 }
 
@@ -649,6 +655,23 @@ async def test_an_issuer_that_is_not_there_is_told_in_the_log(
     assert "Cannot connect to host" in caplog.text
 
 
+async def test_keys_without_end_are_not_read_on(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b" " * (1 << 16))
+        return response
+
+    application = web.Application()
+    application.router.add_get("/jwks", endless)
+    async with TestServer(application) as server, trusting(issuer, str(server.make_url("/jwks"))) as oidc:
+        with pytest.raises(Unavailable):
+            await oidc.identify(issuer.token())
+    assert "it is larger than 262144 bytes" in caplog.text
+
+
 async def test_keys_are_not_unpacked(oidc: OIDC, issuer: Issuer) -> None:
     def packed() -> web.Response:
         response = web.json_response({**issuer.jwks(), "padding": "x" * 100_000})
@@ -674,6 +697,7 @@ async def test_keys_that_are_not_understood_do_not_hide_the_others(oidc: OIDC, i
         {"kty": ["EC"]},
         {**good, "kid": 7},
         {**good, "use": "x"},
+        {**good, "use": ["sig"], "key_ops": ["verify"]},
         {},
     ]
     issuer.answer = lambda: web.json_response({"keys": [*others, good]})
