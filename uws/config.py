@@ -230,7 +230,9 @@ class RoleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def of(self, user: str, groups: Collection[str]) -> frozenset[Role]:
         """Return the roles of a user who is in these groups."""
-        names = {user, *(f"@{group}" for group in groups)}
+        names = {f"@{group}" for group in groups}
+        if not user.startswith("@"):  # which is no user's name
+            names.add(user)
         return frozenset(role for role in Role if not names.isdisjoint(getattr(self, role)))
 
 
@@ -248,6 +250,7 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     session: int | str = "12h"
     """How long a browser stays logged in."""
     roles: RoleSettings = RoleSettings()
+    oidc: OIDCSettings | None = None
     proxy: ProxySettings | None = None
 
     def __post_init__(self) -> None:
@@ -262,7 +265,7 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def identifies(self) -> bool:
         """Whether there is any way to be somebody."""
-        return bool(self.users is not None or self.tokens or self.proxy)
+        return bool(self.users is not None or self.tokens or self.oidc or self.proxy)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -334,7 +337,7 @@ def load(path: Path) -> Settings:
     uploads = _convert(file.uploads, UploadSettings, "uploads", problems)
     audit = _convert(file.audit, AuditSettings, "audit", problems)
     queue = _convert(file.queue, QueueSettings, "queue", problems)
-    auth = _auth(file.auth, problems)
+    auth = _auth(file.auth, path.parent.resolve(), problems)
     if problems or server is None or uploads is None or audit is None or queue is None or auth is None:
         raise DeclarationError(problems)
     return Settings(
@@ -348,10 +351,13 @@ def load(path: Path) -> Settings:
     )
 
 
-def _auth(table: dict[str, Any], problems: list[str]) -> AuthSettings | None:
-    """Read ``[auth]`` and the tables in it, so that each mistake gets its own place."""
+def _auth(table: dict[str, Any], directory: Path, problems: list[str]) -> AuthSettings | None:
+    """Read ``[auth]`` and the tables in it, so that each mistake gets its own place.
+
+    A file with keys is relative to ``directory``.
+    """
     parts = dict(table)
-    for key, kind in (("roles", RoleSettings), ("proxy", ProxySettings)):
+    for key, kind in (("roles", RoleSettings), ("oidc", OIDCSettings), ("proxy", ProxySettings)):
         if isinstance(parts.get(key), dict):
             parts[key] = _convert(parts[key], kind, f"auth.{key}", problems)
             if parts[key] is None:
@@ -361,10 +367,14 @@ def _auth(table: dict[str, Any], problems: list[str]) -> AuthSettings | None:
     if len(problems) > before:
         return None
     try:
-        return AuthSettings(**right)
+        auth = AuthSettings(**right)
     except ValueError as error:
         problems.append(f"auth.{error}")
         return None
+    if auth.oidc and not auth.oidc.jwks_url:
+        keys = str(directory / auth.oidc.jwks)
+        auth = msgspec.structs.replace(auth, oidc=msgspec.structs.replace(auth.oidc, jwks=keys))
+    return auth
 
 
 def make_service(function: Callable[..., Any], *, name: str | None = None, **keys: Any) -> Service:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from aiohttp import web
 
+from uws.access.oidc import OIDC
 from uws.access.record import SecurityRecord
-from uws.access.tokens import Token, Tokens
+from uws.access.tokens import PREFIX, Token, Tokens
 from uws.access.users import Users
 from uws.commands import SERVER
 from uws.config import AuthSettings
@@ -54,9 +55,14 @@ class Authentication:
         self.clock = backend.clock
         self.tokens = Tokens(backend.store, backend.clock)
         self.record = SecurityRecord(backend.store, backend.clock)
-        async with self.record.kept():
-            await self._declare_roles(backend)
-            yield
+        self.oidc = OIDC(self.settings.oidc, backend.clock) if self.settings.oidc else None
+        try:
+            async with self.record.kept():
+                await self._declare_roles(backend)
+                yield
+        finally:
+            if self.oidc:
+                await self.oidc.close()
 
     @property
     def has_form(self) -> bool:
@@ -77,7 +83,7 @@ class Authentication:
                 'ivoa_bearer standard_id="ivo://ivoa.net/sso#tls-with-password", '
                 f'access_url="{base_url}/login"'
             )
-        if self.settings.tokens:
+        if self.settings.tokens or self.settings.oidc:
             found.append(f'Bearer realm="{REALM}"')
         return found
 
@@ -158,6 +164,8 @@ class Authentication:
         raise NotAuthenticated(f"this is no way to say who you are here; expected {schemes or 'none'}")
 
     async def _by_token(self, request: web.Request, text: str) -> Identity:
+        if self.oidc and not text.startswith(PREFIX):
+            return self._foreign(await self.oidc.identify(text))
         token = await self.tokens.verify(text)
         if token.issued.kind == "token":
             if not self.settings.tokens:
@@ -167,6 +175,12 @@ class Authentication:
             self._listed(token.issued.user, token) if token.issued.listed else Identity(token.issued.user)
         )
         return replace(identity, scopes=token.scopes)
+
+    def _foreign(self, identity: Identity) -> Identity:
+        """Return somebody known elsewhere, who cannot have the name of a user that is known here."""
+        if self.users and identity.user is not None and self.users.find(identity.user):
+            raise NotAuthenticated(f"{identity.user} is a user of this server, who logs in here")
+        return identity
 
     def _listed(self, name: str, token: Token | None = None) -> Identity:
         """Return a user of the users file, for whom ``token`` was issued."""
