@@ -553,3 +553,14 @@ async def test_few_pictures_are_waited_for_at_one_time(tmp_path: Path) -> None:
         assert set(statuses) == {200, 503}
         assert all("Retry-After" in answer.headers for answer in answers if answer.status == 503)
         assert (await site.get(url)).status == 200
+
+
+async def test_who_looks_at_files_keeps_nobody_waiting_who_fetches_one(tmp_path: Path) -> None:
+    slow = b"<VOTABLE>" + b"<FIELD datatype='bit'/>" * 15_000
+    async with running(tmp_path, keeping(VOTABLE)) as site:
+        url = await kept(site, slow)
+        looks = [asyncio.ensure_future(site.get(f"{url}/preview")) for _ in range(30)]
+        await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+        assert (await site.get(url)).body == slow
+        assert sum(look.done() for look in looks) < 15, "it need not wait for those who look"
+        assert {answer.status for answer in await asyncio.gather(*looks)} == {200}

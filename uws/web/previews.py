@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 from aiohttp import web
 
@@ -25,6 +28,8 @@ from .looks import look
 from .negotiation import HTML, XML, form_of
 from .resource import Resource
 
+LOOKERS = 2
+"""Threads in which files are looked at; they serve no files, so that who looks keeps nobody waiting."""
 _LINE = 8
 """Pictures that are asked for at one time, at most."""
 
@@ -94,12 +99,21 @@ class Pictures:
 
 
 PICTURES = web.AppKey("pictures", Pictures)
+THREADS = web.AppKey("threads", ThreadPoolExecutor)
+
+
+async def with_threads(app: web.Application) -> AsyncIterator[None]:
+    """Have threads in which files are looked at, as long as the application runs."""
+    with ThreadPoolExecutor(LOOKERS, "look") as app[THREADS]:
+        yield
+        app[THREADS].shutdown(wait=False, cancel_futures=True)
 
 
 async def _preview(resource: Resource, file: OwnFile, item: str, *, from_end: bool) -> web.Response:
     file.check()
     form = form_of(resource.request, query_of(resource.request), (XML, HTML))
-    root = await asyncio.to_thread(look, file.path, file.name, file.media_type, from_end=from_end)
+    looking = partial(look, file.path, file.name, file.media_type, from_end=from_end)
+    root = await asyncio.get_running_loop().run_in_executor(resource.request.app[THREADS], looking)
     root.set("job", resource.job_id)
     root.set("item", item)
     root.set("of", "logs" if from_end else "results")
