@@ -198,6 +198,33 @@ async def test_running_examples_can_be_interrupted_and_leaves_no_program(tmp_pat
             await has_ended(pid)
 
 
+async def test_an_example_that_runs_for_too_long_is_stopped_and_named(tmp_path: Path, fifo: Path) -> None:
+    example = "[[services.sleeper.examples]]\ntitle = '%s'\nparameters = { seconds = %d }\n"
+    (tmp_path / "uwsd.toml").write_text(
+        SLEEPER % ("false", fifo) + example % ("Long", 1000) + example % ("Short", 0)
+    )
+    async with announcements(fifo) as heard:
+        checking = asyncio.ensure_future(
+            run(UWSD, "check", "--run-examples", "--longest", "2s", cwd=tmp_path)
+        )
+        pids = [int(pid) for pid in await heard()]
+        checked = await checking
+        assert checked.status == 1
+        assert checked.err == "sleeper, long: the execution duration of 2 s (2s) was exceeded\n"
+        rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in checked.out.splitlines()]
+        assert [row[1:3] for row in rows if len(row) == 5] == [["long", "ABORTED"], ["short", "COMPLETED"]]
+        for pid in pids:
+            await has_ended(pid)
+
+
+@pytest.mark.parametrize("longest", ["0", "soon", "-1"])
+async def test_what_is_no_time_for_examples_is_refused(tmp_path: Path, longest: str) -> None:
+    (tmp_path / "uwsd.toml").write_text(EXAMPLES % "")
+    refused = await uwsd("check", "--run-examples", "--longest", longest, cwd=tmp_path)
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err.startswith("--longest: expected ")
+
+
 @pytest.mark.parametrize("command", ["check", "serve"])
 async def test_mistakes_are_printed_one_a_line_with_their_places_and_end_with_status_2(
     tmp_path: Path, command: str

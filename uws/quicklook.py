@@ -1,11 +1,13 @@
 """``python quicklook.py FILE``: a small picture of a FITS image, as PNG on standard output.
 
 It is a process of its own because the file is anybody's and the libraries that read it are large. The exit
-status is 3 when there is no image in it, or astropy is not installed.
+status is 3 when there is no image in it, or astropy is not installed, and 4 when no pixel has a value.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import math
 import resource
 import struct
@@ -20,9 +22,14 @@ MEMORY = 4_000_000_000
 """Bytes of address space, files that are mapped included."""
 LARGEST = 2_000_000_000
 """Bytes of an image of which a picture is made."""
+GZIP = b"\x1f\x8b"
+"""What a file that is compressed by gzip begins with (RFC 1952)."""
+_UNPACKED = 256_000_000
+"""Bytes that are unpacked of such a file."""
 _EDGE = 512
 """Pixels of the longer edge, at most."""
-NOTHING = 3
+NOTHING, EMPTY = 3, 4
+"""Exit statuses: there is no image; there is one in which no pixel has a value."""
 
 
 def main(path: str) -> int:
@@ -34,15 +41,37 @@ def main(path: str) -> int:
     except ImportError:
         return NOTHING
     with Path(path).open("rb") as file:
-        if file.read(6) != b"SIMPLE":  # compressed as a whole, it may be of any size
-            return NOTHING
+        begins = file.read(6)
+    if begins != b"SIMPLE" and not begins.startswith(GZIP):  # another compression: it may be of any size
+        return NOTHING
+    source = path if begins == b"SIMPLE" else io.BytesIO(unpacked(Path(path), _UNPACKED))
     # Scaled here, when most has been left out: what is mapped cannot be, and need not be read whole.
-    with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
+    with fits.open(source, memmap=source == path, do_not_scale_image_data=True) as hdus:
         for hdu in hdus:
             if hdu.is_image and 0 < _bytes(hdu.header) <= LARGEST and hdu.data is not None:
-                sys.stdout.buffer.write(_png(_picture(hdu.data, hdu.header)))
+                if (picture := _picture(hdu.data, hdu.header)) is None:
+                    return EMPTY
+                sys.stdout.buffer.write(_png(picture))
                 return 0
     return NOTHING
+
+
+def unpacked(path: Path, size: int) -> bytes:
+    """Return the first ``size`` bytes of what gzip has compressed, or less where it ends too early.
+
+    Raises `ValueError` when it has been damaged.
+    """
+    parts = []
+    try:
+        with gzip.open(path) as file:
+            while size > 0 and (part := file.read1(min(size, 1 << 20))):
+                parts.append(part)
+                size -= len(part)
+    except EOFError:
+        pass
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"it cannot be unpacked: {error}") from error
+    return b"".join(parts)
 
 
 def _bytes(header: Any) -> int:
@@ -52,7 +81,10 @@ def _bytes(header: Any) -> int:
 
 
 def _picture(data: Any, header: Any) -> Any:
-    """Return rows of grey values, the first one on top: the first plane of an array, thinned out."""
+    """Return rows of grey values, the first one on top: the first plane of an array, thinned out.
+
+    None when no pixel of them has a value.
+    """
     import numpy as np
 
     while data.ndim > 2:
@@ -63,7 +95,9 @@ def _picture(data: Any, header: Any) -> Any:
     if "BLANK" in header:
         plane[stored == header["BLANK"]] = np.nan
     finite = plane[np.isfinite(plane)]
-    low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0.0, 1.0)
+    if not finite.size:
+        return None
+    low, high = np.percentile(finite, (1, 99.5))
     scaled = np.arcsinh(10 * np.clip((plane - low) / ((high - low) or 1.0), 0, 1)) / np.arcsinh(10)
     # The first row of a FITS image is at the bottom.
     return (np.nan_to_num(scaled, nan=0.0) * 255).astype(np.uint8)[::-1]

@@ -48,11 +48,11 @@
   </xsl:template>
 
   <xsl:template match="p:header">
-    <pre class="scroll" tabindex="0" role="region" aria-label="Header {position()} of {$file}"><xsl:value-of select="."/></pre>
+    <pre class="scroll" tabindex="0" role="region" aria-label="Header {count(preceding-sibling::p:header) + 1} of {$file}"><xsl:value-of select="."/></pre>
   </xsl:template>
 
   <xsl:template match="p:table">
-    <div class="scroll" role="region" aria-label="Rows of {$file}" tabindex="0">
+    <div class="scroll" role="region" aria-label="Table {count(preceding-sibling::p:table) + 1} of {$file}" tabindex="0">
       <table>
         <thead>
           <tr>

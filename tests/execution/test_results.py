@@ -169,7 +169,8 @@ async def test_a_program_that_ruins_its_directory_ends_its_job_all_the_same(
     ("name", "expected"),
     [
         ("a.fits", "application/fits"),
-        ("a.fits.gz", "application/gzip"),
+        ("a.fits.gz", "image/x-fits-gzip"),
+        ("a.txt.gz", "application/gzip"),
         ("a.csv", "text/csv"),
         ("a.png", "image/png"),
         ("a.vot", "application/x-votable+xml"),

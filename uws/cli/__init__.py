@@ -18,7 +18,7 @@ from uws.model.units import format_duration, format_size
 from . import examples
 from .access import token, user
 from .audit import audit
-from .common import FAILED, INTERRUPTED, err, out, reported, table
+from .common import FAILED, INTERRUPTED, duration_of, err, out, reported, table
 from .importing import importing
 from .jobs import jobs
 from .logs import begin_log
@@ -49,12 +49,16 @@ def check(
     run_examples: Annotated[
         bool, typer.Option("--run-examples", help="Run every example, and say what came of it.")
     ] = False,
+    longest: Annotated[
+        str, typer.Option(help="Stop an example that runs for longer: seconds, or 90s, 20min, 2h.")
+    ] = "10min",
 ) -> None:
     """Read a declaration and print its services, or every mistake with its place.
 
     With --run-examples, the exit status is 1 when any of them fails.
     """
     with reported():
+        seconds = duration_of("--longest", longest, at_least=1)
         settings = load(file)
         settings.check_access()
     for service in settings.services:
@@ -67,14 +71,14 @@ def check(
         sep=": ",
         soft_wrap=True,
     )
-    if run_examples and not _examples_hold(settings):
+    if run_examples and not _examples_hold(settings, seconds):
         raise typer.Exit(FAILED)
 
 
-def _examples_hold(settings: Settings) -> bool:
+def _examples_hold(settings: Settings, longest: int) -> bool:
     try:
         with reported():
-            return examples.run_examples(settings)
+            return examples.run_examples(settings, longest)
     except KeyboardInterrupt:
         err.print("interrupted")
         raise typer.Exit(INTERRUPTED) from None

@@ -28,6 +28,7 @@ from uws.admin import DoesNotHold, Operation, Place, Report, problems_of
 from uws.app import administer
 from uws.config import load
 from uws.model import UsageError
+from uws.model.units import parse_duration
 
 R = TypeVar("R")
 
@@ -65,6 +66,17 @@ def reported() -> Iterator[None]:
         for problem in problems:
             err.print(problem, style="red", soft_wrap=True)
         raise typer.Exit(FAILED if isinstance(error, DoesNotHold) else USAGE) from None
+
+
+def duration_of(option: str, text: str, *, at_least: int = 0) -> int:
+    """Return the seconds that were given for an option. Raises `UsageError`."""
+    try:
+        seconds = parse_duration(int(text) if text.isdecimal() else text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+    if seconds < at_least:
+        raise UsageError(f"{option}: expected at least {at_least} s, got {text!r}")
+    return seconds
 
 
 def place_of(config: Path, data: Path | None) -> Place:

@@ -24,12 +24,12 @@ _LOOK = 60.0
 """Seconds after which a job is looked at again that has not ended."""
 
 
-def run_examples(settings: Settings) -> bool:
+def run_examples(settings: Settings, longest: int) -> bool:
     """Run all examples, one after the other, in a data directory that goes again; print what came of each.
 
-    Returns whether all of them are COMPLETED.
+    One that runs for more than ``longest`` seconds is stopped. Returns whether all of them are COMPLETED.
     """
-    ended = uvloop.run(_run(settings))
+    ended = uvloop.run(_run(settings, longest))
     if not ended:
         out.print("there are no examples")
         return True
@@ -47,7 +47,7 @@ def run_examples(settings: Settings) -> bool:
     return not failed
 
 
-async def _run(settings: Settings) -> Sequence[tuple[Example, Job]]:
+async def _run(settings: Settings, longest: int) -> Sequence[tuple[Example, Job]]:
     total = sum(len(service.examples) for service in settings.services)
     ended: list[tuple[Example, Job]] = []
     async with AsyncExitStack() as stack:
@@ -57,17 +57,19 @@ async def _run(settings: Settings) -> Sequence[tuple[Example, Job]]:
         node = run_node(directory, settings.services, grace=settings.server.grace, jobs_end_with_server=True)
         for uws in (await stack.enter_async_context(node)).services:
             for example in uws.service.examples:
-                ended.append((example, await _ended(uws, example)))
+                ended.append((example, await _ended(uws, example, longest)))
                 report(len(ended), total)
     return ended
 
 
-async def _ended(uws: UserUWS, example: Example) -> Job:
+async def _ended(uws: UserUWS, example: Example, longest: int) -> Job:
     """Run one example, and return its job once it has ended."""
+    seconds = min(uws.service.execution_duration.seconds or longest, longest)
     async with uws.backend.files.spool() as spool:
         files = await _received(uws, example, spool)
         values = {name: texts for name, texts in example.values.items() if name not in files}
-        job = await uws.create_job(Changes(parameters=values, files=files), Caller(), run=True)
+        changes = Changes(parameters=values, files=files, execution_duration=seconds)
+        job = await uws.create_job(changes, Caller(), run=True)
     closing, lasting = asyncio.Event(), frozenset(Phase) - ENDED
     while job.phase in lasting:
         job = await uws.wait(job.id, Caller(), seconds=_LOOK, lasting=lasting, closing=closing)

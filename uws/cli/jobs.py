@@ -30,7 +30,7 @@ from uws.admin import (
 )
 from uws.app import administer
 from uws.model import Job, Phase, Upload, UsageError
-from uws.model.units import format_duration, format_size, format_time, parse_duration
+from uws.model.units import format_duration, format_size, format_time
 
 from .common import (
     CONFIG,
@@ -40,6 +40,7 @@ from .common import (
     Config,
     Data,
     carried_out,
+    duration_of,
     err,
     out,
     place_of,
@@ -275,10 +276,7 @@ def _wanted(
 
 
 def _age(option: str, text: str | None) -> int | None:
-    try:
-        return None if text is None else parse_duration(int(text) if text.isdecimal() else text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
+    return None if text is None else duration_of(option, text)
 
 
 def _check_meant(named: list[str] | None, wanted: Wanted) -> None:

@@ -150,6 +150,8 @@ def _with_text_as_name(path: Path, directory: JobDirectory, result_id: str) -> P
 def media_type(name: str) -> str:
     """Guess a media type from a file's name."""
     guessed, encoding = _TYPES.guess_type(name)
+    if (guessed, encoding) == ("application/fits", "gzip"):
+        return "image/x-fits-gzip"  # the name that ObsCore 1.1 gives it (section 4.7)
     if encoding:
         return {"gzip": "application/gzip", "bzip2": "application/x-bzip2"}.get(
             encoding, "application/octet-stream"

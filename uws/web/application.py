@@ -82,6 +82,7 @@ def make_application(
         yield
 
     app.cleanup_ctx.append(with_fetcher)
+    app.cleanup_ctx.append(previews.with_threads)
     app.cleanup_ctx.append(with_metrics)
     app.on_startup.append(note_start)
     app.on_response_prepare.append(protect)

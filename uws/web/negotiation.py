@@ -24,6 +24,7 @@ class Form(NamedTuple):
 XML = Form("xml", ("text/xml", "application/xml"), "text/xml; charset=utf-8")
 JSON = Form("json", ("application/json",), "application/json")
 HTML = Form("html", ("text/html",), "text/html; charset=utf-8")
+SVG = Form("svg", ("image/svg+xml",), "image/svg+xml")
 
 _JAVA = frozenset(
     {"text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", "text/html, image/gif, image/jpeg, */*; q=0.2"}
