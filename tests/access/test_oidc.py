@@ -20,9 +20,10 @@ from aiohttp.test_utils import TestServer
 from joserfc import jws
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
+from tests.access.support import basic, bearer, guarded
 from tests.harness import ManualClock
 from uws.access.oidc import MAX_TOKEN, OIDC
-from uws.config import OIDCSettings
+from uws.config import OIDCSettings, load
 from uws.model import Identity, NotAuthenticated, Unavailable
 
 ISSUER, AUDIENCE = "https://login.example.org/realms/vo", "https://jobs.example.org/"
@@ -805,3 +806,39 @@ def test_keys_may_be_fetched_from_this_machine_without_tls(host: str) -> None:
 
 def test_keys_may_be_in_a_file() -> None:
     assert settings("keys/jwks.json").jwks_url is None
+
+
+# Through the server
+
+
+async def test_on_the_server_it_says_who_sends_a_request_with_the_roles_of_his_groups(
+    tmp_path: Path, issuer: Issuer, clock: ManualClock
+) -> None:
+    async with guarded(tmp_path, clock=clock, oidc=settings(issuer.url)) as (site, _):
+        job = (await site.post("/echo/async", {"x": "1"}, headers=basic("ann"))).location
+        mallory, operator = issuer.token(), issuer.token(groups=["operators"])
+        assert (await site.get("/echo/async", headers=bearer(mallory))).status == 200
+        assert (await site.get(job, headers=bearer(mallory))).status == 403
+        assert (await site.get(job, headers=bearer(operator))).status == 200
+        clock.advance(hours=1)
+        assert (await site.get("/echo/async", headers=bearer(mallory))).status == 401
+        answer = await site.get("/echo/async", headers=bearer(issuer.token(sub="ann")))
+        assert (answer.status, answer.text) == (
+            401,
+            "AuthenticationError: ann is a user of this server, who logs in here\n",
+        )
+        assert 'Bearer realm="uwsd"' in answer.headers.getall("WWW-Authenticate")
+
+
+async def test_the_file_with_keys_lies_beside_the_declaration(tmp_path: Path, issuer: Issuer) -> None:
+    (tmp_path / "keys.json").write_text(json.dumps(issuer.jwks()))
+    file = tmp_path / "uwsd.toml"
+    file.write_text(
+        f'[auth.oidc]\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\njwks = "keys.json"\n'
+        '[services.x]\ntitle = "X"\ncommand = ["true"]\n'
+    )
+    declared = load(file).auth.oidc
+    assert declared is not None
+    oidc = OIDC(declared, issuer.clock)
+    assert (await oidc.identify(issuer.token())).user == "mallory"
+    await oidc.close()

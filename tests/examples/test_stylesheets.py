@@ -200,6 +200,7 @@ def test_every_address_of_a_job_page_works_behind_a_path_prefix(base: str) -> No
     job = f"{base}/cutout/async/c4f1"
     assert own == {
         f"{base}/",
+        f"{base}/login",
         f"{base}/static/uws.css",
         f"{base}/static/uws.js",
         f"{base}/static/uws.svg",
