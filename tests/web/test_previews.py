@@ -177,7 +177,8 @@ def test_any_bytes_can_be_looked_at(
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "file"
     path.write_bytes(content)
-    assert etree.tostring(look(path, "file", media_type, from_end=False))
+    with path.open("rb") as file:
+        assert etree.tostring(look(file, "file", media_type, from_end=False))
 
 
 async def test_a_picture_is_offered_where_there_are_pixels_only(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ What a program made is shown as text only. The picture of a FITS image is made b
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from math import prod
-from pathlib import Path
 from typing import BinaryIO, cast
 
 import msgspec
@@ -21,6 +21,7 @@ from aiohttp import web
 from lxml import etree
 
 from uws import quicklook
+from uws.beneath import path_of
 from uws.environment import base_environment
 from uws.files import OwnFile
 from uws.model import Action, NotFound, Unavailable
@@ -75,11 +76,11 @@ async def picture(request: web.Request) -> web.StreamResponse:
     resource = Resource(request)
     job = await resource.job(Action.FILES)
     file = result_of(resource, job)
-    file.check()
-    headers = resource.headers(tag_of_state("quicklook", job.id, file.name))  # a result stays as it is
-    if is_held(request, headers["ETag"]):
-        return web.Response(status=304, headers=headers)
-    png = await request.app[PICTURES].make(file)
+    with file.open() as opened:
+        headers = resource.headers(tag_of_state("quicklook", job.id, file.name))  # a result stays as it is
+        if is_held(request, headers["ETag"]):
+            return web.Response(status=304, headers=headers)
+        png = await request.app[PICTURES].make(opened, file.name)
     return web.Response(body=png, content_type="image/png", headers=headers)
 
 
@@ -90,21 +91,24 @@ class Pictures:
         self._lock = asyncio.Lock()
         self._waiting = 0
 
-    async def make(self, file: OwnFile) -> bytes:
-        """Return a picture. Raises `NotFound` where there is no image, `Unavailable` when too many wait."""
+    async def make(self, file: BinaryIO, name: str) -> bytes:
+        """Return a picture of a file called ``name``.
+
+        Raises `NotFound` where there is no image, `Unavailable` when too many wait.
+        """
         if self._waiting == _LINE:
             raise Unavailable("too many pictures are being made", quicklook.SECONDS)
         self._waiting += 1
         try:
             async with self._lock:
-                return await self._made(file)
+                return await self._made(file, name)
         finally:
             self._waiting -= 1
 
-    async def _made(self, file: OwnFile) -> bytes:
+    async def _made(self, file: BinaryIO, name: str) -> bytes:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", quicklook.__file__, file.path,
-            stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env=base_environment({}),
+            sys.executable, "-I", quicklook.__file__, path_of(0),
+            stdin=file, stdout=PIPE, stderr=DEVNULL, env=base_environment({}),
         )  # fmt: skip
         png = b""
         try:
@@ -116,7 +120,7 @@ class Pictures:
                 process.kill()
                 await process.wait()
         if process.returncode != 0 or not png:
-            raise NotFound(f"{file.name} has no image that can be shown")
+            raise NotFound(f"{name} has no image that can be shown")
         return png
 
 
@@ -124,33 +128,33 @@ PICTURES = web.AppKey("pictures", Pictures)
 
 
 async def _preview(resource: Resource, file: OwnFile, item: str, *, from_end: bool) -> web.Response:
-    file.check()
     form = form_of(resource.request, query_of(resource.request), (XML, HTML))
-    root = await asyncio.to_thread(look, file.path, file.name, file.media_type, from_end=from_end)
+    with file.open() as opened:
+        root = await asyncio.to_thread(look, opened, file.name, file.media_type, from_end=from_end)
     root.set("job", resource.job_id)
     root.set("item", item)
     root.set("of", "logs" if from_end else "results")
     return resource.answer(with_stylesheet(root, resource.preamble("preview")), form)
 
 
-def look(path: Path, name: str, media_type: str, *, from_end: bool) -> etree._Element:
+def look(file: BinaryIO, name: str, media_type: str, *, from_end: bool) -> etree._Element:
     """Return what is shown of a file called ``name``. Raises `OSError`."""
     root = etree.Element(f"{{{PREVIEW}}}preview", nsmap={"p": PREVIEW})
-    size = path.stat().st_size
+    size = os.fstat(file.fileno()).st_size
     for key, fact in (("name", name), ("type", media_type), ("size", str(size))):
         root.set(key, made_fit(fact))
     try:
         if "votable" in media_type:
-            _show_table(root, path)
+            _show_table(root, file, size)
         elif "fits" in media_type:
-            _show_headers(root, path)
+            _show_headers(root, file)
         elif "json" in media_type and size <= _JSON:
-            _show_json(root, path.read_bytes())
+            _show_json(root, file.read(_JSON))
         else:
-            _show_text(root, path, size, from_end=from_end)
+            _show_text(root, file, size, from_end=from_end)
     except (etree.LxmlError, msgspec.DecodeError, ValueError) as error:
         add(root, "problem", f"it is not what it is said to be: {error}")
-        _show_text(root, path, size, from_end=from_end)
+        _show_text(root, file, size, from_end=from_end)
     return root
 
 
@@ -174,10 +178,9 @@ def _depth(json: bytes) -> int:
     return deepest
 
 
-def _show_text(root: etree._Element, path: Path, size: int, *, from_end: bool) -> None:
-    with path.open("rb") as file:
-        file.seek(max(0, size - _TEXT) if from_end else 0)
-        text = file.read(_TEXT).decode(errors="replace")
+def _show_text(root: etree._Element, file: BinaryIO, size: int, *, from_end: bool) -> None:
+    file.seek(max(0, size - _TEXT) if from_end else 0)
+    text = file.read(_TEXT).decode(errors="replace")
     if size > _TEXT:
         root.set("part", "end" if from_end else "beginning")
     add(root, "text", text)
@@ -186,26 +189,25 @@ def _show_text(root: etree._Element, path: Path, size: int, *, from_end: bool) -
 # VOTable
 
 
-def _show_table(root: etree._Element, path: Path) -> None:
+def _show_table(root: etree._Element, file: BinaryIO, size: int) -> None:
     """Show the first rows of the first table, as far as they stand there as text."""
     table = etree.SubElement(root, f"{{{PREVIEW}}}table")
     # Entities are not resolved and nothing is fetched: what stands in the file is all there is.
     parser = etree.XMLPullParser(events=("end",), resolve_entities=False, no_network=True)
-    with path.open("rb") as file:
-        for _ in range(_TABLE // _TEXT):
-            if not (chunk := file.read(_TEXT)):
-                parser.close()
-                break
-            parser.feed(chunk)
-            if _take(parser, table):
-                return
-        else:
-            root.set("part", "beginning")
+    for _ in range(_TABLE // _TEXT):
+        if not (chunk := file.read(_TEXT)):
+            parser.close()
+            break
+        parser.feed(chunk)
+        if _take(parser, table):
             return
+    else:
+        root.set("part", "beginning")
+        return
     if not len(table):
         add(root, "problem", "there is no table in it")
         root.remove(table)
-        _show_text(root, path, path.stat().st_size, from_end=False)
+        _show_text(root, file, size, from_end=False)
 
 
 def _take(parser: etree.XMLPullParser, table: etree._Element) -> bool:
@@ -236,17 +238,16 @@ def _take(parser: etree.XMLPullParser, table: etree._Element) -> bool:
 # FITS
 
 
-def _show_headers(root: etree._Element, path: Path) -> None:
-    with path.open("rb") as file:
-        for number, cards in enumerate(_headers(file)):
-            if number == _UNITS:
-                root.set("part", "beginning")
-                break
-            add(root, "header", "\n".join(cards[:_SHOWN]))
-            if len(cards) > _SHOWN:
-                root.set("part", "beginning")
-            if _has_image(cards) and find_spec("astropy"):
-                root.set("picture", "quicklook")
+def _show_headers(root: etree._Element, file: BinaryIO) -> None:
+    for number, cards in enumerate(_headers(file)):
+        if number == _UNITS:
+            root.set("part", "beginning")
+            break
+        add(root, "header", "\n".join(cards[:_SHOWN]))
+        if len(cards) > _SHOWN:
+            root.set("part", "beginning")
+        if _has_image(cards) and find_spec("astropy"):
+            root.set("picture", "quicklook")
 
 
 def _headers(file: BinaryIO) -> Iterator[list[str]]:
