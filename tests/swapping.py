@@ -13,7 +13,9 @@ from typing import Any
 
 MINE, SECRET = b"0.1 mine!!", b"0.5 secret"
 """What a job's files hold, and somebody else's of the same size; each would tell of progress, too."""
-_MOMENTS = frozenset({"open", "os.scandir", "os.chmod", "os.remove", "os.rename", "os.rmdir"})
+_MOMENTS = frozenset(
+    {"open", "os.scandir", "os.chmod", "os.remove", "os.rename", "os.rmdir", "subprocess.Popen"}
+)
 _armed: list[Callable[[], None]] = []
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from urllib.parse import urlsplit
 
@@ -276,3 +277,28 @@ async def test_a_file_to_copy_has_no_other_name_than_its_own(tmp_path: Path, pla
         assert not any(
             path.name == "uploads" for path in site.data.rglob("*") if job_id(job) not in str(path)
         )
+
+
+@pytest.mark.skipif(find_spec("astropy") is None, reason="astropy makes the pictures")
+async def test_whenever_an_image_is_swapped_no_picture_is_made_of_the_other_one(tmp_path: Path) -> None:
+    header = {"SIMPLE": "T", "BITPIX": "8", "NAXIS": "2", "NAXIS1": "60", "NAXIS2": "48"}
+    cards = "".join(f"{key:8}= {value:>20}".ljust(80) for key, value in header.items()) + "END".ljust(80)
+    mine, other = (
+        cards.encode().ljust(2880) + bytes(pixels) * 60 for pixels in (range(48), range(47, -1, -1))
+    )
+    async with running(tmp_path / "data", KEEP) as site:
+        job = await site.run("keep", f=mine)
+        await site.ended(job)
+        path = file_behind(site, job, "results/x")
+        with swapped(0, lambda: None) as swap:
+            picture = await in_time(site, f"{job}/results/x/quicklook")
+        assert picture.startswith(b"\x89PNG")
+        foreign = Foreign(directory_of(site, job), tmp_path)
+        foreign.of(path).write_bytes(other)
+        for number in range(1, swap.moments + 1):
+            with swapped(number, lambda: foreign.swap(path, "a link")):
+                body = await in_time(site, f"{job}/results/x/quicklook")
+            assert body == picture or b"is missing" in body, f"swapped at moment {number}"
+            foreign.take_back()
+        path.write_bytes(other)
+        assert (await in_time(site, f"{job}/results/x/quicklook")) != picture
