@@ -4,6 +4,8 @@ A job's directory holds ``work``, where its program runs; ``results``, its ``UWS
 received files under names of ours; ``logs``, standard output and error; ``starts``, what its supervisors put
 on record; ``parameters.json``; and ``progress``, its ``UWS_PROGRESS``. The spool holds uploads that are
 coming in.
+
+Nobody but the server's user may look into any of them. Files of jobs are opened by `JobDirectory.open` alone.
 """
 
 from __future__ import annotations
@@ -18,17 +20,20 @@ import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from errno import EDQUOT, ENOENT, ENOSPC, ENOTEMPTY
-from io import FileIO
-from pathlib import Path
+from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC, EPERM
+from functools import partial
+from io import BufferedReader, FileIO
+from pathlib import Path, PurePath
 from threading import Lock
-from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from eventstore.tasks import to_the_end
+from uws import beneath
 from uws.model import (
+    Altered,
     Example,
     FileParameter,
     NotFound,
@@ -46,7 +51,6 @@ log = logging.getLogger(__name__)
 RESERVE = 16_000_000
 """Bytes kept free on the disk for what must still be recorded and shown when nothing new is taken."""
 _CHUNK = 1 << 20
-_TRIES = 100
 _removals: WeakValueDictionary[Path, Lock] = WeakValueDictionary()
 _SUFFIXES = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}\Z")
 
@@ -128,25 +132,49 @@ class Spool:
             spooled.path.unlink(missing_ok=True)
 
 
-class OwnFile(NamedTuple):
-    """A file in a job's directory; a client that keeps it is told ``name``."""
+@dataclass(frozen=True)
+class OwnFile:
+    """A file of a job, or of an example; a client that keeps it is told ``name``."""
 
-    directory: JobDirectory
-    path: Path
+    find: Callable[[], BufferedReader | None]
+    """Opens it, as `JobDirectory.open` does."""
     name: str
     media_type: str
+    size: int | None = None
+    """Bytes that are on record; None for what may be of any size."""
 
-    def check(self) -> None:
-        """Raise `NotFound` when it is no longer there, or is not a file of the job's own."""
-        if not self.directory.is_own_file(self.path):
+    def open(self) -> BufferedReader:
+        """Open it to be read.
+
+        Raises `NotFound` when it is no longer there or is no file of the job's own, `Altered`, `Unavailable`.
+        """
+        try:
+            file = self.find()
+        except OSError as error:
+            raise Unavailable(f"the file {self.name} cannot be read now: {error.strerror}") from error
+        if file is None:
             raise NotFound(f"the file {self.name} is missing")
+        try:
+            self._check(os.fstat(file.fileno()).st_size)
+        except Altered:
+            file.close()
+            raise
+        return file
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield its bytes. Raises `NotFound`, `OSError`."""
-        self.check()
-        with await asyncio.to_thread(self.path.open, "rb") as file:
+        """Yield its bytes. Raises what `open` does, and `OSError`."""
+        with await asyncio.to_thread(self.open) as file:
+            size = 0
             while chunk := await asyncio.to_thread(file.read, _CHUNK):
+                size += len(chunk)
                 yield chunk
+        self._check(size)
+
+    def _check(self, size: int) -> None:
+        if self.size not in (None, size):
+            told = f"the file {self.name} was changed: {self.size} bytes are on record, and it has {size}"
+            log.error(told)
+            raise Altered(told)
 
 
 class JobDirectory:
@@ -163,15 +191,17 @@ class JobDirectory:
         self.progress = root / "progress"
 
     def make(self) -> None:
-        """Make the directories that a program finds."""
+        """Make the directories that a program finds. Raises `OSError`, also for a link in place of one."""
         for directory in (self.root, self.work, self.results, self.logs, self.starts):
-            directory.mkdir(mode=0o700, exist_ok=True)
+            beneath.make_private(directory)
+        if os.path.lexists(self.uploads):
+            beneath.make_private(self.uploads)
 
     def take(self, spooled: Spooled, upload: Upload) -> None:
         """Move a received file to its place. Raises `Unavailable`, `OutOfSpace`."""
         with _storing():
-            self.root.mkdir(mode=0o700, exist_ok=True)
-            self.uploads.mkdir(mode=0o700, exist_ok=True)
+            beneath.make_private(self.root)
+            beneath.make_private(self.uploads)
             spooled.path.rename(self.uploads / upload.file)
 
     def drop(self, uploads: Iterable[Upload]) -> None:
@@ -191,36 +221,58 @@ class JobDirectory:
             self.uploads.rmdir()
             self.root.rmdir()
 
-    def is_own_file(self, path: Path) -> bool:
-        """Whether ``path`` is a regular file that really lies in here: no link, no device, no pipe."""
+    def open(self, path: PurePath, *, sole: bool = True) -> BufferedReader | None:
+        """Open a file in here; None when there is none that is its own: no link, no device, no pipe.
+
+        With other names it may be somebody else's, and counts only where this need not be the ``sole`` one.
+        Raises `OSError` for what may pass.
+        """
         try:
-            return (
-                stat.S_ISREG(path.lstat().st_mode)
-                and path.resolve(strict=True) == self.root.resolve(strict=True) / path.relative_to(self.root)
-            )  # fmt: skip
-        except (OSError, ValueError, RuntimeError):
-            return False
+            below = path.relative_to(self.root)
+        except ValueError:
+            return None
+        return beneath.open_file(self.root.parent, self.root.name / below, sole=sole)
+
+    def move(self, path: PurePath, to: Path) -> Path:
+        """Give what is in here another place in here, which is returned. Raises `OSError`."""
+        base = self.root.parent
+        with (
+            beneath.directory(base, path.relative_to(base).parent) as source,
+            beneath.directory(base, to.relative_to(base).parent) as target,
+        ):
+            os.rename(path.name, to.name, src_dir_fd=source, dst_dir_fd=target)
+        return to
 
     def result(self, result: Result) -> OwnFile:
         """Return the file of a result."""
         path = self.root / result.path
-        return OwnFile(self, path, path.name, result.media_type)
+        return OwnFile(partial(self.open, path), path.name, result.media_type, result.size)
 
     def upload(self, upload: Upload) -> OwnFile:
         """Return a file that a client has sent."""
-        return OwnFile(self, self.uploads / upload.file, upload.filename or upload.file, upload.media_type)
+        find = partial(self.open, self.uploads / upload.file)
+        return OwnFile(find, upload.filename or upload.file, upload.media_type, upload.size)
+
+    def log(self, name: str) -> OwnFile:
+        """Return what the program has written so far to ``stdout`` or ``stderr``."""
+        return OwnFile(partial(self.open, self.logs / name), name, "text/plain")
 
     async def remove(self) -> None:
         """Delete the directory and all in it; deleting it again is no error. Cancelled, it is done first."""
         lock = _removals.setdefault(self.root, Lock())
-        await to_the_end(asyncio.to_thread(_remove_tree, self.root, lock))
+        await to_the_end(asyncio.to_thread(_remove, self.root, lock))
 
 
 def files_of_example(service: Service, example: Example) -> dict[str, list[OwnFile]]:
     """Return the files that an example gives to parameters, by name."""
     return {
         name: [
-            OwnFile(JobDirectory(path.parent), path, path.name, "application/octet-stream")
+            # The operator's: it may lie anywhere, and have other names.
+            OwnFile(
+                partial(beneath.open_file, path.parent, PurePath(path.name)),
+                path.name,
+                "application/octet-stream",
+            )
             for path in map(Path, paths)
         ]
         for name, paths in example.values.items()
@@ -239,10 +291,25 @@ class Files:
         """Tells in which run of the machine these files were last worked with."""
 
     def prepare(self) -> None:
-        """Make the directories, and throw away uploads that never were completed. Raises `OSError`."""
-        self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the directories, and throw away uploads that never were completed.
+
+        Directories of jobs are made the server's alone. Raises `OSError`, also when one is somebody else's.
+        """
+        self._jobs.mkdir(mode=beneath.PRIVATE, parents=True, exist_ok=True)
+        self._make_private()
         shutil.rmtree(self._spool, ignore_errors=True)
-        self._spool.mkdir(mode=0o700)
+        self._spool.mkdir(mode=beneath.PRIVATE)
+
+    def _make_private(self) -> None:
+        top = self._jobs.resolve()
+        opened = [top] if _made_private(top, top.stat()) else []
+        with os.scandir(top) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # programs go on while no server runs
+                    if _made_private(path := top / entry.name, entry.stat(follow_symlinks=False)):
+                        opened.append(path)
+        if opened:
+            log.warning("%s directories were not the server's alone, and are now: %s", len(opened), opened[0])
 
     def of(self, job_id: str) -> JobDirectory:
         return JobDirectory(self._jobs / job_id)
@@ -298,36 +365,21 @@ def _storing() -> Iterator[None]:
         raise kind(f"uploads cannot be stored now: {error.strerror}") from error
 
 
-def _remove_tree(root: Path, lock: Lock) -> None:
-    """Delete a directory and all in it, however deep it lies, one at a time. Raises `OSError`."""
+def _made_private(path: Path, found: os.stat_result) -> bool:
+    """Whether others could look into a directory up to now. Raises `OSError`, also when it is another's."""
+    if not stat.S_ISDIR(found.st_mode):
+        log.warning("%s is no directory: nothing is read through it", path)
+        return False
+    if found.st_uid != (user := os.geteuid()):
+        reason = f"it belongs to user {found.st_uid}, and the server is user {user}"
+        raise PermissionError(EPERM, f"{reason}: run it as that one, or chown -R {user} this", str(path))
+    if stat.S_IMODE(found.st_mode) & 0o777 == beneath.PRIVATE:
+        return False
+    beneath.make_private(path)
+    return True
+
+
+def _remove(root: Path, lock: Lock) -> None:
+    """Delete a directory and all in it, one at a time. Raises `OSError`."""
     with lock:
-        for left in reversed(range(_TRIES)):
-            if not root.exists():
-                break
-            try:
-                root.chmod(0o700)
-                _empty(root)
-                root.rmdir()
-            except OSError as error:
-                # Another process may be deleting it, too. What it has deleted, or brought up, is no failure.
-                if error.errno not in (ENOENT, ENOTEMPTY) or not left:
-                    raise
-
-
-def _empty(root: Path) -> None:
-    """Delete what is in a directory. What lies deeper is brought up first: its path may be too long."""
-    ahead = [root]
-    while ahead:
-        directory = ahead.pop()
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    Path(entry.path).unlink()
-                    continue
-                path = Path(entry.path)
-                path.chmod(0o700)
-                if directory != root:
-                    path = path.rename(root / secrets.token_hex(16))
-                ahead.append(path)
-        if directory != root:
-            directory.rmdir()
+        beneath.remove(root)

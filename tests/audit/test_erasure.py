@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -76,11 +77,11 @@ async def test_files_that_could_not_be_deleted_with_the_job_are_deleted_by_erasi
     directory.make()
     (directory.logs / "stdout").write_text("a secret")
 
-    def busy(path: Path) -> None:
+    def busy(path: str, *, dir_fd: int | None = None) -> None:
         raise OSError("the device is busy")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", busy)
+        patch.setattr(os, "unlink", busy)
         await uws.destroy_job(job.id, Caller())
         with pytest.raises(OSError, match="busy"):
             await erase(uws, job.id)

@@ -156,19 +156,24 @@ def test_only_regular_files_that_lie_in_the_directory_are_its_own(tmp_path: Path
     (directory.work / "loop").symlink_to("loop")
     (directory.root / "up").symlink_to(tmp_path)
     os.mkfifo(directory.work / "pipe")
-    assert directory.is_own_file(directory.work / "file")
+    (directory.work / "named").write_text("x")
+    (directory.work / "named twice").hardlink_to(directory.work / "named")
+    with directory.open(directory.work / "file") or pytest.fail("there is none") as file:
+        assert file.read() == b"x"
     for path in (
         directory.work / "link",
         directory.work / "inner",
         directory.work / "loop",
         directory.work / "pipe",
+        directory.work / "named",
         directory.work / "absent",
+        directory.work / "nul\0",
         directory.work,
         directory.root / "up" / "outside",
         directory.work / ".." / ".." / "outside",
         tmp_path / "outside",
     ):
-        assert not directory.is_own_file(path), path
+        assert directory.open(path) is None, path
 
 
 async def test_removing_what_is_not_there_is_no_error(files: Files) -> None:

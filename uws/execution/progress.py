@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import re
-import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -106,15 +105,10 @@ def read_progress(directory: JobDirectory, path: Path, prefix: str, *, whole_lin
 
     Nothing but a regular file in the job's own directory is read, and of it the last part only.
     """
-    if not directory.is_own_file(path):
+    if not (opened := directory.open(path)):
         return None
-    # The program may have put something else there by now, which nobody may wait for.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        begin = max(0, found.st_size - TAIL)
+    with opened as file:
+        begin = max(0, os.fstat(file.fileno()).st_size - TAIL)
         data = os.pread(file.fileno(), TAIL, begin)
     lines = data.split(b"\n")
     # The first may be the end of a longer one, the last the beginning of one.

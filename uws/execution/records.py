@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import stat
 from contextlib import ExitStack, suppress
 from errno import EINVAL
 from pathlib import Path
@@ -83,9 +82,9 @@ class Record:
 
     def open(self) -> BinaryIO:
         """Open the file. Raises `OSError`, also for what a program may have put there that is none."""
-        file = os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.close()
+        # While it is being made, it may have another name.
+        file = JobDirectory(self.path.parents[1]).open(self.path, sole=False)
+        if file is None:
             raise OSError(EINVAL, os.strerror(EINVAL), str(self.path))
         return file
 

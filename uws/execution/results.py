@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from errno import EAGAIN, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
 from pathlib import Path
 
@@ -81,54 +82,61 @@ def _search(
     results: dict[str, Result] = {}
     missing = []
     for declaration in service.results:
-        paths = list(_find(declaration, directory, ended_well))
-        for path, name in paths:
-            wanted = f"{declaration.id}-{name}" if declaration.is_glob else declaration.id
-            mime = declaration.mime or ("text/plain" if declaration.path == "-" else None)
-            _add(path, directory, wanted, mime, results)
-        if not paths and not declaration.optional:
-            missing.append(declaration)
+        before = len(results)
+        mime = declaration.mime or ("text/plain" if declaration.path == "-" else None)
+        for paths in _places(declaration, directory, ended_well):
+            for path, name in paths:
+                wanted = f"{declaration.id}-{name}" if declaration.is_glob else declaration.id
+                _add(path, directory, wanted, mime, results)
+            if len(results) > before:
+                break
+        else:
+            if not declaration.optional:
+                missing.append(declaration)
     if not service.results:
         for path in sorted(directory.results.rglob("*")):
-            if _is_its_own(path, directory):
-                _add(path, directory, str(path.relative_to(directory.results)), None, results)
+            _add(path, directory, str(path.relative_to(directory.results)), None, results)
     return tuple(results.values()), missing
 
 
-def _find(
+def _places(
     declaration: ResultDeclaration, directory: JobDirectory, ended_well: bool
-) -> Iterator[tuple[Path, str]]:
-    """Yield files of a result and their names: from the results directory, or else the working one."""
+) -> Iterator[list[tuple[Path, str]]]:
+    """Yield where a result may be, and its name: in the results directory, or else in the working one.
+
+    What is there is for `_add` to find out: it may be anything, and another thing by then.
+    """
     if declaration.path == "-":
         stdout = directory.logs / "stdout"
         # That of a program that failed before it said anything is no result.
-        if _is_its_own(stdout, directory) and (ended_well or stdout.stat().st_size):
-            yield stdout, "stdout"
+        with suppress(OSError):
+            if ended_well or stdout.lstat().st_size:
+                yield [(stdout, "stdout")]
         return
     for base in (directory.results, directory.work):
         paths = base.glob(declaration.path) if declaration.is_glob else [base / declaration.path]
-        found = [path for path in sorted(paths) if _is_its_own(path, directory)]
-        if found:
-            yield from ((path, str(path.relative_to(base))) for path in found)
-            return
-
-
-def _is_its_own(path: Path, directory: JobDirectory) -> bool:
-    """Whether a program made a file: one with another name may be somebody else's."""
-    return directory.is_own_file(path) and path.lstat().st_nlink == 1
+        yield [(path, str(path.relative_to(base))) for path in sorted(paths)]
 
 
 def _add(
     path: Path, directory: JobDirectory, wanted: str, mime: str | None, results: dict[str, Result]
 ) -> None:
-    """Measure a file and add it under ``wanted``, made fit for a URL and different from the other ids."""
+    """Measure a file and add it under ``wanted``, made fit for a URL and different from the other ids.
+
+    What is no file of the program's own is left out: one with another name may be somebody else's.
+    """
     base = re.sub(r"[^A-Za-z0-9_.-]", "_", wanted).lstrip(".") or "result"
     candidates = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
     result_id = next(candidate for candidate in candidates if candidate not in results)
-    path = _with_text_as_name(path, directory, result_id)
-    with path.open("rb") as file:
+    if not (file := directory.open(path)):
+        return
+    with file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # no text for a log
+        path = directory.move(path, directory.results / f"{secrets.token_hex(4)}-{result_id}")
     results[result_id] = Result(
         id=result_id,
         path=str(path.relative_to(directory.root)),
@@ -136,15 +144,6 @@ def _add(
         sha256=digest,
         media_type=mime or media_type(path.name),
     )
-
-
-def _with_text_as_name(path: Path, directory: JobDirectory, result_id: str) -> Path:
-    """Give a file whose name is not UTF-8, and so no text for a log, a name made from its result's id."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return path.rename(directory.results / f"{secrets.token_hex(4)}-{result_id}")
-    return path
 
 
 def media_type(name: str) -> str:
@@ -175,11 +174,10 @@ def _failure(directory: JobDirectory, status: int) -> Failure:
 
 def _tail(directory: JobDirectory) -> str:
     """Return the last of standard error as text that XML can carry."""
-    path = directory.logs / "stderr"
-    if not directory.is_own_file(path):
-        return ""
     try:
-        with path.open("rb") as file:
+        if not (opened := directory.open(directory.logs / "stderr")):
+            return ""
+        with opened as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - DETAIL_BYTES))
             text = file.read(DETAIL_BYTES).decode(errors="replace")

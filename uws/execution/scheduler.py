@@ -308,11 +308,15 @@ class Run:
     async def _spawn(self, job: Job, start: int) -> Record:
         """Have the program started and return its record. Raises `OSError`, `ParameterError` and such."""
         directory, service = self._directory, self._uws.service
-        directory.make()
+        try:
+            directory.make()
+        except OSError as error:
+            raise NotStarted(error.errno or EIO, "the job's directory") from error
         self._progress.begin()
         typed = self._uws.job_class.from_values(job.parameters, str(directory.uploads))
         directory.parameters.unlink(missing_ok=True)  # a program of an earlier start may have left a pipe
-        directory.parameters.write_bytes(typed.to_json())
+        with directory.parameters.open("xb") as file:
+            file.write(typed.to_json())
         places = {"results": str(directory.results), "parameters": str(directory.parameters)}
         argv, limits = typed.argv(job_id=job.id, **places), service.limits.numbers
         if service.sandbox:

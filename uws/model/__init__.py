@@ -2,6 +2,7 @@
 
 from .access import Action, Identity, Role, Scope
 from .errors import (
+    Altered,
     Broken,
     DeclarationError,
     IllegalPhase,
@@ -54,6 +55,7 @@ __all__ = [
     "STARTED",
     "TRANSITIONS",
     "Action",
+    "Altered",
     "BoolParameter",
     "Broken",
     "CircleParameter",

@@ -44,6 +44,10 @@ class NotFound(UWSError):
     """There is no such thing."""
 
 
+class Altered(UWSError):
+    """A file is no longer as the log has it."""
+
+
 class JobNotFound(NotFound):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id}")

@@ -12,6 +12,7 @@ from multidict import CIMultiDict
 from eventstore import EventStoreError, Overloaded, StoreFull, StoreUnavailable
 from uws.commands import KeyReused
 from uws.model import (
+    Altered,
     Broken,
     IllegalPhase,
     JobGone,
@@ -46,6 +47,7 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (JobGone, 410, "UsageFault"),
     (NotSuccessful, 422, "DefaultFault"),
     (Broken, 500, "DefaultFault"),
+    (Altered, 500, "DefaultFault"),
     (Overloaded, 503, "ServiceUnavailable"),
     (StoreFull, 507, "ServiceUnavailable"),
     (StoreUnavailable, 503, "ServiceUnavailable"),

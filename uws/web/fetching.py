@@ -23,6 +23,7 @@ from yarl import URL
 from uws.config import UploadSettings
 from uws.files import OwnFile, Spool, Spooled
 from uws.model import (
+    Altered,
     JobGone,
     NotAuthenticated,
     NotAuthorized,
@@ -97,7 +98,7 @@ class Fetches:
             return await self._spool.receive(
                 own.chunks(), name=name, filename=own.name, media_type=own.media_type, max_size=max_size
             )
-        except (NotFound, JobGone, NotAuthenticated, NotAuthorized, OtherService) as error:
+        except (NotFound, Altered, JobGone, NotAuthenticated, NotAuthorized, OtherService) as error:
             raise ParameterError(name, f"{_source_of(url)}: {error}") from error
 
     async def _in_time(self, url: URL, name: str, max_size: int) -> Spooled:

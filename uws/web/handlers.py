@@ -274,7 +274,6 @@ def log_of(resource: Resource, job: Job) -> OwnFile:
     """Return the output that the URL names. Raises `NotFound` for a job that was not started."""
     name = resource.request.match_info["name"]
     directory = resource.uws.backend.files.of(job.id)
-    path = directory.logs / name
-    if not path.exists():
+    if not (directory.logs / name).exists():
         raise NotFound(f"job {job.id} has no {name}: no program was started for it, or its files are gone")
-    return OwnFile(directory, path, name, "text/plain")
+    return directory.log(name)

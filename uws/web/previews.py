@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from typing import BinaryIO
 
 from aiohttp import web
 
 from uws import quicklook
+from uws.beneath import path_of
 from uws.environment import base_environment
 from uws.files import OwnFile
 from uws.model import Action, NotFound, Unavailable
@@ -51,11 +53,11 @@ async def picture(request: web.Request) -> web.StreamResponse:
     resource = Resource(request)
     job = await resource.job(Action.FILES)
     file = result_of(resource, job)
-    file.check()
-    headers = resource.headers(tag_of_state("quicklook", job.id, file.name))  # a result stays as it is
-    if is_held(request, headers["ETag"]):
-        return web.Response(status=304, headers=headers)
-    png = await request.app[PICTURES].make(file)
+    with file.open() as opened:
+        headers = resource.headers(tag_of_state("quicklook", job.id, file.name))  # a result stays as it is
+        if is_held(request, headers["ETag"]):
+            return web.Response(status=304, headers=headers)
+        png = await request.app[PICTURES].make(opened, file.name)
     return web.Response(body=png, content_type="image/png", headers=headers)
 
 
@@ -66,21 +68,24 @@ class Pictures:
         self._lock = asyncio.Lock()
         self._waiting = 0
 
-    async def make(self, file: OwnFile) -> bytes:
-        """Return a picture. Raises `NotFound` where there is no image, `Unavailable` when too many wait."""
+    async def make(self, file: BinaryIO, name: str) -> bytes:
+        """Return a picture of a file called ``name``.
+
+        Raises `NotFound` where there is no image, `Unavailable` when too many wait.
+        """
         if self._waiting == _LINE:
             raise Unavailable("too many pictures are being made", quicklook.SECONDS)
         self._waiting += 1
         try:
             async with self._lock:
-                return await self._made(file)
+                return await self._made(file, name)
         finally:
             self._waiting -= 1
 
-    async def _made(self, file: OwnFile) -> bytes:
+    async def _made(self, file: BinaryIO, name: str) -> bytes:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", quicklook.__file__, file.path,
-            stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env=base_environment({}),
+            sys.executable, "-I", quicklook.__file__, path_of(0),
+            stdin=file, stdout=PIPE, stderr=DEVNULL, env=base_environment({}),
         )  # fmt: skip
         png = b""
         try:
@@ -92,9 +97,9 @@ class Pictures:
                 process.kill()
                 await process.wait()
         if process.returncode == quicklook.EMPTY:
-            raise NotFound(f"in {file.name}, no pixel that would be shown has a value")
+            raise NotFound(f"in {name}, no pixel that would be shown has a value")
         if process.returncode != 0 or not png:
-            raise NotFound(f"{file.name} has no image that can be shown")
+            raise NotFound(f"{name} has no image that can be shown")
         return png
 
 
@@ -110,10 +115,10 @@ async def with_threads(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _preview(resource: Resource, file: OwnFile, item: str, *, from_end: bool) -> web.Response:
-    file.check()
     form = form_of(resource.request, query_of(resource.request), (XML, HTML))
-    looking = partial(look, file.path, file.name, file.media_type, from_end=from_end)
-    root = await asyncio.get_running_loop().run_in_executor(resource.request.app[THREADS], looking)
+    with file.open() as opened:
+        looking = partial(look, path_of(opened.fileno()), file.name, file.media_type, from_end=from_end)
+        root = await asyncio.get_running_loop().run_in_executor(resource.request.app[THREADS], looking)
     root.set("job", resource.job_id)
     root.set("item", item)
     root.set("of", "logs" if from_end else "results")
