@@ -34,6 +34,7 @@ from .history import history
 from .job_lists import job_list
 from .login import login, login_form, logout
 from .negotiation import is_for_reading
+from .openapi import openapi
 from .origins import check_origin
 from .pages import STATIC, protect
 from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, Resource, Site
@@ -98,6 +99,7 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get("/healthz", healthz, name="healthz")
     app.router.add_get("/readyz", readyz, name="readyz")
     app.router.add_static("/static", STATIC, name="static")
+    app.router.add_get("/openapi.json", openapi)
     app.router.add_get("/login", login_form, name="login-form")
     app.router.add_post("/login", login, name="login")
     app.router.add_post("/logout", logout, name="logout")
