@@ -19,7 +19,7 @@ from uws.model.text import first_foreign
 
 from . import handlers as on
 from . import previews
-from .accounting import METRICS, PROBES, accounted, metrics, with_metrics
+from .accounting import METRICS, PROBES, accounted, metrics, note_malformed_in_words, with_metrics
 from .authentication import Authentication
 from .availability import availability, healthz, note_start, readyz, service_availability
 from .capabilities import capabilities
@@ -29,7 +29,7 @@ from .events import STREAMS, Streams, job_events, job_list_events
 from .examples import example_file, examples
 from .faults import readable
 from .fetching import Fetcher
-from .forms import key_of
+from .forms import key_of, take_bad_headers_quietly
 from .history import history
 from .job_lists import job_list
 from .login import login, login_form, logout
@@ -65,6 +65,8 @@ def make_application(
     ``resolver``, by default the system's. ``longest_wait`` bounds WAIT, and ``sync_seconds`` the wait for the
     result of a synchronous request, in seconds.
     """
+    note_malformed_in_words()
+    take_bad_headers_quietly()
     app = web.Application(middlewares=[accounted, _every_request])
     app[METRICS] = Metrics()
     app[SITE] = Site(

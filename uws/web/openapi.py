@@ -26,6 +26,8 @@ from .negotiation import HTML, JSON, XML
 from .resource import SITE, Resource
 
 Schema = dict[str, Any]
+Answers = dict[int, Sequence[str]]
+"""The media types that are answered, by status; none where they do not matter."""
 
 _FORMS = tuple(form.content_type.partition(";")[0] for form in (XML, JSON, HTML))
 _URLENCODED, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
@@ -106,25 +108,27 @@ class Operation(NamedTuple):
     """
 
     summary: str
-    answers: dict[int, Sequence[str]]
+    answers: Answers
     query: Sequence[str] = ()
     headers: Sequence[str] = ()
     fields: Sequence[str] | None = None
     takes: str = ""
 
 
-def _document(summary: str, *query: str, **more: Any) -> Operation:
-    found: dict[int, Sequence[str]] = {200: more.pop("forms", _FORMS), 304: ()}
-    answers = found | more.pop("answers", {})
-    return Operation(summary, answers, ("RESPONSEFORMAT", *query), ("If-None-Match",), **more)
+def _document(
+    summary: str, *query: str, forms: Sequence[str] = _FORMS, answers: Answers | None = None, takes: str = ""
+) -> Operation:
+    found: Answers = {200: forms, 304: (), **(answers or {})}
+    return Operation(summary, found, ("RESPONSEFORMAT", *query), ("If-None-Match",), takes=takes)
 
 
 def _text(summary: str) -> Operation:
     return Operation(summary, {200: ("text/plain",)})
 
 
-def _file(summary: str, **more: Any) -> Operation:
-    return Operation(summary, {200: ("*/*",), 206: ("*/*",), 304: ()}, headers=("Range",), **more)
+def _file(summary: str, *, answers: Answers | None = None, takes: str = "") -> Operation:
+    whole_or_part: Answers = {200: ("*/*",), 206: ("*/*",), 304: (), 412: (), 416: ()}
+    return Operation(summary, whole_or_part | (answers or {}), headers=("Range",), takes=takes)
 
 
 def _stream(summary: str) -> Operation:
@@ -153,7 +157,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "GET /healthz": _text("Whether the process answers"),
     "GET /readyz": _text("Whether commands are carried out and jobs can be looked at"),
-    "GET /static/{path}": _file("Stylesheets, and what pages need"),
+    "GET /static/{path}": _file("Stylesheets, and what pages need", answers={404: ()}),
     "GET /login": Operation("Who one is, and a form to be somebody", {200: ("text/html",)}, ("NEXT",)),
     "POST /login": Operation(
         "A session", {200: ("text/plain",), 303: ()}, fields=("USERNAME", "PASSWORD", "NEXT")
@@ -232,9 +236,11 @@ def describe(app: web.Application, base_url: str) -> Schema:
     for route, operation in routes:
         for name in services if route.path in of_one else [None]:
             service = services[name] if name else None
+            if service and operation.takes == "one" and _names(service) == []:
+                continue  # it has no parameter that could be named
             item = paths.setdefault(route.path.replace("{service}", name or "{service}"), {})
             item["parameters"] = list(_of_path(route, service, list(services)))
-            item[route.method.lower()] = _operation(operation, route.method, service)
+            item[route.method.lower()] = _operation(operation, route, service)
     components = {
         "schemas": {
             f"{name}.{kind}": _form(service, with_files=kind == "parts")
@@ -285,6 +291,11 @@ def _routes(app: web.Application) -> Iterator[_Route]:
             yield _Route(route.method, path, dict(_VARIABLE.findall(pattern)))
 
 
+def _names(service: Service) -> list[str] | None:
+    """Return what the parameters of a service are called; None where they may have any name."""
+    return list(service.parameters) if service.unknown_parameters == "refuse" else None
+
+
 def _of_path(route: _Route, service: Service | None, services: Sequence[str]) -> Iterator[Schema]:
     for name, pattern in route.variables.items():
         schema: Schema = {"type": "string", "pattern": f"^({pattern})$"}
@@ -292,12 +303,12 @@ def _of_path(route: _Route, service: Service | None, services: Sequence[str]) ->
             if service:
                 continue
             schema = {"enum": services}
-        elif name == "name" and service:
-            schema = {"enum": list(service.parameters)}
+        elif name == "name" and service and (names := _names(service)) is not None:
+            schema = {"enum": names}
         yield _parameter("path", name, schema, required=True)
 
 
-def _operation(operation: Operation, method: str, service: Service | None) -> Schema:
+def _operation(operation: Operation, route: _Route, service: Service | None) -> Schema:
     described: Schema = {"summary": operation.summary}
     parameters = [_reference("parameters", name) for name in (*operation.query, *operation.headers)]
     if service:
@@ -306,13 +317,16 @@ def _operation(operation: Operation, method: str, service: Service | None) -> Sc
         described["parameters"] = parameters
     if operation.fields is not None:
         described["requestBody"] = {"content": dict(_bodies(operation, service))}
-    elif method == "PUT":
+    elif route.method == "PUT":
         described["requestBody"] = {
             "required": True,
             "content": {"text/plain": {"schema": {"type": "string"}}, "application/octet-stream": {}},
         }
+    answers = dict(operation.answers)
+    if "job_id" in route.variables:
+        answers.setdefault(303, ())  # to its own address, when it is a job of another service
     described["responses"] = {
-        **{str(status): _answer(status, forms, method) for status, forms in operation.answers.items()},
+        **{str(status): _answer(status, forms, route.method) for status, forms in sorted(answers.items())},
         "4XX": _reference("responses", "4XX"),
         "5XX": _reference("responses", "5XX"),
     }
