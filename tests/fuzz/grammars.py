@@ -118,6 +118,8 @@ def uploads(own: st.SearchStrategy[str]) -> Text:
         st.sampled_from([",", ",", ",", ", ", ",,", ""]),
         st.one_of(own, _URL, st.sampled_from(["param:a", "param:b", "param:", "param:image", "PARAM:a"])),
     ).map("".join)
+    right = st.tuples(st.sampled_from(["image,", "small,", "more,"]), own).map("".join)
+    item = st.one_of(right, right, item)
     return st.tuples(st.sampled_from([";", ";", " ; ", ";;"]), st.lists(item, min_size=1, max_size=4)).map(
         lambda drawn: drawn[0].join(drawn[1])
     )
