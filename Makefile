@@ -1,6 +1,7 @@
 # make run    start the example services (ARGS="--once" ends after one job of each)
 # make test   run the tests
 # make crash  kill stores and servers under load, 300 times, and look at what is left
+# make fuzz   make 50,000 requests of all kinds to real servers, and look at what is left (ARGS="--seed N" repeats)
 # make check  everything a change must pass
 # make lint   the part of it that reads the code without running it
 # make screenshots        every page, narrow and wide, light and dark, into docs/pages/
@@ -24,7 +25,7 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test crash check lint screenshots bench-eventstore bench-feed bench-growth bench-quotes bench-scale \
+.PHONY: run test crash fuzz check lint screenshots bench-eventstore bench-feed bench-growth bench-quotes bench-scale \
 	bench-execution bench-pages bench-fairness clean
 .DEFAULT_GOAL := test
 
@@ -58,6 +59,9 @@ test: $(VENV)/test $(UWS_CLIENT)/ready $(AXE)
 
 crash: $(VENV)/test
 	$(BIN)/python -m pytest tests/crash --kills 300 $(ARGS)
+
+fuzz: $(VENV)/test
+	$(BIN)/python -m pytest $(PARALLEL) tests/fuzz --requests 50000 $(ARGS)
 
 lint: $(VENV)/test
 	$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ import pytest
 
 from tests.daemon import PATIENCE, UWSD, Client, serving, uwsd
 from tests.harness import BasicUsers, ManualClock, job_id, running
-from tests.web.support import ECHO, GATE, gate
+from tests.web.support import ECHO, GATE, MULTIPART, gate, multipart, raw
 from tests.web.test_availability import broken
 from uws.cli.logs import log_handler
 
@@ -83,6 +83,28 @@ async def test_lines_of_requests_can_be_left_out(file: Path) -> None:
     async with serving(file) as server:
         await server.get("/nothing/async")
         assert server.err == ""
+
+
+async def test_what_is_no_http_is_a_line_without_a_traceback(file: Path) -> None:
+    async with serving(file) as server:
+        answer = await raw(server, "GET", "/nothing/async", Accept=b"text/html\x0bq=1")
+        assert answer.status == 400
+        (line,) = records(server.err)
+    assert (line["logger"], line["level"]) == ("aiohttp.server", "info")
+    assert line["event"] == "Error handling request from 127.0.0.1: Invalid header value char:"
+    assert "exception" not in line
+
+
+async def test_what_is_wrong_with_a_part_is_told_to_the_client_alone(file: Path) -> None:
+    bad = [b"Content-Disposition: form-data; name*=utf-8''%FF\r\n\r\nx", b"Content-Disposition: =\r\n\r\nx"]
+    async with serving(file) as server:
+        for part in bad:
+            answer = await raw(server, "POST", "/nothing/async", multipart(part), Content_Type=MULTIPART)
+            assert (answer.status, answer.text) == (
+                400,
+                "UsageFault: multipart/form-data: every part needs a name and holds one value\n",
+            )
+        assert [line["event"] for line in records(server.err)] == ["POST /nothing/async 400"] * len(bad)
 
 
 async def test_text_is_what_is_written_where_it_is_asked_for(file: Path) -> None:

@@ -57,6 +57,7 @@ GET_ONLY = {"/{service}/sync", f"{JOB}/results/{{result_id}}/quicklook"}
 """What has no HEAD."""
 TABLE: dict[tuple[str, str], list[Row]] = {
     ("GET", "/"): [Row(KNOWN)],
+    ("GET", "/openapi.json"): [Row(KNOWN)],
     ("GET", "/availability"): [Row(EVERYBODY)],
     ("GET", "/metrics"): [Row(EVERYBODY)],
     ("GET", "/healthz"): [Row(EVERYBODY)],

@@ -186,8 +186,6 @@ async def test_a_malformed_body_is_400(tmp_path: Path, what: str) -> None:
         assert list((tmp_path / "spool").iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader")
-@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionParam")
 @pytest.mark.parametrize(
     "header",
     [
@@ -342,8 +340,6 @@ BODIES = st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=5), max_size=1
 REQUESTS = st.tuples(st.sampled_from(TARGETS), st.sampled_from([FORM, MULTIPART]), BODIES)
 
 
-@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader")
-@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionParam")
 @given(requests=st.lists(REQUESTS, min_size=15, max_size=15))
 @settings(max_examples=8, deadline=None)
 async def test_no_body_whatever_is_a_500(

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from time import perf_counter
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
+from aiohttp.log import server_logger
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from uws.commands import Caller
@@ -25,6 +27,21 @@ PROBES = frozenset({"metrics", "healthz", "readyz"})
 """The names of what machines ask for again and again; of that no line is told."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
 _WAITS = re.compile(r"(?:^|&)WAIT=", re.IGNORECASE)
+
+
+def note_malformed_in_words() -> None:
+    """Let the log tell of what is no HTTP in a line; aiohttp tells of it as of a fault in the program."""
+    server_logger.addFilter(_in_words)  # which it is once, however often it is added
+
+
+def _in_words(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        about, *_ = error.message.splitlines() or [""]  # what follows is what was sent
+        record.msg = f"{record.getMessage()}: {legible(about)}"
+        record.args, record.exc_info = (), None
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+    return True
 
 
 @web.middleware

@@ -19,7 +19,7 @@ from uws.model.text import first_foreign
 
 from . import handlers as on
 from . import previews
-from .accounting import METRICS, PROBES, accounted, metrics, with_metrics
+from .accounting import METRICS, PROBES, accounted, metrics, note_malformed_in_words, with_metrics
 from .authentication import Authentication
 from .availability import availability, healthz, note_start, readyz, service_availability
 from .capabilities import capabilities
@@ -29,11 +29,12 @@ from .events import STREAMS, Streams, job_events, job_list_events
 from .examples import example_file, examples
 from .faults import readable
 from .fetching import Fetcher
-from .forms import key_of
+from .forms import key_of, take_bad_headers_quietly
 from .history import history
 from .job_lists import job_list
 from .login import login, login_form, logout
 from .negotiation import is_for_reading
+from .openapi import openapi
 from .origins import check_origin
 from .pages import STATIC, protect
 from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, Resource, Site
@@ -64,6 +65,8 @@ def make_application(
     ``resolver``, by default the system's. ``longest_wait`` bounds WAIT, and ``sync_seconds`` the wait for the
     result of a synchronous request, in seconds.
     """
+    note_malformed_in_words()
+    take_bad_headers_quietly()
     app = web.Application(middlewares=[accounted, _every_request])
     app[METRICS] = Metrics()
     app[SITE] = Site(
@@ -98,6 +101,7 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get("/healthz", healthz, name="healthz")
     app.router.add_get("/readyz", readyz, name="readyz")
     app.router.add_static("/static", STATIC, name="static")
+    app.router.add_get("/openapi.json", openapi)
     app.router.add_get("/login", login_form, name="login-form")
     app.router.add_post("/login", login, name="login")
     app.router.add_post("/logout", logout, name="logout")

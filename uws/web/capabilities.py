@@ -74,16 +74,30 @@ def _add(
 
 async def _security_methods(resource: Resource) -> list[Method]:
     """Return the ways in which clients may say who they are, first saying nothing, if that will do."""
+    if resource.site.authenticator is None:
+        return [None]
+    named = [{"standardID": _METHODS[name]} for name in schemes(resource)]
+    methods: list[Method] = [*(named or [{}])]
+    return [None, *methods] if await nobody_may_pass(resource) else methods
+
+
+def schemes(resource: Resource) -> list[str]:
+    """Return the authentication schemes that clients may use, of those that have a name here."""
+    authenticator = resource.site.authenticator
+    if authenticator is None:
+        return []
+    challenges = ", ".join(authenticator.challenges(resource.base_url))
+    found = map(str.lower, _SCHEME.findall(_QUOTED.sub("", challenges)))
+    return [name for name in found if name in _METHODS]
+
+
+async def nobody_may_pass(resource: Resource) -> bool:
+    """Whether a request may say nothing of who sends it: what is made of one that does tells."""
     request, authenticator = resource.request, resource.site.authenticator
     if authenticator is None:
-        return [None]
-    challenges = ", ".join(authenticator.challenges(resource.base_url))
-    schemes = _SCHEME.findall(_QUOTED.sub("", challenges))
-    named = [{"standardID": _METHODS[name]} for name in map(str.lower, schemes) if name in _METHODS]
-    methods: list[Method] = [*(named or [{}])]
+        return True
     try:
-        # What it makes of a request that says nothing tells whether nobody in particular may pass.
         await authenticator.identify(request.clone(headers={"Host": request.host}))
     except UWSError:
-        return methods
-    return [None, *methods]
+        return False
+    return True

@@ -13,9 +13,9 @@ _TAG = re.compile('"[^"]*"')
 _encoder = msgspec.json.Encoder()
 
 try:
-    _VERSION = version("uwsd")
+    VERSION = version("uwsd")
 except PackageNotFoundError:  # run from a checkout that nobody installed
-    _VERSION = ""
+    VERSION = ""
 
 
 def tag_of(body: bytes) -> str:
@@ -25,7 +25,7 @@ def tag_of(body: bytes) -> str:
 
 def tag_of_state(*parts: object) -> str:
     """Return a strong tag for what follows from ``parts`` and this program's version alone."""
-    return tag_of(_encoder.encode((_VERSION, *parts)))
+    return tag_of(_encoder.encode((VERSION, *parts)))
 
 
 def is_held(request: web.Request, tag: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -171,6 +172,15 @@ def phase_of(text: str) -> Phase:
         raise UsageError(
             f"PHASE: there is no phase {text!r}{did_you_mean(text, Phase)}; phases are {', '.join(Phase)}"
         ) from None
+
+
+def take_bad_headers_quietly() -> None:
+    """Keep Python from warning of what is wrong with a part: it would remember each text for ever.
+
+    The client is told what is missing then.
+    """
+    for category in (aiohttp.BadContentDispositionHeader, aiohttp.BadContentDispositionParam):
+        warnings.filterwarnings("ignore", category=category)
 
 
 async def _read_parts(request: web.Request, service: Service, spool: Spool, form: Received) -> None:
