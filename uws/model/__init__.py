@@ -14,6 +14,7 @@ from .errors import (
     NotSuccessful,
     OtherService,
     OutOfSpace,
+    OverQuota,
     ParameterError,
     QueueFull,
     RepeatedParameter,
@@ -44,6 +45,7 @@ from .parameters import (
 )
 from .phases import ACTIVE, ENDED, STARTED, TRANSITIONS, Phase
 from .queueing import QueueSettings
+from .quotas import QuotaSettings, QuotaTable
 from .service import ExecutionDuration, Lifetime, Limits, ResultDeclaration, Service
 from .transitions import Ending, UserUWSTransitions
 
@@ -80,6 +82,7 @@ __all__ = [
     "NotSuccessful",
     "OtherService",
     "OutOfSpace",
+    "OverQuota",
     "Parameter",
     "ParameterError",
     "Phase",
@@ -87,6 +90,8 @@ __all__ = [
     "PolygonParameter",
     "QueueFull",
     "QueueSettings",
+    "QuotaSettings",
+    "QuotaTable",
     "RepeatedParameter",
     "Result",
     "ResultDeclaration",
