@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.access.support import basic, limited
+from tests.daemon import serving
 from tests.execution.programs import shell
 from tests.harness import Answer, BasicUsers, ManualClock, Site, running, text
 from tests.web.support import ECHO, FIELD, MULTIPART, multipart, raw
@@ -128,6 +129,22 @@ async def test_what_is_stored_is_known_after_a_restart_and_to_a_rebuild(tmp_path
                 file.unlink()
         async with running(tmp_path, FILES, quotas=quotas(stored=1000)) as site:
             assert (await make(site, 101)).status == 403
+
+
+async def test_what_an_admin_puts_into_a_job_is_its_owners(tmp_path: Path) -> None:
+    others = {"admin": {"stored": "unlimited"}, "@staff": {"stored": 1000}}
+    async with limited(tmp_path, FILES, stored=100, others=others) as site:
+        assert (await make(site, 2000, user="adm")).status == 303
+        job = (await make(site, 600, user="bob")).location
+        other = (await make(site, user="bob")).location
+        for size, status in ((401, 403), (400, 204)):
+            answer = await site.request(
+                "PUT", f"{other}/parameters/f", data=bytes(size), headers=basic("adm")
+            )
+            assert answer.status == status, answer.text
+        for path, data in ((f"{job}/parameters", files(601)), (f"{job}/phase", {"PHASE": "RUN"})):
+            refused = await site.post(path, data, headers=basic("adm"))
+            assert (refused.status, "1.0 kB of results and uploads" in refused.text) == (403, True)
 
 
 # Uploads
@@ -305,6 +322,37 @@ async def test_pages_tell_nothing_where_nothing_is_limited(tmp_path: Path) -> No
     async with limited(tmp_path, FILES) as site:
         for path in ("/files", "/login"):
             assert "What you may have" not in (await site.get(path, headers={**PAGE, **basic("ann")})).text
+
+
+# As it is declared
+
+
+DECLARED = """
+[queue]
+max_queued_per_owner = 7
+[quotas]
+jobs_per_day = 1
+lifetime = "1h"
+[quotas.anonymous]
+jobs_per_day = 2
+stored = "1kB"
+[services.echo]
+title = "Echo"
+command = ["true"]
+"""
+
+
+async def test_what_the_file_says_holds_also_for_the_next_server(tmp_path: Path) -> None:
+    file = tmp_path / "uwsd.toml"
+    file.write_text(DECLARED)
+    statuses = []
+    for _ in range(2):
+        async with serving(file) as server:
+            statuses += [(await server.post("/echo/async")).status for _ in range(2)]
+            page = (await server.get("/echo", headers=PAGE)).text
+            told = ("0 of 7 jobs queued", "2 of 2 jobs made within 24 h", "jobs are kept for 1h at most")
+            assert [line for line in told if f"<li>{line}</li>" not in page] == []
+    assert statuses == [303, 303, 429, 429]
 
 
 # Counting, whatever happens

@@ -430,3 +430,32 @@ async def _two_of_bob_and_one_of_ann(site: Site, ready: Pipe, gate: Pipe) -> Non
         for reference in listed:
             url = f"/run/async/{reference.get('id')}"
             assert (await site.request("DELETE", url, headers=basic(user))).status == 303
+
+
+async def test_of_a_group_as_many_are_queued_out_of_those_held_as_it_may_have(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    service = held(ready, gate, when_full="hold")
+    others = {"@staff": {"queued": 2}}
+    async with limited(tmp_path / "data", service, queued=1, others=others) as site:
+        jobs = []
+        for number in range(4):
+            form = {"x": str(number), "PHASE": "RUN"}
+            jobs.append((await site.post("/run/async", form, headers=basic("bob"))).location)
+            if number == 0:
+                assert await ready.line() == "0"
+        told = [(await site.get(f"{job}/phase", headers=basic("bob"))).text for job in jobs]
+        assert told == ["EXECUTING", "QUEUED", "QUEUED", "HELD"]
+        changed = asyncio.create_task(_queued(site, jobs[3]))
+        await site.request("DELETE", jobs[1], headers=basic("bob"))
+        async with asyncio.timeout(20):
+            await changed
+        for job in jobs:
+            await site.request("DELETE", job, headers=basic("bob"))
+
+
+async def _queued(site: Site, job: str) -> None:
+    """Return when the log says that a job is queued."""
+    async for event in site.node.backend.follow(0):
+        if any(e.job_stream(job_id(job)) == one.stream and one.type == "JobQueued" for one in event):
+            return
