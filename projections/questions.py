@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from uws.model.events import Values
 from uws.model.job import Job
 from uws.model.phases import Phase
+from uws.model.quotas import Use
 
 from . import documents, history, job_list, queue, services, usage
 from .history import Page
@@ -155,6 +156,10 @@ class JobReadModel:
         """Return how many jobs of an owner are QUEUED in each of some services."""
         return await self._ask(queue.queued_of, owner, services)
 
+    async def running_of(self, owner: str | None) -> int:
+        """Return for how many jobs of an owner there may be a program running."""
+        return await self._ask(queue.running_of, owner)
+
     async def waiting(self, limit: int) -> list[WaitingJob]:
         """Return the jobs that are QUEUED, those that wait longest first, then those that are HELD."""
         return await self._ask(queue.waiting, limit)
@@ -182,6 +187,10 @@ class JobReadModel:
     ) -> dict[str | None, float]:
         """Return the seconds for which ended jobs of owners ran; they count half after each half-life."""
         return await self._ask(usage.used_lately, owners, now, half_life)
+
+    async def use_of(self, owner: str | None, after: datetime, most: int) -> Use:
+        """Return what an owner's jobs have stored, and how many he made ``after`` then, ``most`` at most."""
+        return await self._ask(usage.use_of, owner, after, most)
 
     async def services_with_jobs(self) -> set[str]:
         """Return the names of all services that have jobs which are not destroyed."""

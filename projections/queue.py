@@ -29,14 +29,14 @@ from .readmodel import (
 )
 
 _LOAD = """
-SELECT position, id, service, owner, phase, queued, started FROM active
+SELECT position, id, service, owner, phase, queued, started, quotas FROM active
 WHERE id IN (SELECT value FROM json_each(?))
 """
-_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM active WHERE id = ?"
 _LINES = """
-SELECT service, owner, id, min(coalesce(queued, 0)), count(*) FROM active WHERE phase = 'QUEUED'
+SELECT service, owner, id, min(coalesce(queued, 0)), count(*), quotas FROM active WHERE phase = 'QUEUED'
 GROUP BY service, owner
 """
 _FIRST = """
@@ -59,7 +59,10 @@ WHERE job.id = ? AND job.phase = 'QUEUED' GROUP BY job.id
 _QUEUED = "SELECT count(*) FROM active WHERE phase = 'QUEUED' AND service = ? AND owner IS ?"
 _HELD = "SELECT service, owner, id, min(position) FROM active WHERE phase = 'HELD' GROUP BY service, owner"
 _WAITING = """
-SELECT id, service, owner, phase, queued FROM active WHERE phase = ? ORDER BY queued, position LIMIT ?
+SELECT id, service, owner, phase, queued, quotas FROM active WHERE phase = ? ORDER BY queued, position LIMIT ?
+"""
+_RUNNING_OF = """
+SELECT count(*) FROM active WHERE phase IN (SELECT value FROM json_each(?)) AND owner IS ?
 """
 _STARTED = "SELECT position, id, service FROM active WHERE phase IN (SELECT value FROM json_each(?))"
 
@@ -78,13 +81,14 @@ class Active(msgspec.Struct, gc=False):
     phase: str
     queued: int | None
     started: int | None
+    quotas: str
 
 
 class Queue(ReadModel[Active]):
     """The jobs that have not ended; those that have need no row. And what is paused."""
 
     name = "queue"
-    version = 2
+    version = 3
     share = 0.6
     tables = resources.files(__package__).joinpath("queue.sql").read_text()
     indexes = """
@@ -141,7 +145,12 @@ class Queue(ReadModel[Active]):
 
 def _created(event: Event) -> Active:
     payload: e.JobCreated = event.payload
-    return Active(event.position, event.key, payload.service, payload.owner, "PENDING", None, None)
+    quotas = as_json(payload.quotas) if payload.quotas else ""
+    return Active(event.position, event.key, payload.service, payload.owner, "PENDING", None, None, quotas)
+
+
+def _names(quotas: str) -> tuple[str, ...]:
+    return msgspec.json.decode(quotas, type=tuple[str, ...]) if quotas else ()
 
 
 class QueueState(NamedTuple):
@@ -161,6 +170,7 @@ class WaitingJob(msgspec.Struct, frozen=True):
     owner: str | None
     phase: Phase
     queued: datetime | None
+    quotas: tuple[str, ...] = ()
 
 
 def queue_state(connection: sqlite3.Connection) -> QueueState:
@@ -181,12 +191,12 @@ def _lines(connection: sqlite3.Connection) -> list[Line]:
     found = connection.execute(_LINES).fetchall()
     known = AT_ONCE // len(found) if found else 0
     lines = []
-    for service, owner, job_id, queued, jobs in found:
+    for service, owner, job_id, queued, jobs, quotas in found:
         first = [(job_id, queued)]
         if jobs > 1 and known > 1:
             first = connection.execute(_FIRST, (service, owner, known)).fetchall()
         (head, since), *behind = ((job, from_microseconds(time)) for job, time in first)
-        lines.append(Line(service, owner, head, since, jobs, tuple(behind)))
+        lines.append(Line(service, owner, head, since, jobs, tuple(behind), _names(quotas)))
     return lines
 
 
@@ -206,6 +216,11 @@ def queued_of(connection: sqlite3.Connection, owner: str | None, services: Itera
     return {service: int(connection.execute(_QUEUED, (service, owner)).fetchone()[0]) for service in services}
 
 
+def running_of(connection: sqlite3.Connection, owner: str | None) -> int:
+    """Return for how many jobs of an owner there may be a program running."""
+    return int(connection.execute(_RUNNING_OF, (as_json(STARTED), owner)).fetchone()[0])
+
+
 def _first_held(connection: sqlite3.Connection) -> list[tuple[str, str | None, str]]:
     """Return service, owner and id of the oldest HELD job of each service and owner."""
     return [(service, owner, job_id) for service, owner, job_id, _ in connection.execute(_HELD)]
@@ -218,9 +233,14 @@ def waiting(connection: sqlite3.Connection, limit: int) -> list[WaitingJob]:
         found += connection.execute(_WAITING, (phase, limit - len(found)))
     return [
         WaitingJob(
-            job_id, service, owner, Phase(phase), None if queued is None else from_microseconds(queued)
+            job_id,
+            service,
+            owner,
+            Phase(phase),
+            None if queued is None else from_microseconds(queued),
+            _names(quotas),
         )
-        for job_id, service, owner, phase, queued in found
+        for job_id, service, owner, phase, queued, quotas in found
     ]
 
 

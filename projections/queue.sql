@@ -7,6 +7,7 @@ CREATE TABLE active (
     phase    TEXT    NOT NULL,
     queued   INTEGER,
     started  INTEGER,
+    quotas   TEXT    NOT NULL,        -- the tables of quotas it was made under, as JSON; empty for none
     last     INTEGER NOT NULL         -- position of the job's last event
 ) STRICT;
 

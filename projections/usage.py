@@ -13,11 +13,12 @@ from typing import ClassVar
 import msgspec
 from msgspec.structs import replace
 
-from eventstore import Erased, to_microseconds
+from eventstore import Erased, from_microseconds, to_microseconds
 from uws.model import events as e
 from uws.model.events import job_stream
 from uws.model.phases import STARTED
 from uws.model.queueing import LEAST_CHARGE
+from uws.model.quotas import Use
 
 from .readmodel import (
     PHASES_AFTER,
@@ -32,14 +33,19 @@ from .readmodel import (
 )
 
 _LOAD = """
-SELECT id, position, service, owner, phase, started, ended, microseconds, results, uploads FROM used
+SELECT id, position, service, owner, phase, created, started, ended, microseconds, results, uploads FROM used
 WHERE id IN (SELECT value FROM json_each(?))
 """
-_INSERT = "INSERT INTO used VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_REPLACE = "INSERT OR REPLACE INTO used VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO used VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO used VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_STORED = "SELECT coalesce(sum(bytes), 0) FROM usage WHERE owner IS ?"
+_MADE = "SELECT count(*) FROM used WHERE owner IS ? AND created > ?"
+_MADE_LAST = """
+SELECT created FROM used WHERE owner IS ? AND created > ? ORDER BY created DESC LIMIT 1 OFFSET ?
+"""
 _DELETE = "DELETE FROM used WHERE id = ?"
 _PRUNED = """
-SELECT id, position, service, owner, phase, started, ended, microseconds, results, uploads FROM used
+SELECT id, position, service, owner, phase, created, started, ended, microseconds, results, uploads FROM used
 WHERE phase = 'DESTROYED' AND last <= ?
 """
 _ADD = """
@@ -91,6 +97,7 @@ class Used(msgspec.Struct, gc=False):
     service: str
     owner: str | None
     phase: str
+    created: int
     started: int | None
     ended: int | None
     microseconds: int
@@ -107,14 +114,16 @@ class Usage(ReadModel[Used]):
     """What each job has used, and the sums of it."""
 
     name = "usage"
-    version = 2
+    version = 3
     share = 3.0
     tables = resources.files(__package__).joinpath("usage.sql").read_text()
     indexes = """
     CREATE INDEX IF NOT EXISTS used_completed ON used (service, ended, position) WHERE phase = 'COMPLETED';
     CREATE INDEX IF NOT EXISTS used_completed_of ON used (service, owner, ended, position)
     WHERE phase = 'COMPLETED';
+    CREATE INDEX IF NOT EXISTS used_by_creation ON used (owner, created);
     CREATE INDEX IF NOT EXISTS used_destroyed ON used (last) WHERE phase = 'DESTROYED';
+    CREATE INDEX IF NOT EXISTS usage_bytes ON usage (owner, bytes);
     CREATE INDEX IF NOT EXISTS usage_by_phase ON usage (service, phase, jobs);
     """
     contents: ClassVar[Mapping[str, Contents]] = {
@@ -196,7 +205,17 @@ def _created(event: Event) -> Used:
     payload: e.JobCreated = event.payload
     uploads = _with_uploads("", payload.parameters)
     return Used(
-        event.key, event.position, payload.service, payload.owner, "PENDING", None, None, 0, 0, uploads
+        event.key,
+        event.position,
+        payload.service,
+        payload.owner,
+        "PENDING",
+        event.time,
+        None,
+        None,
+        0,
+        0,
+        uploads,
     )
 
 
@@ -255,6 +274,22 @@ def jobs_by_phase(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
 def services_with_jobs(connection: sqlite3.Connection) -> set[str]:
     """Return the names of all services that have jobs which are not destroyed."""
     return {service for (service,) in connection.execute(_SERVICES)}
+
+
+def use_of(connection: sqlite3.Connection, owner: str | None, after: datetime, most: int) -> Use:
+    """Return what an owner's jobs have stored, and how many he made ``after`` then, ``most`` at most.
+
+    Destroyed jobs were made, too, as long as the log has them. What it costs grows with ``most``, and with
+    the services that the owner has used.
+    """
+    ((stored,),) = connection.execute(_STORED, (owner,))
+    if not most:
+        return Use(stored)
+    since = to_microseconds(after)
+    for (oldest,) in connection.execute(_MADE_LAST, (owner, since, most - 1)):
+        return Use(stored, most, from_microseconds(oldest))
+    ((made,),) = connection.execute(_MADE, (owner, since))
+    return Use(stored, made)
 
 
 def used_lately(

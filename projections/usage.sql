@@ -5,6 +5,7 @@ CREATE TABLE used (
     service      TEXT    NOT NULL,
     owner        TEXT,
     phase        TEXT    NOT NULL,        -- DESTROYED for a job that is gone for its clients
+    created      INTEGER NOT NULL,
     started      INTEGER,
     ended        INTEGER,
     microseconds INTEGER NOT NULL,        -- that its programs ran

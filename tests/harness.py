@@ -22,6 +22,7 @@ from uws import (
     Authenticator,
     Node,
     QueueSettings,
+    QuotaSettings,
     Service,
     UploadSettings,
     make_application,
@@ -217,6 +218,7 @@ async def running(
     longest_wait: float = 30.0,
     sync_seconds: float = 30.0,
     queue: QueueSettings | None = None,
+    quotas: QuotaSettings | None = None,
     executes: bool = True,
 ) -> AsyncIterator[Site]:
     """Serve ``services`` on a free port of the loopback interface.
@@ -224,7 +226,13 @@ async def running(
     One that does not ``executes`` leaves all jobs as they are: programs are neither started nor looked for.
     """
     executing = run_node(
-        data, services, clock=clock, grace=grace, jobs_end_with_server=jobs_end_with_server, queue=queue
+        data,
+        services,
+        clock=clock,
+        grace=grace,
+        jobs_end_with_server=jobs_end_with_server,
+        queue=queue,
+        quotas=quotas,
     )
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(executing if executes else _showing(data, services, clock))

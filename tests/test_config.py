@@ -154,13 +154,34 @@ def at_cutout(*lines: str) -> str:
         ("[servre]\n" + SERVICE, "servre: unknown key (did you mean server?)"),
         (
             "prot = 1\n" + SERVICE,
-            "prot: unknown key; known are audit, auth, data, queue, server, services, uploads",
+            "prot: unknown key; known are audit, auth, data, queue, quotas, server, services, uploads",
         ),
         ("[queue]\nmax_running = 0\n" + SERVICE, "queue.max_running: 0 is below the minimum 1"),
         ('[queue]\nhalf_life = "10min"\n' + SERVICE, "queue.half_life: 10min is below the minimum 1h"),
         (
             '[queue]\nhalf_life = "daily"\n' + SERVICE,
             "queue.half_life: expected a duration such as 60 (seconds), 20min, 12h or 7d, got 'daily'",
+        ),
+        ("[quotas]\nqueued = 0\n" + SERVICE, "quotas.queued: 0 is below the minimum 1"),
+        (
+            '[quotas]\nqueued = "many"\n' + SERVICE,
+            "quotas.queued: expected a whole number, got 'many', or \"unlimited\"",
+        ),
+        (
+            '[quotas."@staff"]\nstored = "lots"\n' + SERVICE,
+            "quotas.@staff.stored: expected a size such as 500000 (bytes), 200MB or 1GiB, got 'lots', "
+            'or "unlimited"',
+        ),
+        ('[quotas.admin]\nlifetime = "0s"\n' + SERVICE, "quotas.admin.lifetime: 0s is below the minimum 1"),
+        ("[quotas.admin]\nqueud = 1\n" + SERVICE, "quotas.admin.queud: unknown key (did you mean queued?)"),
+        (
+            "[quotas.operators]\nqueued = 1\n" + SERVICE,
+            "quotas.operators: quotas are nobody's of this name (did you mean operator?)",
+        ),
+        (
+            "[quotas.staff]\nqueued = 1\n" + SERVICE,
+            "quotas.staff: quotas are nobody's of this name; expected operator, auditor, admin, anonymous "
+            "or a group such as @staff",
         ),
         (
             at_cutout("max_queued_per_owner = 0"),
@@ -209,7 +230,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         hots = "localhost"
     """
     assert problems(tmp_path, text) == (
-        "prot: unknown key; known are audit, auth, data, queue, server, services, uploads",
+        "prot: unknown key; known are audit, auth, data, queue, quotas, server, services, uploads",
         "services.a.tilte: unknown key (did you mean title?)",
         "services.a.command: expected list, got str",
         "services.a.parameters.ra.min: expected float, got str",

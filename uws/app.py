@@ -39,7 +39,7 @@ from uws.config import AuditSettings, AuthSettings, Settings, UploadSettings
 from uws.execution import Destruction, Scheduler
 from uws.files import Files
 from uws.jobs import Backend, UserUWS, first_of, make_uws_for_service
-from uws.model import QueueSettings, Service, UnknownForm, UWSError
+from uws.model import QueueSettings, QuotaSettings, Service, UnknownForm, UWSError
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
 from uws.web import LONGEST_WAIT, SITE, SYNC_SECONDS, Authentication, Authenticator, make_application
 
@@ -93,7 +93,9 @@ async def open_backend(
         for service in place.services:
             await _declare(store, service)
         services = {service.name: service for service in place.services}
-        yield Backend(store, projector, JobReadModel(projector), files, clock, services, place.queue)
+        yield Backend(
+            store, projector, JobReadModel(projector), files, clock, services, place.queue, place.quotas
+        )
 
 
 async def administer(place: Place, operation: Operation[R], report: Report) -> R:
@@ -139,12 +141,14 @@ async def run_node(
     audit: AuditSettings | None = None,
     queue: QueueSettings | None = None,
     auth: AuthSettings | None = None,
+    quotas: QuotaSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Node]:
     """Open the data directory, take over what an earlier server ran, and run jobs until the context is left.
 
     Admin commands are taken through ``admin.sock`` in the data directory. With ``audit``, checkpoints of the
-    log are written on its schedule; ``queue`` says what holds for all services together.
+    log are written on its schedule; ``queue`` says what holds for all services together, ``quotas``
+    what owners may have.
     Leaving closes the log; programs go on under their supervisors, and the
     next server takes them over. With ``jobs_end_with_server`` they are stopped (SIGTERM, SIGKILL after
     ``grace`` seconds), and their jobs recorded as ERROR. Raises what `open_backend` does.
@@ -157,6 +161,7 @@ async def run_node(
         tuple(services),
         queue or QueueSettings(),
         auth or AuthSettings(),
+        quotas or QuotaSettings(),
     )
     async with AsyncExitStack() as stack:
         backend = await stack.enter_async_context(open_backend(place, clock=clock))
@@ -203,6 +208,7 @@ def make_uws_application(
     jobs_end_with_server: bool = False,
     audit: AuditSettings | None = None,
     queue: QueueSettings | None = None,
+    quotas: QuotaSettings | None = None,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an application that is a whole server: mount it with `aiohttp.web.Application.add_subapp`.
@@ -229,6 +235,7 @@ def make_uws_application(
             audit=audit,
             queue=queue,
             auth=authenticator.settings if isinstance(authenticator, Authentication) else None,
+            quotas=quotas,
             clock=clock,
         ) as node:
             app[SITE].services.update({uws.service.name: uws for uws in node.services})
@@ -285,6 +292,7 @@ async def serve(
             jobs_end_with_server=server.jobs_end_with_server,
             audit=settings.audit,
             queue=settings.queue,
+            quotas=settings.quotas,
             clock=clock,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)

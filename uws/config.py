@@ -25,6 +25,8 @@ from uws.model import (
     FileParameter,
     Parameter,
     QueueSettings,
+    QuotaSettings,
+    QuotaTable,
     ResultDeclaration,
     Role,
     Service,
@@ -32,6 +34,7 @@ from uws.model import (
 )
 from uws.model.errors import closest
 from uws.model.examples import Given
+from uws.model.quotas import OTHERS
 from uws.model.service import ExecutionDuration, Lifetime, Limits
 from uws.model.units import parse_duration
 
@@ -278,6 +281,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     audit: AuditSettings = AuditSettings()
     queue: QueueSettings = QueueSettings()
     auth: AuthSettings = AuthSettings()
+    quotas: QuotaSettings = QuotaSettings()
 
     @property
     def is_private(self) -> bool:
@@ -314,6 +318,7 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     audit: dict[str, Any] = {}
     queue: dict[str, Any] = {}
     auth: dict[str, Any] = {}
+    quotas: dict[str, Any] = {}
     services: dict[str, Any]
 
 
@@ -338,6 +343,7 @@ def load(path: Path) -> Settings:
     audit = _convert(file.audit, AuditSettings, "audit", problems)
     queue = _convert(file.queue, QueueSettings, "queue", problems)
     auth = _auth(file.auth, path.parent.resolve(), problems)
+    quotas = _quotas(file.quotas, problems)
     if problems or server is None or uploads is None or audit is None or queue is None or auth is None:
         raise DeclarationError(problems)
     return Settings(
@@ -348,6 +354,7 @@ def load(path: Path) -> Settings:
         audit=audit if "origin" in file.audit else _named_after(server.base_url, audit),
         queue=queue,
         auth=auth,
+        quotas=quotas,
     )
 
 
@@ -375,6 +382,21 @@ def _auth(table: dict[str, Any], directory: Path, problems: list[str]) -> AuthSe
         keys = str(directory / auth.oidc.jwks)
         auth = msgspec.structs.replace(auth, oidc=msgspec.structs.replace(auth.oidc, jwks=keys))
     return auth
+
+
+def _quotas(table: dict[str, Any], problems: list[str]) -> QuotaSettings:
+    """Read ``[quotas]`` and the tables in it, each for those whom its name tells."""
+    others: dict[str, QuotaTable] = {}
+    for name, part in table.items():
+        if not isinstance(part, dict):
+            continue
+        if name not in OTHERS and not re.fullmatch("@.+", name):
+            known = did_you_mean(name, OTHERS) or f"; expected {', '.join(OTHERS)} or a group such as @staff"
+            problems.append(f"quotas.{name}: quotas are nobody's of this name{known}")
+        elif read := _convert(part, QuotaTable, f"quotas.{name}", problems):
+            others[name] = read
+    rest = {name: limit for name, limit in table.items() if not isinstance(limit, dict)}
+    return QuotaSettings(_convert(rest, QuotaTable, "quotas", problems) or QuotaTable(), others)
 
 
 def make_service(function: Callable[..., Any], *, name: str | None = None, **keys: Any) -> Service:

@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC, EPERM
@@ -44,6 +44,7 @@ from uws.model import (
     Unavailable,
     Upload,
 )
+from uws.model.quotas import Allowance
 from uws.model.units import format_size
 
 log = logging.getLogger(__name__)
@@ -84,10 +85,19 @@ class Spool:
     """The uploads of one request; what no job has taken when it is left is deleted.
 
     Without ``keep`` they are only looked at and need no room: size and digest tell whether they came before.
+    All together they are no more than the ``allowance``, if there is one.
     """
 
-    def __init__(self, directory: Path, check_room: Callable[[], None], *, keep: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        check_room: Callable[[], None],
+        *,
+        keep: bool,
+        allowance: Allowance | None = None,
+    ) -> None:
         self._directory, self._check_room, self.keep = directory, check_room, keep
+        self._allowance, self._received = allowance, 0
         self._files: list[Spooled] = []
 
     async def receive(
@@ -95,8 +105,9 @@ class Spool:
     ) -> Spooled:
         """Write ``chunks`` to disk as they come, in constant memory.
 
-        Raises `TooLarge` as soon as there are more than ``max_size`` bytes; `OutOfSpace` and `Unavailable`
-        when the disk does not take them; what the source raises, when it breaks off.
+        Raises `TooLarge` as soon as there are more than ``max_size`` bytes, and what the allowance says
+        as soon as there are more than it; `OutOfSpace` and `Unavailable` when the disk does not take them;
+        what the source raises, when it breaks off.
         """
         spooled = Spooled(self._directory / secrets.token_hex(16), filename, media_type)
         digest = hashlib.sha256()
@@ -107,6 +118,9 @@ class Spool:
                 spooled.size += len(chunk)
                 if spooled.size > max_size:
                     raise TooLarge(f"{name}: the file is larger than the maximum {format_size(max_size)}")
+                self._received += len(chunk)
+                if self._allowance and self._received > self._allowance.bytes:
+                    raise self._allowance.refusal
                 if len(buffer) >= _CHUNK:
                     if self.keep:
                         self._check_room()
@@ -161,7 +175,7 @@ class OwnFile:
             raise
         return file
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield its bytes. Raises what `open` does, and `OSError`."""
         with await asyncio.to_thread(self.open) as file:
             size = 0
@@ -331,9 +345,9 @@ class Files:
         return [entry.name for entry in os.scandir(self._jobs)]
 
     @asynccontextmanager
-    async def spool(self, *, keep: bool = True) -> AsyncIterator[Spool]:
-        """Give room for the uploads of one request; see `Spool` for ``keep``."""
-        spool = Spool(self._spool, self.check_room, keep=keep)
+    async def spool(self, *, keep: bool = True, allowance: Allowance | None = None) -> AsyncIterator[Spool]:
+        """Give room for the uploads of one request; see `Spool` for ``keep`` and ``allowance``."""
+        spool = Spool(self._spool, self.check_room, keep=keep, allowance=allowance)
         try:
             yield spool
         finally:

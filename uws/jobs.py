@@ -38,7 +38,7 @@ from eventstore import (
 from projections import Cursor, JobReadModel, JobReference, Page, Projector
 from uws.clock import Clock, pause
 from uws.commands import SERVER, Caller, Changes, Command
-from uws.files import Files, Spooled
+from uws.files import Files, Spool, Spooled
 from uws.model import (
     ACTIVE,
     STARTED,
@@ -49,11 +49,14 @@ from uws.model import (
     JobGone,
     JobNotFound,
     OtherService,
+    OverQuota,
     ParameterError,
     Phase,
     QueueSettings,
+    QuotaSettings,
     Result,
     Service,
+    TooMany,
     Unavailable,
     Upload,
     UserUWSJobBase,
@@ -64,8 +67,10 @@ from uws.model import (
 )
 from uws.model import events as e
 from uws.model.job import evolve
+from uws.model.quotas import Quota, refusal
 from uws.model.text import first_foreign
 from uws.queueing import Queueing, Standing
+from uws.quotas import Quotas
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +120,19 @@ class Backend:
     clock: Clock
     services: Mapping[str, Service] = field(default_factory=dict)
     limits: QueueSettings = field(default_factory=QueueSettings)
+    allowed: QuotaSettings = field(default_factory=QuotaSettings)
 
     @cached_property
     def queueing(self) -> Queueing:
         """The queue of all services."""
-        return Queueing(self.store, self.projector, self.jobs, self.clock, self.services, self.limits)
+        return Queueing(
+            self.store, self.projector, self.jobs, self.clock, self.services, self.limits, self.allowed
+        )
+
+    @cached_property
+    def quotas(self) -> Quotas:
+        """What owners may have of all services together."""
+        return Quotas(self.projector, self.jobs, self.clock, self.allowed, self.limits)
 
     async def follow(self, after: int) -> AsyncIterator[tuple[RecordedEvent, ...]]:
         """Subscribe to the log behind a position, and anew whenever it could not be read."""
@@ -295,7 +308,12 @@ class UserUWS:
         return recorded
 
     async def estimate(
-        self, owner: str | None, parameters: Mapping[str, Values], *, queued: bool = False
+        self,
+        owner: str | None,
+        parameters: Mapping[str, Values],
+        *,
+        queued: bool = False,
+        quotas: tuple[str, ...] = (),
     ) -> datetime | None:
         """Predict when such a job that starts now, or joins the queue now, will end.
 
@@ -304,7 +322,9 @@ class UserUWS:
         start: datetime | None = self.backend.clock.now()
         try:
             if queued:
-                start, takes = await self.backend.queueing.joining(self.service.name, owner, parameters)
+                start, takes = await self.backend.queueing.joining(
+                    self.service.name, owner, parameters, quotas
+                )
             else:
                 takes = await self.backend.jobs.duration_of_like(self.service.name, owner, parameters)
         except StoreUnavailable:  # no estimate is worth refusing a command
@@ -358,8 +378,9 @@ class UserUWS:
         """Create a job, and with ``run`` queue it in the same breath. All of it happens, or nothing.
 
         ``sync`` goes on record: that the caller waits for the result (DALI 1.1 section 2.2). Raises
-        `ParameterError`, `RepeatedParameter`, `UsageError`, `MissingParameters`, `QueueFull`. A caller that
-        is cancelled does not learn whether the job was created, unless it asks again under the same key.
+        `ParameterError`, `RepeatedParameter`, `UsageError`, `MissingParameters`, `OverQuota`, `TooMany`. A
+        caller that is cancelled does not learn whether the job was created, unless it asks again under the
+        same key.
         """
         caller.check_scope(Action.SUBMIT)
         command = self._command(caller, None, changes, ("RUN",) * run + ("SYNC",) * sync)
@@ -369,6 +390,8 @@ class UserUWS:
         values, taken = self._accept(changes)
         parameters = {name: given for name, given in values.items() if given}
         quote = await self.estimate(caller.user, parameters)
+        quotas = self.backend.quotas
+        names, quota = quotas.names_of(caller), quotas.of(caller)
 
         def create(_: Job) -> list[e.JobEvent]:
             return self.transitions.create_job(
@@ -378,19 +401,23 @@ class UserUWS:
                 parameters=parameters,
                 quote=quote,
                 sync=sync,
+                quotas=names,
+                longest=quota.lifetime,
             )
 
         job_id = new_job_id()
-        async with AsyncExitStack() as stack:
-            steps = [create, *self._control(changes)]
+        queued = await self.estimate(caller.user, parameters, queued=True, quotas=names) if run else None
+        async with quotas.turn(self.service, caller.user, quota):
+            within = await self._within(quota, caller.user, values, new=True)
+            steps = [within, create, *self._control(changes, lambda job: quota)]
             if run:
-                steps.append(await stack.enter_async_context(self._queueing(caller.user, parameters)))
-            new = command.encode(self._decide(job_id, None, steps))
+                steps.append(await self._queueing(caller.user, quota, queued))
             try:
+                new = command.encode(self._decide(job_id, None, steps))
                 with self._taking(job_id, taken):
                     return await self._append(job_id, None, new)
-            except DuplicateEventId:
-                if done := await self._done(command):
+            except (OverQuota, TooMany, DuplicateEventId):
+                if done := await self._done(command):  # by its twin, which came first
                     return done
                 raise
 
@@ -408,23 +435,30 @@ class UserUWS:
             return done
         if not abort:
             self.backend.files.check_room()
+        quotas = self.backend.quotas
         values, taken = self._accept(changes)
         steps: list[Step] = []
         if values:
             steps.append(lambda job: self.transitions.set_parameters(job, values))
         if (run_id := changes.run_id) is not None:
             steps.append(lambda job: self.transitions.set_run_id(job, run_id))
-        steps += self._control(changes)
+        steps += self._control(changes, lambda job: quotas.of(caller, job))
         async with AsyncExitStack() as stack:
-            if run:
+            if run or taken:
                 before = await self.load_job(job_id, caller, Action.CHANGE)
-                queueing = self._queueing(before.owner, {**before.parameters, **values})
-                steps.append(await stack.enter_async_context(queueing))
+                owner, names = before.owner, quotas.names_of(caller, before)
+                quota = quotas.of(caller, before)
+                parameters = {**before.parameters, **values}
+                quote = await self.estimate(owner, parameters, queued=True, quotas=names) if run else None
+                await stack.enter_async_context(quotas.turn(self.service, owner, quota))
+                steps.insert(0, await self._within(quota, owner, values, run=run))
+                if run:
+                    steps.append(await self._queueing(owner, quota, quote))
             if abort:
                 steps.append(self.transitions.abort_job)
             with self._taking(job_id, taken):
                 job = await self._carry_out(job_id, steps, command)
-        if unused := {upload for _, upload in taken} - _uploads(job):
+        if unused := {upload for _, upload in taken} - job.uploads:
             self.backend.files.of(job_id).drop(unused)
         return job
 
@@ -432,7 +466,7 @@ class UserUWS:
         """RUN: put a job that is complete into the queue.
 
         Where that is full, the job is held, or `QueueFull` raised, as its service says. Raises
-        `IllegalPhase`, `MissingParameters`.
+        `IllegalPhase`, `MissingParameters`, `OverQuota`.
         """
         return await self.change_job(job_id, Changes(), caller, run=True)
 
@@ -467,18 +501,31 @@ class UserUWS:
         None is a job to be created. Returns whether the caller's key was used for the same before: such a
         command passes whatever has become of the job, and files that come with it need not be kept.
         """
+        return (await self._admit(job_id, caller))[0]
+
+    @asynccontextmanager
+    async def receiving(self, job_id: str | None, caller: Caller) -> AsyncIterator[Spool]:
+        """Give room for the files of a command that `admit` lets pass: as much as the job's owner may have.
+
+        What comes of a command that was carried out before is not kept.
+        """
+        comes_again, job = await self._admit(job_id, caller)
+        allowance = None if comes_again else await self.backend.quotas.allowance(caller, job)
+        async with self.backend.files.spool(keep=not comes_again, allowance=allowance) as spool:
+            yield spool
+
+    async def _admit(self, job_id: str | None, caller: Caller) -> tuple[bool, Job | None]:
         command = self._command(caller, job_id)
         if job_id is None:
             caller.check_scope(Action.SUBMIT)
-            return await self._done(command) is not None
+            return await self._done(command) is not None, None
         # Read once, so that a twin of the command cannot come between two looks.
         recorded = await self.backend.store.read_stream(e.job_stream(job_id))
         if command.was_done(recorded):
-            return True
+            return True, None
         job = fold(recorded)
         action = next((one for one in _COMMANDS if job and caller.may(one, job)), Action.CHANGE)
-        self._admitted(job, job_id, caller, action)
-        return False
+        return False, self._admitted(job, job_id, caller, action)
 
     # Commands of the server
 
@@ -501,10 +548,11 @@ class UserUWS:
         Raises `IllegalPhase` when it is not HELD any more.
         """
         job = await self.load_job(job_id, SERVER)
-        async with self.backend.queueing.turn(self.service, job.owner):
-            if await self.backend.queueing.full(self.service, job.owner):
+        quota = self.backend.quotas.of(SERVER, job)
+        async with self.backend.quotas.turn(self.service, job.owner, quota):
+            if await self.backend.queueing.full(self.service, job.owner, quota.queued):
                 return False
-            quote = await self.estimate(job.owner, job.parameters, queued=True)
+            quote = await self.estimate(job.owner, job.parameters, queued=True, quotas=job.quotas)
             await self._by_server(job_id, lambda job: self.transitions.release_job(job, quote), "JobHeld")
         return True
 
@@ -617,7 +665,7 @@ class UserUWS:
             if after.destroyed or after.phase is Phase.ARCHIVED:
                 await self._delete_files(job_id)
             else:
-                self.backend.files.of(job_id).drop(_uploads(before) - _uploads(after))
+                self.backend.files.of(job_id).drop(before.uploads - after.uploads)
             return after
         raise Unavailable(f"job {job_id} is being changed by too many others")
 
@@ -668,23 +716,44 @@ class UserUWS:
             raise OtherService(job_id, job.service)
         return job
 
-    @asynccontextmanager
-    async def _queueing(self, owner: str | None, parameters: Mapping[str, Values]) -> AsyncIterator[Step]:
-        """Give what RUN does to such a job; what that depends on stays so until this is left."""
-        quote = await self.estimate(owner, parameters, queued=True)
-        async with self.backend.queueing.turn(self.service, owner):
-            full = await self.backend.queueing.full(self.service, owner)
-            if full is None:
-                yield lambda job: self.transitions.queue_job(job, quote)
-            else:
-                yield lambda job: self.transitions.hold_job(job, full)
+    async def _queueing(self, owner: str | None, quota: Quota, quote: datetime | None) -> Step:
+        """Return what RUN does to a job of such an owner, whose turn it is."""
+        full = await self.backend.queueing.full(self.service, owner, quota.queued)
+        if full is None:
+            return lambda job: self.transitions.queue_job(job, quote)
+        return lambda job: self.transitions.hold_job(job, full)
 
-    def _control(self, changes: Changes) -> list[Step]:
+    async def _within(
+        self,
+        quota: Quota,
+        owner: str | None,
+        values: Mapping[str, Values],
+        *,
+        new: bool = False,
+        run: bool = False,
+    ) -> Step:
+        """Return what refuses a command by which an owner, whose turn it is, would have more than he may."""
+        use, now = await self.backend.quotas.use(owner, quota), self.backend.clock.now()
+
+        def check(job: Job | None) -> list[e.JobEvent]:
+            replaced = {name: job.parameters.get(name, ()) for name in values} if job else {}
+            more = _size(values) - _size(replaced)
+            if refused := refusal(quota, use, now, more=more, begins=new or run, new=new):
+                raise refused
+            return []
+
+        return check
+
+    def _control(self, changes: Changes, quota: Callable[[Job], Quota]) -> list[Step]:
         steps: list[Step] = []
         if (seconds := changes.execution_duration) is not None:
             steps.append(lambda job: self.transitions.set_execution_duration(job, seconds))
         if (time := changes.destruction) is not None:
-            steps.append(lambda job: self.transitions.set_destruction(job, time, self.backend.clock.now()))
+            steps.append(
+                lambda job: self.transitions.set_destruction(
+                    job, time, self.backend.clock.now(), quota(job).lifetime
+                )
+            )
         return steps
 
     def _accept(self, changes: Changes) -> tuple[dict[str, Values], list[tuple[Spooled, Upload]]]:
@@ -745,8 +814,8 @@ def _reference(job: Job) -> JobReference:
     return JobReference(job.id, job.phase, job.run_id, job.owner, job.created, place)
 
 
-def _uploads(job: Job) -> set[Upload]:
-    return {value for values in job.parameters.values() for value in values if isinstance(value, Upload)}
+def _size(parameters: Mapping[str, Values]) -> int:
+    return sum(value.size for values in parameters.values() for value in values if isinstance(value, Upload))
 
 
 def _later(time: datetime | None, seconds: float | None) -> datetime | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
-from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -16,7 +14,7 @@ from eventstore import EventStore, StoreUnavailable, VersionConflict
 from projections import Behind, JobReadModel, Projector, QueueState, WaitingJob
 from uws.clock import Clock
 from uws.commands import Caller
-from uws.model import Phase, Service, Unavailable, UsageError, Values, did_you_mean
+from uws.model import Phase, QuotaSettings, Service, Unavailable, UsageError, Values, did_you_mean
 from uws.model import events as e
 from uws.model.queueing import QueueSettings, Situation, Spot, fullness
 
@@ -68,7 +66,7 @@ class Queueing:
     clock: Clock
     services: Mapping[str, Service]
     settings: QueueSettings
-    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    quotas: QuotaSettings
 
     # Questions
 
@@ -90,7 +88,15 @@ class Queueing:
             with suppress(StoreUnavailable):
                 used = await self.jobs.used_lately(owners, now, self.settings.half_life_seconds)
         return Situation(
-            now, self.services, self.settings, state.lines, state.running, used, state.paused, state.held
+            now,
+            self.services,
+            self.settings,
+            state.lines,
+            state.running,
+            used,
+            state.paused,
+            state.held,
+            self.quotas,
         )
 
     async def standing(self, job_id: str, service: str, owner: str | None) -> Standing | None:
@@ -108,7 +114,11 @@ class Queueing:
         return Standing(situation.place(spot), situation.reason(spot), start)
 
     async def joining(
-        self, service: str, owner: str | None, parameters: Mapping[str, Values]
+        self,
+        service: str,
+        owner: str | None,
+        parameters: Mapping[str, Values],
+        quotas: tuple[str, ...] = (),
     ) -> tuple[datetime | None, float | None]:
         """Predict when a job that joins the queue now starts, and how many seconds it takes.
 
@@ -120,14 +130,15 @@ class Queueing:
             return None, None
         situation = await self._situation(outlook.queue, also=[owner])
         before = sum(line.jobs for line in situation.lines if (line.service, line.owner) == (service, owner))
-        return situation.start(Spot(service, owner, before), outlook.usual), outlook.takes
+        return situation.start(Spot(service, owner, before, quotas), outlook.usual), outlook.takes
 
-    async def full(self, service: Service, owner: str | None) -> str | None:
+    async def full(self, service: Service, owner: str | None, most: int | None) -> str | None:
         """Say why an owner may queue no more jobs of a service now; None when he may.
 
-        While the read model of the queue is not up to date, he may: it keeps nothing from being recorded.
+        Of all services together he may have ``most`` queued. While the read model of the queue is not up to
+        date, he may: it keeps nothing from being recorded.
         """
-        if not self._is_limited(service):
+        if not service.max_queued_per_owner and most is None:
             return None
         try:
             await self.projector.caught_up("queue")
@@ -135,20 +146,7 @@ class Queueing:
         except StoreUnavailable as error:
             log.warning("how many jobs are queued is not known, and none is refused: %s", error)
             return None
-        return fullness(service, self.settings, queued)
-
-    @asynccontextmanager
-    async def turn(self, service: Service, owner: str | None) -> AsyncIterator[None]:
-        """Keep others meanwhile from queueing jobs of an owner where their number is limited."""
-        if not self._is_limited(service):
-            yield
-            return
-        lock = self._turns.setdefault(owner or "", asyncio.Lock())
-        async with lock:
-            yield
-
-    def _is_limited(self, service: Service) -> bool:
-        return bool(service.max_queued_per_owner or self.settings.max_queued_per_owner)
+        return fullness(service, most, queued)
 
     async def show(self, limit: int) -> QueueShown:
         """Return the queue, with at most ``limit`` of the jobs that wait. Raises `Behind`."""
@@ -162,7 +160,7 @@ class Queueing:
             line = job.service, job.owner
             if job.phase is Phase.HELD:
                 if line not in held:
-                    held[line] = await self._why_held(*line)
+                    held[line] = await self._why_held(job)
                 waiting.append(Waiting(job, None, held[line]))
                 continue
             spot = Spot(*line, before.get(line, 0))
@@ -170,10 +168,11 @@ class Queueing:
             waiting.append(Waiting(job, situation.place(spot), situation.reason(spot)))
         return QueueShown([*paused.items()], len(situation.running), waiting, len(found) > limit)
 
-    async def _why_held(self, name: str, owner: str | None) -> str:
-        if name not in self.services:
-            return f"{name} is not offered now"
-        full = await self.full(self.services[name], owner)
+    async def _why_held(self, job: WaitingJob) -> str:
+        if job.service not in self.services:
+            return f"{job.service} is not offered now"
+        most = self.quotas.of(job.quotas, self.settings).queued
+        full = await self.full(self.services[job.service], job.owner, most)
         return f"held: {full}" if full else "held: to be queued next"
 
     # Commands

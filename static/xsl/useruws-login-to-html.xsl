@@ -22,6 +22,12 @@
           </xsl:when>
           <xsl:otherwise><p>You are nobody in particular.</p></xsl:otherwise>
         </xsl:choose>
+        <xsl:if test="l:quota">
+          <h2 id="quotas">What you may have</h2>
+          <ul aria-labelledby="quotas">
+            <xsl:for-each select="l:quota"><li><xsl:value-of select="."/></li></xsl:for-each>
+          </ul>
+        </xsl:if>
         <xsl:if test="@session">
           <form method="post" action="{@root}logout"><button>Log out</button></form>
         </xsl:if>

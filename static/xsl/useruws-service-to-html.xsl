@@ -57,6 +57,14 @@
             </ul>
           </section>
         </xsl:if>
+        <xsl:if test="s:quota">
+          <section aria-labelledby="quotas">
+            <h2 id="quotas">What you may have</h2>
+            <ul>
+              <xsl:for-each select="s:quota"><li><xsl:value-of select="."/></li></xsl:for-each>
+            </ul>
+          </section>
+        </xsl:if>
         <form class="order" method="post" action="{@root}{@name}/async" enctype="multipart/form-data" aria-label="New job">
           <xsl:if test="s:parameter[@required]">
             <p class="faint">Fields with <span class="required" aria-hidden="true">*</span><span class="unseen">a star</span> are required.</p>

@@ -12,7 +12,7 @@ from tests.harness import ManualClock, Site, running
 from tests.web.support import ECHO
 from uws.access.users import Users, hashed
 from uws.config import AuthSettings, RoleSettings
-from uws.model import Service
+from uws.model import QuotaSettings, QuotaTable, Service
 from uws.web import Authentication
 
 PASSWORDS = {name: hashed(f"{name}'s") for name in ("ann", "bob", "ops", "aud", "adm")}
@@ -47,3 +47,19 @@ async def guarded(
         for name, password in PASSWORDS.items():
             users.add(name, password, ("operators",) if name == "ops" else ())
         yield site, authentication
+
+
+@asynccontextmanager
+async def limited(
+    data: Path, *services: Service, clock: ManualClock | None = None, others: Any = None, **limits: Any
+) -> AsyncIterator[Site]:
+    """Serve users of a file: ``limits`` hold for everybody, ``others`` for roles and groups."""
+    auth = AuthSettings(users="users.json", roles=ROLES)
+    authentication = Authentication(auth, data, anonymous=True)
+    allowed = QuotaSettings(QuotaTable(**limits), {n: QuotaTable(**o) for n, o in (others or {}).items()})
+    async with running(data, *services, clock=clock, authenticator=authentication, quotas=allowed) as site:
+        users = Users(data / "users.json", site.node.backend.clock)
+        for name, password in PASSWORDS.items():
+            if users.find(name) is None:
+                users.add(name, password, {"ops": ("operators", "staff"), "bob": ("staff",)}.get(name, ()))
+        yield site

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from eventstore import Metadata
+from tests.access.support import basic, limited
 from tests.execution.programs import Pipe, shell
 from tests.execution.test_queue import held
 from tests.harness import BasicUsers, ManualClock, Site, job_id, running, text
-from uws import Caller, QueueSettings, Service, StrParameter
+from uws import Caller, QueueSettings, QuotaSettings, QuotaTable, Service, StrParameter
 from uws.model import events as e
 from uws.model.units import format_time
 
@@ -367,3 +368,94 @@ async def test_the_quote_comes_from_jobs_of_the_same_owner_that_were_called_alik
             job = await site.create("run", user=user, x=x)
             quote = text(await site.document(job, user=user), "quote")
             assert quote == format_time(clock.now() + timedelta(seconds=seconds)), (user, x)
+
+
+# Quotas
+
+
+async def test_quotas_let_some_have_more_jobs_queued_than_all_others(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    service = held(ready, gate, when_full="refuse")
+    allowed = QuotaSettings(others={"anonymous": QuotaTable(queued=2)})
+    queue = QueueSettings(max_queued_per_owner=1)
+    async with running(
+        tmp_path / "data", service, queue=queue, quotas=allowed, authenticator=BasicUsers()
+    ) as site:
+        jobs = [await site.run("run", x="1")]
+        assert await ready.line() == "1"
+        jobs += [await site.run("run", x=x) for x in ("2", "3")]
+        refused = await site.post(site.list_url("run"), {"x": "4", "PHASE": "RUN"})
+        assert (refused.status, refused.text) == (
+            403, "UsageFault: 2 jobs of the same owner queued, at most 2 allowed\n",
+        )  # fmt: skip
+        await site.run("run", user="ada", x="5")
+        refused = await site.post(site.list_url("run"), {"x": "6", "PHASE": "RUN"}, user="ada")
+        assert refused.status == 403
+        for job in jobs:
+            await site.request("DELETE", job)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_group_runs_as_many_as_it_may_also_when_nobody_of_it_is_there(
+    tmp_path: Path, ready: Pipe, gate: Pipe, restarts: bool
+) -> None:
+    service = held(ready, gate, max_running=9)
+    others = {"@staff": {"running": 2, "queued": 2}, "operator": {"running": 3}}
+    data = tmp_path / "data"
+    async with limited(data, service, running=1, others=others) as site:
+        await site.node.backend.queueing.pause(None, Caller("ops"))
+        for user in ("ann", "bob"):
+            for number in range(2):
+                form = {"x": f"{user}-{number}", "PHASE": "RUN"}
+                assert (await site.post("/run/async", form, headers=basic(user))).status == 303
+        if not restarts:
+            await site.node.backend.queueing.resume(None, Caller("ops"))
+            await _two_of_bob_and_one_of_ann(site, ready, gate)
+    if restarts:
+        async with limited(data, service, running=1, others=others) as site:
+            await site.node.backend.queueing.resume(None, Caller("ops"))
+            await _two_of_bob_and_one_of_ann(site, ready, gate)
+
+
+async def _two_of_bob_and_one_of_ann(site: Site, ready: Pipe, gate: Pipe) -> None:
+    begun = {await ready.line() for _ in range(3)}
+    assert begun == {"ann-0", "bob-0", "bob-1"}
+    list_of_ann = (await site.get("/run/async?PHASE=QUEUED", headers=basic("ann"))).text
+    job = list_of_ann.partition('id="')[2].partition('"')[0]
+    shown = (await site.get(f"/run/async/{job}", headers=basic("ann"))).text
+    assert "1 job of the same owner running, at most 1 allowed" in shown
+    for user in ("ann", "bob"):
+        listed = (await site.get("/run/async", headers=basic(user))).xml
+        for reference in listed:
+            url = f"/run/async/{reference.get('id')}"
+            assert (await site.request("DELETE", url, headers=basic(user))).status == 303
+
+
+async def test_of_a_group_as_many_are_queued_out_of_those_held_as_it_may_have(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    service = held(ready, gate, when_full="hold")
+    others = {"@staff": {"queued": 2}}
+    async with limited(tmp_path / "data", service, queued=1, others=others) as site:
+        jobs = []
+        for number in range(4):
+            form = {"x": str(number), "PHASE": "RUN"}
+            jobs.append((await site.post("/run/async", form, headers=basic("bob"))).location)
+            if number == 0:
+                assert await ready.line() == "0"
+        told = [(await site.get(f"{job}/phase", headers=basic("bob"))).text for job in jobs]
+        assert told == ["EXECUTING", "QUEUED", "QUEUED", "HELD"]
+        changed = asyncio.create_task(_queued(site, jobs[3]))
+        await site.request("DELETE", jobs[1], headers=basic("bob"))
+        async with asyncio.timeout(20):
+            await changed
+        for job in jobs:
+            await site.request("DELETE", job, headers=basic("bob"))
+
+
+async def _queued(site: Site, job: str) -> None:
+    """Return when the log says that a job is queued."""
+    async for event in site.node.backend.follow(0):
+        if any(e.job_stream(job_id(job)) == one.stream and one.type == "JobQueued" for one in event):
+            return

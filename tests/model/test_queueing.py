@@ -223,5 +223,5 @@ def test_a_queue_is_full_for_an_owner_by_the_service_or_by_all(
     queued: dict[str, int], reason: str | None
 ) -> None:
     limited = service("a", max_queued_per_owner=2)
-    assert fullness(limited, QueueSettings(max_queued_per_owner=3), queued) == reason
-    assert fullness(service("a"), QueueSettings(), queued) is None
+    assert fullness(limited, 3, queued) == reason
+    assert fullness(service("a"), None, queued) is None

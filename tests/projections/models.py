@@ -39,7 +39,7 @@ class NextJobList(JobList):
 
 
 class NextQueue(Queue):
-    version = 3
+    version = 4
 
 
 class NextServices(Services):
@@ -47,7 +47,7 @@ class NextServices(Services):
 
 
 class NextUsage(Usage):
-    version = 3
+    version = 4
 
 
 NEXT: tuple[ReadModel[Any], ...] = (

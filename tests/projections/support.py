@@ -424,6 +424,7 @@ async def told_by(store: EventStore) -> Rows:
                 job.phase,
                 _micros(job.queued),
                 _micros(job.started),
+                job.quotas,
                 last[stream],
             )
             for stream, job in jobs.items()
@@ -448,7 +449,9 @@ def _readable(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
     if table == "document":
         return *row[:4], msgspec.json.decode(row[4], type=Job)
     if table == "used":
-        return *row[:9], msgspec.json.decode(row[9] or "{}"), *row[10:]
+        return *row[:10], msgspec.json.decode(row[10] or "{}"), *row[11:]
+    if table == "active":
+        return *row[:7], tuple(msgspec.json.decode(row[7] or "[]")), *row[8:]
     return row
 
 
@@ -491,14 +494,14 @@ def _used(job: Job, events: Sequence[RecordedEvent]) -> tuple[Any, ...] | None:
     }
     return (
         job.position, job.id, job.service, job.owner, DESTROYED if job.destroyed else job.phase,
-        _micros(job.started), _micros(job.ended), ran,
+        e.time_of(events[0]), _micros(job.started), _micros(job.ended), ran,
         0 if gone else sum(result.size for result in job.results), uploads,
     )  # fmt: skip
 
 
 def _sums(used: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     jobs, ran, size = Counter[Any](), Counter[Any](), Counter[Any]()
-    for _, _, service, owner, phase, _, _, microseconds, results, uploads, _ in used:
+    for _, _, service, owner, phase, _, _, _, microseconds, results, uploads, _ in used:
         jobs[service, owner, phase] += 1
         ran[service, owner, phase] += microseconds
         size[service, owner, phase] += results + sum(uploads.values())
@@ -509,7 +512,7 @@ def _sums(used: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def _lately(used: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Return how many jobs of each owner ended in each hour, and how long they ran: a second at least."""
     jobs, ran = Counter[Any](), Counter[Any]()
-    for _, _, _, owner, _, started, ended, microseconds, _, _, _ in used:
+    for _, _, _, owner, _, _, started, ended, microseconds, _, _, _ in used:
         if started is not None and ended is not None:
             place = owner, ended // (60 * 60 * 1_000_000)
             jobs[place] += 1

@@ -350,6 +350,8 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     await model.paused()
     await model.queued_before("x")
     await model.queued_of("ada", ["keeps"])
+    await model.running_of("ada")
+    await model.use_of("ada", clock.now(), 3)
     await model.waiting(3)
     await model.started()
     await model.used_lately([None, "ada"], clock.now(), 86400)
@@ -369,6 +371,7 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     questions = {name for name in vars(JobReadModel) if not name.startswith("_")}
     assert questions == {
         "get", "page", "entries", "list_state", "queue_state", "paused", "queued_before", "queued_of",
+        "running_of", "use_of",
         "waiting", "started", "used_lately", "duration_of_like", "outlook", "next_destruction",
         "due", "expired", "keep_files", "usage", "jobs_by_phase", "usual_duration", "services_with_jobs",
         "services",

@@ -24,7 +24,7 @@ from uws.commands import Caller
 from uws.config import AuditSettings, AuthSettings
 from uws.importing import Imported, import_swf
 from uws.jobs import Backend, UserUWS
-from uws.model import QueueSettings, Role, Service, UsageError
+from uws.model import QueueSettings, QuotaSettings, Role, Service, UsageError
 from uws.queueing import QueueShown
 
 from .failures import DoesNotHold
@@ -43,6 +43,7 @@ class Place(msgspec.Struct, frozen=True):
     services: tuple[Service, ...] = ()
     queue: QueueSettings = QueueSettings()
     auth: AuthSettings = AuthSettings()
+    quotas: QuotaSettings = QuotaSettings()
 
     @property
     def log(self) -> Path:

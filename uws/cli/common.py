@@ -90,7 +90,15 @@ def place_of(config: Path, data: Path | None) -> Place:
         )
     settings = load(config)
     audit = settings.audit
-    return Place(data or settings.data, audit, audit.origin, settings.services, settings.queue, settings.auth)
+    return Place(
+        data or settings.data,
+        audit,
+        audit.origin,
+        settings.services,
+        settings.queue,
+        settings.auth,
+        settings.quotas,
+    )
 
 
 def carried_out(

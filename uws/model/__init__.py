@@ -15,6 +15,7 @@ from .errors import (
     NotSuccessful,
     OtherService,
     OutOfSpace,
+    OverQuota,
     ParameterError,
     QueueFull,
     RepeatedParameter,
@@ -45,6 +46,7 @@ from .parameters import (
 )
 from .phases import ACTIVE, ENDED, STARTED, TRANSITIONS, Phase
 from .queueing import QueueSettings
+from .quotas import QuotaSettings, QuotaTable
 from .service import ExecutionDuration, Lifetime, Limits, ResultDeclaration, Service
 from .transitions import Ending, UserUWSTransitions
 
@@ -82,6 +84,7 @@ __all__ = [
     "NotSuccessful",
     "OtherService",
     "OutOfSpace",
+    "OverQuota",
     "Parameter",
     "ParameterError",
     "Phase",
@@ -89,6 +92,8 @@ __all__ = [
     "PolygonParameter",
     "QueueFull",
     "QueueSettings",
+    "QuotaSettings",
+    "QuotaTable",
     "RepeatedParameter",
     "Result",
     "ResultDeclaration",

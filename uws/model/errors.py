@@ -79,7 +79,11 @@ class IllegalPhase(UWSError):
         self.job_id, self.phase = job_id, phase
 
 
-class QueueFull(UWSError):
+class OverQuota(UWSError):
+    """The owner would have more than he may."""
+
+
+class QueueFull(OverQuota):
     """RUN is refused: as many jobs wait in the queue as may."""
 
 

@@ -74,7 +74,8 @@ class ServiceDeclared(Event, frozen=True):
 class JobCreated(Event, frozen=True):
     """A job exists, PENDING. ``declaration`` is the digest of the service declaration it was made under.
 
-    ``sync`` says that the request which made it waits for its result (DALI 1.1 section 2.2).
+    ``sync`` says that the request which made it waits for its result (DALI 1.1 section 2.2). ``quotas`` names
+    the tables of quotas that hold for its owner, besides that for everybody.
     """
 
     service: str
@@ -86,6 +87,7 @@ class JobCreated(Event, frozen=True):
     parameters: dict[str, Values] = {}
     quote: datetime | None = None
     sync: bool = False
+    quotas: tuple[str, ...] = ()
 
 
 class ParametersSet(Event, frozen=True):

@@ -22,7 +22,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     ``note`` says in words why the job is where it is, when the phase alone does not. ``signalled`` is the
     last signal that its program was sent to be stopped, ``requeued`` how often it was started in vain.
     ``progress``, from 0 to 1, and ``doing`` are what its program told last, ``reports`` how often it did.
-    ``sync`` is whether the request that made it waits for its result.
+    ``sync`` is whether the request that made it waits for its result. ``quotas`` names the tables of quotas
+    that held for its owner when it was made.
     """
 
     id: str
@@ -56,10 +57,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     doing: str = ""
     reports: int = 0
     sync: bool = False
+    quotas: tuple[str, ...] = ()
 
     @property
     def has_ended(self) -> bool:
         return self.phase in ENDED
+
+    @property
+    def uploads(self) -> set[e.Upload]:
+        """The files that clients have sent for it."""
+        return {
+            value for values in self.parameters.values() for value in values if isinstance(value, e.Upload)
+        }
 
 
 PHASE_AFTER: Mapping[type[e.JobEvent], Phase] = {
@@ -158,6 +167,7 @@ def _begin(event: e.JobCreated, job_id: str, now: datetime, position: int) -> Jo
         parameters=event.parameters,
         quote=event.quote,
         sync=event.sync,
+        quotas=event.quotas,
     )
 
 

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import msgspec
 
+from .quotas import QuotaSettings
 from .service import Service
 from .units import parse_duration
 
@@ -59,7 +60,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     """The jobs of one owner that are QUEUED in one service: how many, and which has waited longest.
 
     ``behind`` are the next few after it, with the time since when they wait. Where nobody knows which job is
-    the first, ``job_id`` is empty.
+    the first, ``job_id`` is empty. ``quotas`` name the tables of quotas under which the first was made.
     """
 
     service: str
@@ -68,6 +69,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     queued: datetime
     jobs: int = 1
     behind: tuple[tuple[str, datetime], ...] = ()
+    quotas: tuple[str, ...] = ()
 
     def but(self, passed_over: Collection[str]) -> Line | None:
         """Return the line as if it began behind such jobs, None when no other is known to be in it."""
@@ -81,7 +83,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
         if self.jobs == 1:
             return None
         (job_id, queued), *behind = self.behind or (("", self.queued),)
-        return Line(self.service, self.owner, job_id, queued, self.jobs - 1, tuple(behind))
+        return Line(self.service, self.owner, job_id, queued, self.jobs - 1, tuple(behind), self.quotas)
 
 
 class Running(msgspec.Struct, frozen=True, gc=False):
@@ -99,6 +101,7 @@ class Spot(msgspec.Struct, frozen=True):
     service: str
     owner: str | None
     before: int = 0
+    quotas: tuple[str, ...] = ()
 
 
 Scope = Callable[[Line | Running], object]
@@ -154,6 +157,7 @@ class Situation:
     used: Mapping[str | None, float] = field(default_factory=dict)
     paused: Collection[str | None] = ()
     held: Sequence[tuple[str, str | None, str]] = ()
+    quotas: QuotaSettings = field(default_factory=QuotaSettings)
 
     def after(self, line: Line) -> Situation:
         """Return what the situation is once the first job of a line was started."""
@@ -228,7 +232,7 @@ class Situation:
     def _line(self, spot: Spot) -> Line:
         """Return the line that a spot is in, or would begin now."""
         there = self._by_place.get((spot.service, spot.owner))
-        return there or Line(spot.service, spot.owner, "", self.now, 0)
+        return there or Line(spot.service, spot.owner, "", self.now, 0, quotas=spot.quotas)
 
     @cached_property
     def _by_place(self) -> Mapping[tuple[str, str | None], Line]:
@@ -268,8 +272,8 @@ class Situation:
         if settings.max_running:
             yield _Limit(settings.max_running, "", _of_all, line)
         yield _Limit(service.max_running, f" of {name}", _of_service, line)
-        if settings.max_running_per_owner:
-            yield _Limit(settings.max_running_per_owner, _OWNERS, _of_owner, line)
+        if most := self.quotas.of(line.quotas, settings).running:
+            yield _Limit(most, _OWNERS, _of_owner, line)
         if service.max_running_per_owner:
             yield _Limit(service.max_running_per_owner, f" of {name}{_OWNERS}", _of_both, line)
 
@@ -284,15 +288,15 @@ class Situation:
 _OWNERS = " of the same owner"
 
 
-def fullness(service: Service, settings: QueueSettings, queued: Mapping[str, int]) -> str | None:
+def fullness(service: Service, most: int | None, queued: Mapping[str, int]) -> str | None:
     """Say why an owner may queue no more jobs of a service now; None when he may.
 
-    ``queued`` counts his jobs that are QUEUED, by service.
+    ``queued`` counts his jobs that are QUEUED, by service; of all together he may have ``most``.
     """
     here, all_of_them = queued.get(service.name, 0), sum(queued.values())
-    if (most := service.max_queued_per_owner) and here >= most:
-        return f"{_jobs(here)} of {service.name}{_OWNERS} queued, at most {most} allowed"
-    if (most := settings.max_queued_per_owner) and all_of_them >= most:
+    if (most_here := service.max_queued_per_owner) and here >= most_here:
+        return f"{_jobs(here)} of {service.name}{_OWNERS} queued, at most {most_here} allowed"
+    if most and all_of_them >= most:
         return f"{_jobs(all_of_them)}{_OWNERS} queued, at most {most} allowed"
     return None
 

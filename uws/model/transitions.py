@@ -51,9 +51,10 @@ class UserUWSTransitions:
     def create_job(
         self, now: datetime, *, owner: str | None, run_id: str | None,
         parameters: dict[str, e.Values], quote: datetime | None, sync: bool = False,
+        quotas: tuple[str, ...] = (), longest: int | None = None,
     ) -> list[e.JobEvent]:  # fmt: skip
-        """Begin a job with the service's default duration and lifetime."""
-        lifetime = self.service.lifetime.seconds
+        """Begin a job with the service's default duration and lifetime, which is the ``longest`` at most."""
+        lifetime = _shortest(self.service.lifetime.seconds, longest)
         return [
             e.JobCreated(
                 service=self.service.name,
@@ -65,6 +66,7 @@ class UserUWSTransitions:
                 parameters=parameters,
                 quote=quote,
                 sync=sync,
+                quotas=quotas,
             )
         ]
 
@@ -89,16 +91,19 @@ class UserUWSTransitions:
         allowed = self.service.execution_duration.clamp(seconds)
         return [e.ExecutionDurationSet(seconds=allowed)] if allowed != job.execution_duration else []
 
-    def set_destruction(self, job: Job, destruction: datetime, now: datetime) -> list[e.JobEvent]:
-        """Set when the job is destroyed: not before now, not beyond the service's longest lifetime.
+    def set_destruction(
+        self, job: Job, destruction: datetime, now: datetime, longest: int | None = None
+    ) -> list[e.JobEvent]:
+        """Set when the job is destroyed: not before now, not beyond the longest lifetime.
 
-        That counts from the job's creation, or from now for one that was to be kept.
+        That is the service's or the owner's, and counts from the job's creation, or from now for one that was
+        to be kept.
         """
         require_room(job)
         require(job, frozenset(Phase) - {Phase.ARCHIVED}, "setting the destruction time")
-        longest = self.service.lifetime.max_seconds or MAX_DURATION
+        lifetime = _shortest(self.service.lifetime.max_seconds, longest) or MAX_DURATION
         begin = job.created if job.destruction else now
-        allowed = max(now, min(destruction, begin + timedelta(seconds=longest)))
+        allowed = max(now, min(destruction, begin + timedelta(seconds=lifetime)))
         return [e.DestructionSet(destruction=allowed)] if allowed != job.destruction else []
 
     def queue_job(self, job: Job, quote: datetime | None) -> list[e.JobEvent]:
@@ -220,6 +225,11 @@ def _aborted(reason: str, ending: Ending) -> e.JobAborted:
 def _told(ending: Ending) -> dict[str, Any]:
     told = {name: getattr(ending, name) for name in ("results", "exit_code", "cpu_seconds", "memory_bytes")}
     return told if ending.signal is None else {**told, "signal": ending.signal}
+
+
+def _shortest(seconds: int, longest: int | None) -> int:
+    """Return a lifetime as it may be, 0 for ever."""
+    return min(filter(None, (seconds, longest)), default=0)
 
 
 def ways_to(phase: Phase) -> frozenset[Phase]:

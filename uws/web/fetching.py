@@ -11,7 +11,7 @@ import asyncio
 import re
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,10 @@ class Fetches:
         try:
             if not (own := await self._find_own(url)):
                 return None
-            return await self._spool.receive(
-                own.chunks(), name=name, filename=own.name, media_type=own.media_type, max_size=max_size
-            )
+            async with aclosing(own.chunks()) as chunks:
+                return await self._spool.receive(
+                    chunks, name=name, filename=own.name, media_type=own.media_type, max_size=max_size
+                )
         except (NotFound, Altered, JobGone, NotAuthenticated, NotAuthorized, OtherService) as error:
             raise ParameterError(name, f"{_source_of(url)}: {error}") from error
 

@@ -19,10 +19,11 @@ from uws.model import (
     FileParameter,
     Job,
     NotFound,
+    OverQuota,
     ParameterError,
     Phase,
-    QueueFull,
     Result,
+    TooMany,
     Unavailable,
     Upload,
     UsageError,
@@ -70,7 +71,7 @@ async def create(request: web.Request) -> web.Response:
     received = Received(of_browser=is_for_reading(request))
     try:
         job = await new_job(resource, received)
-    except (UsageError, QueueFull, Unavailable) as error:
+    except (UsageError, OverQuota, TooMany, Unavailable) as error:
         if not is_for_reading(request):
             raise
         return await refused(resource, received, error)
@@ -80,8 +81,7 @@ async def create(request: web.Request) -> web.Response:
 async def new_job(resource: Resource, received: Received, *, sync: bool = False) -> Job:
     """Make the job that a request asks for; what of it has come is ``received``, whatever goes wrong."""
     uws = resource.uws
-    comes_again = await resource.admit()
-    async with uws.backend.files.spool(keep=not comes_again) as spool:
+    async with resource.receiving() as spool:
         sent = await read_submission(resource.request, uws.service, spool, resource.fetches(spool), received)
         if sent.phase == "ABORT" or sent.delete:
             raise UsageError("a job that is only being created can neither be aborted nor deleted")
@@ -125,8 +125,7 @@ def changing(*expected: str) -> Handler:
     async def change(request: web.Request) -> web.Response:
         resource = Resource(request)
         uws = resource.uws
-        comes_again = await resource.admit()
-        async with uws.backend.files.spool(keep=not comes_again) as spool:
+        async with resource.receiving() as spool:
             received = Received(of_browser=is_for_reading(request))
             sent = await read_submission(request, uws.service, spool, resource.fetches(spool), received)
             if expected and not sent.given.intersection(expected):
@@ -225,12 +224,11 @@ async def put_parameter(request: web.Request) -> web.Response:
     """PUT of one parameter: its new value, or its new file, is the body."""
     resource = Resource(request)
     uws = resource.uws
-    comes_again = await resource.admit()
     name = request.match_info["name"]
     declared = uws.service.parameters.get(uws.service.find(name) or "")
-    if uws.service.find(name) is None and not comes_again:
-        raise ParameterError(name, uws.service.unknown(name))
-    async with uws.backend.files.spool(keep=not comes_again) as spool:
+    async with resource.receiving() as spool:
+        if uws.service.find(name) is None and spool.keep:
+            raise ParameterError(name, uws.service.unknown(name))
         if isinstance(declared, FileParameter):
             files: dict[str, list[Spooled]] = {name: [await read_file(request, name, declared, spool)]}
             changes = Changes(files=files)

@@ -24,7 +24,7 @@ LOGIN = "urn:uwsd:login"
 
 async def login_form(request: web.Request) -> web.Response:
     """GET ``/login``: who one is here, and a form to be somebody. It leads to the path ``next``."""
-    return _page(Resource(request), single(query_of(request), "NEXT") or "")
+    return await _page(Resource(request), single(query_of(request), "NEXT") or "")
 
 
 async def login(request: web.Request) -> web.Response:
@@ -41,7 +41,7 @@ async def login(request: web.Request) -> web.Response:
     except (NotAuthenticated, UsageError, TooMany) as error:
         if not is_for_reading(request):
             raise
-        return _page(resource, leads_to, name=name, refusal=error)
+        return await _page(resource, leads_to, name=name, refusal=error)
     if is_for_reading(request):
         response = resource.see(_inside(resource, leads_to))
     else:
@@ -80,7 +80,7 @@ def _inside(resource: Resource, path: str) -> str:
     return f"{root}/"
 
 
-def _page(
+async def _page(
     resource: Resource, leads_to: str, *, name: str = "", refusal: Exception | None = None
 ) -> web.Response:
     authentication = resource.site.authenticator
@@ -92,6 +92,8 @@ def _page(
         you = add(document, "you", resource.caller.user)
         for role in sorted(resource.caller.roles):
             add(you, "role", role)
+        for quota in await resource.quotas():
+            add(document, "quota", quota)
     if isinstance(authentication, Authentication) and authentication.has_form:
         document.set("form", "true")
         if SESSION in resource.request.cookies and resource.caller.user is not None:

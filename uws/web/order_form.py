@@ -73,6 +73,8 @@ class Filled:
     duration: str | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
     refusal: str | None = None
+    quotas: Sequence[str] = ()
+    """What the caller may have and what he has, in words."""
     lost: bool = False
     """Whether there were files, which no form can keep."""
 
@@ -103,6 +105,7 @@ async def filled_in(resource: Resource, pairs: Sequence[Pair], job: Job | None =
         run_id=_last(pairs, "RUNID") or (job.run_id if job else None),
         duration=_last(pairs, "EXECUTIONDURATION") or (str(job.execution_duration) if job else None),
         problems=_wrong(uws, values),
+        quotas=await resource.quotas(),
     )
 
 
@@ -122,6 +125,7 @@ async def filled_as_sent(resource: Resource, received: Received, error: Exceptio
         duration=_last(pairs, "EXECUTIONDURATION"),
         problems=problems,
         refusal=None if is_told else discreet(error),
+        quotas=await resource.quotas(),
         lost=bool(received.files),
     )
 
@@ -186,6 +190,8 @@ def form_document(resource: Resource, filled: Filled, root_path: str = "./") -> 
     _tell(root, "refusal", filled.refusal)
     if filled.lost:
         root.set("lost", "true")
+    for quota in filled.quotas:
+        add(root, "quota", quota)
     for example in service.examples:
         address = f"{uws.service_url}?{urlencode(request_of(uws, example))}"
         add(root, "example", example.description, title=made_fit(example.title), href=address)

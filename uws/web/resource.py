@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -112,6 +113,15 @@ class Resource:
     async def admit(self) -> bool:
         """See `UserUWS.admit`: for the job that the URL names, or for a new one."""
         return await self.uws.admit(self.request.match_info.get("job_id"), self.caller)
+
+    def receiving(self) -> AbstractAsyncContextManager[Spool]:
+        """See `UserUWS.receiving`: for the job that the URL names, or for a new one."""
+        return self.uws.receiving(self.request.match_info.get("job_id"), self.caller)
+
+    async def quotas(self) -> list[str]:
+        """Say what the caller may have and what he has, each in words; nothing where nothing is limited."""
+        backend = self.site.backend
+        return await backend.quotas.told(self.caller, [*self.site.services]) if backend else []
 
     def preamble(self, name: str) -> tuple[str, str]:
         """Return the ``xml-stylesheet`` instruction for one of our stylesheets, as target and text."""
