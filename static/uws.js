@@ -34,8 +34,8 @@ async function unfold(details) {
   const url = new URL(details.dataset.include, document.baseURI);
   try {
     const { main } = await fetchPage(url);
-    for (const element of main.querySelectorAll("[href], [src]")) {
-      const name = element.hasAttribute("href") ? "href" : "src";
+    for (const element of main.querySelectorAll("[href], [src], [action]")) {
+      const name = ["href", "src", "action"].find((attribute) => element.hasAttribute(attribute));
       element.setAttribute(name, new URL(element.getAttribute(name), url).href);
     }
     main.querySelector("h1")?.remove();

@@ -324,7 +324,7 @@ class Feed:
 
     def _remember(self, job: Job) -> Job:
         """Remember a job for its next event, and return what is remembered of it."""
-        known = replace(job, run_id=None, parameters={}, results=(), failure=None)
+        known = replace(job, run_id=None, parameters={}, results=(), failure=None, shares=())
         self._jobs[job.id] = known
         self._jobs.move_to_end(job.id)
         if len(self._jobs) > _KNOWN:

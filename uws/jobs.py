@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -41,6 +42,7 @@ from uws.commands import SERVER, Caller, Changes, Command
 from uws.files import Files, Spool, Spooled
 from uws.model import (
     ACTIVE,
+    OF_MEMBERS,
     STARTED,
     TRANSITIONS,
     Action,
@@ -56,12 +58,14 @@ from uws.model import (
     QuotaSettings,
     Result,
     Service,
+    Share,
     TooMany,
     Unavailable,
     Upload,
     UserUWSJobBase,
     UserUWSTransitions,
     Values,
+    digest_of_link,
     fold,
     make_user_uws_job_class,
 )
@@ -152,8 +156,9 @@ class UserUWS:
 
     All methods may raise `eventstore.EventStoreError`. Methods that name a job raise `JobNotFound`,
     `JobGone`, and where they take a caller also `NotAuthenticated` and `NotAuthorized`: a job with an
-    owner is his alone. A command that was done before, under the same key of the same caller, is not done
-    again: the job is returned as it is now; `KeyReused` when that was another command.
+    owner is his alone, but for looking at it, where he shares it. A command that was done before, under the
+    same key of the same caller, is not done again: the job is returned as it is now; `KeyReused` when that
+    was another command.
     """
 
     jobdoc_stylesheet = "static/xsl/useruws-job-to-html.xsl"
@@ -382,7 +387,7 @@ class UserUWS:
         caller that is cancelled does not learn whether the job was created, unless it asks again under the
         same key.
         """
-        caller.check_scope(Action.SUBMIT)
+        self._check_submits(caller)
         command = self._command(caller, None, changes, ("RUN",) * run + ("SYNC",) * sync)
         if done := await self._done(command):
             return done
@@ -495,13 +500,45 @@ class UserUWS:
                     # Whoever recorded the end may not be through with this yet.
                     await self._delete_files(job_id)
 
-    async def admit(self, job_id: str | None, caller: Caller) -> bool:
-        """Find out before a command is read whether the job is there and the caller may do anything to it.
+    async def share_job(
+        self, job_id: str, caller: Caller, *, to: str | None, lasts: timedelta | None
+    ) -> tuple[Share, str | None] | None:
+        """Let the user or the ``@group`` that this is ``to`` look at a job; None is whoever has a secret.
 
-        None is a job to be created. Returns whether the caller's key was used for the same before: such a
-        command passes whatever has become of the job, and files that come with it need not be kept.
+        Returns the share and, of such a link, its secret, which is nowhere else; None when the command was
+        done before. Raises `UsageError`, `IllegalPhase`.
         """
-        return (await self._admit(job_id, caller))[0]
+        secret = secrets.token_urlsafe(32) if to is None else None
+        share = Share(
+            id=secrets.token_hex(8),
+            to=to,
+            digest=None if secret is None else digest_of_link(secret),
+        )
+        wishes = "SHARE", to or "", str(lasts)
+        job = await self._carry_out(
+            job_id,
+            [lambda job: self.transitions.share_job(job, share, lasts, self.backend.clock.now())],
+            self._command(caller, job_id, Changes(), wishes, (Action.SHARE,)),
+        )
+        made = next((one for one in job.shares if one.id == share.id), None)
+        return (made, secret) if made else None
+
+    async def unshare_job(self, job_id: str, share_id: str, caller: Caller) -> None:
+        """End a share of a job. Raises `NotFound`."""
+        await self._carry_out(
+            job_id,
+            [lambda job: self.transitions.unshare_job(job, share_id)],
+            self._command(caller, job_id, Changes(), ("UNSHARE", share_id), (Action.SHARE,)),
+        )
+
+    async def admit(self, job_id: str | None, caller: Caller, actions: Sequence[Action] = ()) -> bool:
+        """Find out before a command is read whether the job is there and the caller may do any of these.
+
+        These are by default those that change or end a job. None is a job to be created. Returns whether the
+        caller's key was used for the same before: such a command passes whatever has become of the job, and
+        files that come with it need not be kept.
+        """
+        return (await self._admit(job_id, caller, actions))[0]
 
     @asynccontextmanager
     async def receiving(self, job_id: str | None, caller: Caller) -> AsyncIterator[Spool]:
@@ -514,18 +551,30 @@ class UserUWS:
         async with self.backend.files.spool(keep=not comes_again, allowance=allowance) as spool:
             yield spool
 
-    async def _admit(self, job_id: str | None, caller: Caller) -> tuple[bool, Job | None]:
+    async def _admit(
+        self, job_id: str | None, caller: Caller, actions: Sequence[Action] = ()
+    ) -> tuple[bool, Job | None]:
         command = self._command(caller, job_id)
         if job_id is None:
-            caller.check_scope(Action.SUBMIT)
+            self._check_submits(caller)
             return await self._done(command) is not None, None
         # Read once, so that a twin of the command cannot come between two looks.
         recorded = await self.backend.store.read_stream(e.job_stream(job_id))
         if command.was_done(recorded):
             return True, None
         job = fold(recorded)
-        action = next((one for one in _COMMANDS if job and caller.may(one, job)), Action.CHANGE)
+        actions = actions or _COMMANDS
+        action = next((one for one in actions if job and self.lets(caller, one, job)), actions[0])
         return False, self._admitted(job, job_id, caller, action)
+
+    def lets(self, caller: Caller, action: Action, job: Job) -> bool:
+        """Whether a caller may do this to a job of this service now."""
+        is_his = caller.may(action, job, self.backend.clock.now())
+        return is_his and (action not in OF_MEMBERS or caller.may_use(action, self.service))
+
+    def _check_submits(self, caller: Caller) -> None:
+        caller.check_scope(Action.SUBMIT)
+        caller.check_use(Action.SUBMIT, self.service)
 
     # Commands of the server
 
@@ -709,11 +758,13 @@ class UserUWS:
         if job is None:
             raise JobNotFound(job_id)
         for action in actions:
-            caller.check(action, job)
+            caller.check(action, job, self.backend.clock.now())
         if job.destroyed:
             raise JobGone(job_id)
         if job.service != self.service.name:
             raise OtherService(job_id, job.service)
+        for action in OF_MEMBERS.intersection(actions):
+            caller.check_use(action, self.service)
         return job
 
     async def _queueing(self, owner: str | None, quota: Quota, quote: datetime | None) -> Step:

@@ -18,6 +18,13 @@
   <xsl:variable name="of-job" select="string(/processing-instruction('uwsd-job'))"/>
   <xsl:variable name="phase" select="string(/uws:job/uws:phase)"/>
   <xsl:variable name="has-ended" select="$phase = 'COMPLETED' or $phase = 'ERROR' or $phase = 'ABORTED' or $phase = 'ARCHIVED'"/>
+  <!-- What the reader may do to the job; it is everything where nothing is said. -->
+  <xsl:variable name="may">
+    <xsl:choose>
+      <xsl:when test="/processing-instruction('uwsd-may')"><xsl:value-of select="/processing-instruction('uwsd-may')"/></xsl:when>
+      <xsl:otherwise>change abort destroy share</xsl:otherwise>
+    </xsl:choose>
+  </xsl:variable>
   <!-- Where the job is, seen from the page. -->
   <xsl:variable name="self">
     <xsl:choose>
@@ -59,6 +66,7 @@
         <xsl:apply-templates select="uws:parameters"/>
         <xsl:call-template name="facts"/>
         <xsl:call-template name="settings"/>
+        <xsl:call-template name="sharing"/>
         <xsl:call-template name="record"/>
       </xsl:with-param>
     </xsl:call-template>
@@ -121,20 +129,22 @@
 
   <xsl:template name="actions">
     <section id="actions" class="actions" aria-label="Actions">
-      <xsl:if test="$phase = 'PENDING' or $phase = 'HELD'">
+      <xsl:if test="($phase = 'PENDING' or $phase = 'HELD') and contains($may, 'change')">
         <form method="post" action="{$self}/phase"><button name="PHASE" value="RUN" class="main">Run</button></form>
       </xsl:if>
-      <xsl:if test="$phase = 'PENDING' or $phase = 'QUEUED' or $phase = 'EXECUTING' or $phase = 'HELD' or $phase = 'SUSPENDED'">
+      <xsl:if test="($phase = 'PENDING' or $phase = 'QUEUED' or $phase = 'EXECUTING' or $phase = 'HELD' or $phase = 'SUSPENDED') and contains($may, 'abort')">
         <form method="post" action="{$self}/phase"><button name="PHASE" value="ABORT">Abort</button></form>
       </xsl:if>
       <a class="button" href="../?from-job={uws:jobId}">Run again, with changes</a>
-      <details class="confirm">
-        <summary>Delete</summary>
-        <form method="post" action="{$self}">
-          <p>The job and all its files will be gone.<xsl:if test="$phase = 'EXECUTING'"> Its program is stopped.</xsl:if></p>
-          <button name="ACTION" value="DELETE" class="danger">Delete it for good</button>
-        </form>
-      </details>
+      <xsl:if test="contains($may, 'destroy')">
+        <details class="confirm">
+          <summary>Delete</summary>
+          <form method="post" action="{$self}">
+            <p>The job and all its files will be gone.<xsl:if test="$phase = 'EXECUTING'"> Its program is stopped.</xsl:if></p>
+            <button name="ACTION" value="DELETE" class="danger">Delete it for good</button>
+          </form>
+        </details>
+      </xsl:if>
     </section>
   </xsl:template>
 
@@ -261,7 +271,7 @@
   </xsl:template>
 
   <xsl:template name="settings">
-    <xsl:if test="$phase != 'ARCHIVED'">
+    <xsl:if test="$phase != 'ARCHIVED' and contains($may, 'change')">
       <section id="settings" class="settings" aria-labelledby="settings-head">
         <h2 id="settings-head">Settings</h2>
         <xsl:if test="$phase = 'PENDING' or $phase = 'HELD' or $phase = 'QUEUED'">
@@ -280,6 +290,42 @@
         </form>
       </section>
     </xsl:if>
+  </xsl:template>
+
+  <!-- Who else may look at the job. Those of nobody in particular are everybody's already. -->
+  <xsl:template name="sharing">
+    <xsl:if test="uws:ownerId != '' and $phase != 'ARCHIVED' and contains($may, 'share')">
+      <section id="sharing" class="settings" aria-labelledby="sharing-head">
+        <h2 id="sharing-head">Sharing</h2>
+        <p>Others may look at the job and its files, and change nothing.</p>
+        <form method="post" action="{$self}/shares">
+          <label for="share-with">Share with a user, or with a group as @name</label>
+          <input id="share-with" name="WITH" type="text" required="required" maxlength="200" autocomplete="off"/>
+          <select name="EXPIRES" aria-label="For how long">
+            <option value="">until you end it</option>
+            <xsl:call-template name="times"/>
+          </select>
+          <button>Share</button>
+        </form>
+        <form method="post" action="{$self}/shares">
+          <label for="share-link">Make a link for whoever has it</label>
+          <input type="hidden" name="WITH" value="LINK"/>
+          <select id="share-link" name="EXPIRES"><xsl:call-template name="times"/></select>
+          <button>Make a link</button>
+        </form>
+        <xsl:call-template name="unfolding">
+          <xsl:with-param name="url" select="concat($self, '/shares')"/>
+          <xsl:with-param name="text" select="'With whom it is shared'"/>
+        </xsl:call-template>
+      </section>
+    </xsl:if>
+  </xsl:template>
+
+  <xsl:template name="times">
+    <option value="1d">for a day</option>
+    <option value="7d">for a week</option>
+    <option value="30d">for 30 days</option>
+    <option value="90d">for 90 days</option>
   </xsl:template>
 
   <!-- What the program said, and what became of the job step by step. -->

@@ -17,16 +17,18 @@ from uws import Example, FileParameter, ResultDeclaration, Service, StrParameter
 from uws.access.tokens import Tokens
 from uws.commands import SERVER
 from uws.model import Scope
+from uws.web.shares import COOKIE
 
 NOBODY, OWNER, OTHER = "nobody", "owner", "other"
 OPERATOR, AUDITOR, ADMIN = "operator", "auditor", "admin"
 READ, SUBMIT = "read token", "submit token"
+FRIEND, LINK = "with whom it is shared", "who has a link"
 USERS = {OWNER: "ann", OTHER: "bob", OPERATOR: "ops", AUDITOR: "aud", ADMIN: "adm"}
-EVERYBODY = {NOBODY, *USERS, READ, SUBMIT}
-KNOWN = EVERYBODY - {NOBODY}
+EVERYBODY = {NOBODY, *USERS, READ, SUBMIT, FRIEND, LINK}
+KNOWN = EVERYBODY - {NOBODY, LINK}
 
-LOOKING = {OWNER, OPERATOR, AUDITOR, ADMIN, READ}
-FILES = {OWNER, ADMIN, READ}
+LOOKING = {OWNER, OPERATOR, AUDITOR, ADMIN, READ, FRIEND, LINK}
+FILES = {OWNER, ADMIN, READ, FRIEND, LINK}
 CHANGING = {OWNER, ADMIN, SUBMIT}
 ENDING = {OWNER, OPERATOR, ADMIN, SUBMIT}
 MAKING = KNOWN - {READ}
@@ -80,7 +82,7 @@ TABLE: dict[tuple[str, str], list[Row]] = {
     ("GET", "/{service}/sync/{job_id}"): [Row(LOOKING, 303)],
     ("GET", "/{service}/async"): [
         Row(LISTING),
-        Row(LISTING - {OTHER}, query="?OWNERID=ann"),
+        Row(LISTING - {OTHER, FRIEND}, query="?OWNERID=ann"),
     ],
     ("GET", "/{service}/async/"): [Row(LISTING)],
     ("POST", "/{service}/async"): [Row(MAKING, 303, upload)],
@@ -111,6 +113,10 @@ TABLE: dict[tuple[str, str], list[Row]] = {
     ("GET", f"{JOB}/results/{{result_id}}"): [Row(FILES)],
     ("GET", f"{JOB}/results/{{result_id}}/preview"): [Row(FILES)],
     ("GET", f"{JOB}/results/{{result_id}}/quicklook"): [Row(FILES, 404)],  # a text has none
+    ("GET", f"{JOB}/shares"): [Row(CHANGING)],
+    ("POST", f"{JOB}/shares"): [Row(CHANGING, 303, form(WITH="eve"))],
+    ("DELETE", f"{JOB}/shares/{{share_id}}"): [Row(CHANGING, 404)],  # there is none of this id
+    ("POST", f"{JOB}/shares/{{share_id}}"): [Row(CHANGING, 404, form(ACTION="DELETE"))],
     ("GET", f"{JOB}/logs/{{name}}"): [Row(FILES)],
     ("GET", f"{JOB}/logs/{{name}}/preview"): [Row(FILES)],
 }  # fmt: skip
@@ -141,6 +147,8 @@ async def everybody(tmp_path: Path) -> AsyncIterator[tuple[Site, dict[str, dict[
                 "ann", SERVER, lasts=timedelta(hours=1), scopes=frozenset({scope}), listed=True
             )
             headers[role] = bearer(token)
+        _, token = await tokens.issue("eve", SERVER, lasts=timedelta(hours=1))
+        headers[FRIEND] = bearer(token)
         yield site, headers
 
 
@@ -154,6 +162,15 @@ async def ended_job(site: Site) -> str:
     return job_id(answer.location)
 
 
+async def shared_with_eve_and_by_link(site: Site, job: str) -> dict[str, str]:
+    """Share a job; return what a browser sends that has its link."""
+    url = f"/keep/async/{job}/shares"
+    assert (await site.post(url, {"WITH": "eve"}, headers=basic("ann"))).status == 303
+    link = await site.post(url, {"WITH": "LINK", "EXPIRES": "1d"}, headers=basic("ann"))
+    assert link.status == 201
+    return {"Cookie": f"{COOKIE}={link.text.strip().partition('SHARE=')[2]}"}
+
+
 async def sent(site: Site, method: str, path: str, row: Row, headers: dict[str, str]) -> tuple[int, str]:
     """Send a request; return the status, and the first line of a refusal."""
     data = row.data() if row.data else None
@@ -163,10 +180,11 @@ async def sent(site: Site, method: str, path: str, row: Row, headers: dict[str, 
         return answer.status, (await answer.text()).partition(":")[0] if refusal else ""
 
 
-@pytest.mark.parametrize("role", [NOBODY, *USERS, READ, SUBMIT])
+@pytest.mark.parametrize("role", [NOBODY, *USERS, READ, SUBMIT, FRIEND, LINK])
 async def test_everybody_may_do_what_the_table_says_and_nothing_else(tmp_path: Path, role: str) -> None:
     async with everybody(tmp_path) as (site, headers):
         shared = await ended_job(site)
+        headers[LINK] = await shared_with_eve_and_by_link(site, shared)
         wrong = []
         for (method, template), rows in TABLE.items():
             for row, alias, asked in (
@@ -179,6 +197,7 @@ async def test_everybody_may_do_what_the_table_says_and_nothing_else(tmp_path: P
                 path = template.replace("/async", f"/{alias}").format(
                     service="keep", job_id=await ended_job(site) if ends else shared, example="e",
                     name="stdout" if "/logs/" in template else "file", number=1, result_id="kept",
+                    share_id="0",
                 )  # fmt: skip
                 path += "/uws.css" if template == "/static" else ""
                 status, fault = await sent(site, asked, path, row, headers[role])
@@ -187,7 +206,7 @@ async def test_everybody_may_do_what_the_table_says_and_nothing_else(tmp_path: P
                         "AuthorizationError",
                         "AuthenticationError",
                     )
-                elif role == NOBODY:
+                elif role in (NOBODY, LINK):
                     right = status == 401
                 else:
                     right = status == 403 and (asked == "HEAD" or fault == "AuthorizationError")

@@ -35,6 +35,8 @@ async def recorded(
     return await store.read_stream("job/j")
 
 
+SHARE = e.Share(id="1", to="bob")
+LATER = e.Share(id="2", to="@group")
 CHANGES: list[tuple[e.JobEvent, dict[str, Any]]] = [
     (e.ParametersSet(parameters={"b": ("2",), "a": ()}), {"parameters": {"b": ("2",), "c": ("3",)}}),
     (e.RunIdSet(run_id="another"), {"run_id": "another"}),
@@ -66,8 +68,11 @@ CHANGES: list[tuple[e.JobEvent, dict[str, Any]]] = [
          "cpu_seconds": 1.5, "memory_bytes": 7},
     ),
     (e.JobLost(reason="r"), {"note": "r"}),
-    (e.JobArchived(reason="r"), {"note": "r", "results": ()}),
-    (e.JobDestroyed(reason="r"), {"destroyed": TIMES[1], "note": "r"}),
+    (e.JobShared(share=LATER), {"shares": (SHARE, LATER)}),
+    (e.JobUnshared(share=SHARE), {"shares": ()}),
+    (e.JobUnshared(share=LATER), {}),
+    (e.JobArchived(reason="r"), {"note": "r", "results": (), "shares": ()}),
+    (e.JobDestroyed(reason="r"), {"destroyed": TIMES[1], "note": "r", "shares": ()}),
 ]  # fmt: skip
 
 
@@ -80,7 +85,11 @@ async def test_an_event_changes_what_it_is_about_and_nothing_else(
     assert created is not None
     assert created.phase is PHASE_AFTER[e.JobCreated]
     before = msgspec.structs.replace(
-        created, parameters={"a": ("1",), "c": ("3",)}, note="before", results=COMPLETED.results
+        created,
+        parameters={"a": ("1",), "c": ("3",)},
+        note="before",
+        results=COMPLETED.results,
+        shares=(SHARE,),
     )
     phase = PHASE_AFTER.get(type(event), Phase.PENDING)
     assert apply(before, second) == msgspec.structs.replace(before, version=2, phase=phase, **changed)

@@ -47,6 +47,8 @@ def declare(**fields: Any) -> Service:
         ({"name": "healthz"}, "services.healthz: the name healthz is taken by the server"),
         ({"name": "readyz"}, "services.readyz: the name readyz is taken by the server"),
         ({"name": "audit"}, "services.audit: the name audit is taken by the server itself"),
+        ({"groups": ["staff", "@x"]}, "services.s.groups[1]: '@x' is no group's name; write it without '@'"),
+        ({"groups": [""]}, "services.s.groups[0]: '' is no group's name"),
         ({"command": []}, "services.s.command: expected the program to run"),
         ({"command": ["x", "{y}"]}, "services.s.command[1]: there is no parameter y"),
         ({"command": ["{job_id}"]}, "services.s.command[0]: the program itself cannot depend on a parameter"),

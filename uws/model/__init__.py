@@ -1,6 +1,6 @@
 """The pure part: phases, events, the job aggregate, declarations, generated job classes. No I/O."""
 
-from .access import Action, Identity, Role, Scope
+from .access import OF_MEMBERS, STRANGER, Action, Identity, Role, Scope, digest_of_link
 from .errors import (
     Altered,
     Broken,
@@ -27,7 +27,7 @@ from .errors import (
     UWSError,
     did_you_mean,
 )
-from .events import Failure, Result, Upload, Values
+from .events import Failure, Result, Share, Upload, Values
 from .examples import Example
 from .job import PHASE_AFTER, Job, apply, fold
 from .jobclass import UserUWSJobBase, make_user_uws_job_class, parameters_schema
@@ -53,8 +53,10 @@ from .transitions import Ending, UserUWSTransitions
 __all__ = [
     "ACTIVE",
     "ENDED",
+    "OF_MEMBERS",
     "PHASE_AFTER",
     "STARTED",
+    "STRANGER",
     "TRANSITIONS",
     "Action",
     "Altered",
@@ -100,6 +102,7 @@ __all__ = [
     "Role",
     "Scope",
     "Service",
+    "Share",
     "StrParameter",
     "TimestampParameter",
     "TooLarge",
@@ -114,6 +117,7 @@ __all__ = [
     "Values",
     "apply",
     "did_you_mean",
+    "digest_of_link",
     "fold",
     "make_user_uws_job_class",
     "parameters_schema",

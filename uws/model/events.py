@@ -49,6 +49,22 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
 
 
+class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody may look at a job until it ``expires``: the user or the ``@group`` that it is ``to``.
+
+    One to None is a link: it is for whoever has the secret of which ``digest`` is the SHA-256.
+    """
+
+    id: str
+    to: str | None = None
+    digest: str | None = None
+    expires: datetime | None = None
+
+    def is_good(self, now: datetime) -> bool:
+        """Whether it has not expired."""
+        return self.expires is None or now < self.expires
+
+
 StopReason = Literal["abort", "destroy", "duration", "shutdown"]
 Finding = Literal["running", "ended", "lost", "not started"]
 """A program runs, or has ended on record, or has gone without one; or the start was decided and not made."""
@@ -206,14 +222,26 @@ class JobLost(Event, frozen=True):
     reason: str
 
 
+class JobShared(Event, frozen=True):
+    """Others than the owner may look at the job, its history and its files."""
+
+    share: Share
+
+
+class JobUnshared(Event, frozen=True):
+    """A share is good no longer, whenever it would have expired."""
+
+    share: Share
+
+
 class JobArchived(Event, frozen=True):
-    """Files are gone, the record stays."""
+    """Files are gone, the record stays. Nothing is shared any more."""
 
     reason: str
 
 
 class JobDestroyed(Event, frozen=True):
-    """Files are gone and the job is, too, for its clients."""
+    """Files are gone and the job is, too, for its clients. Nothing is shared any more."""
 
     reason: str
 
@@ -312,7 +340,8 @@ SecurityEvent = (
 JobEvent = (
     JobCreated | ParametersSet | RunIdSet | ExecutionDurationSet | DestructionSet | JobQueued | JobHeld
     | JobStarted | JobSuspended | JobResumed | StopRequested | ProgramSignalled | ProgramFound | ProgressMade
-    | JobRequeued | JobCompleted | JobFailed | JobAborted | JobLost | JobArchived | JobDestroyed
+    | JobRequeued | JobCompleted | JobFailed | JobAborted | JobLost | JobShared | JobUnshared
+    | JobArchived | JobDestroyed
 )  # fmt: skip
 
 JOB_EVENTS: dict[str, type[JobEvent]] = {cls.__name__: cls for cls in JobEvent.__args__}

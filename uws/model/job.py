@@ -23,7 +23,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     last signal that its program was sent to be stopped, ``requeued`` how often it was started in vain.
     ``progress``, from 0 to 1, and ``doing`` are what its program told last, ``reports`` how often it did.
     ``sync`` is whether the request that made it waits for its result. ``quotas`` names the tables of quotas
-    that held for its owner when it was made.
+    that held for its owner when it was made. ``shares`` are those that were not ended, expired ones included.
     """
 
     id: str
@@ -58,6 +58,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     reports: int = 0
     sync: bool = False
     quotas: tuple[str, ...] = ()
+    shares: tuple[e.Share, ...] = ()
 
     @property
     def has_ended(self) -> bool:
@@ -203,8 +204,12 @@ _CHANGES: Mapping[type[e.JobEvent], _Change] = {
         job, event, now, note=event.reason, exit_code=event.exit_code, signal=event.signal
     ),
     e.JobLost: lambda job, event, now: replace(job, note=event.reason),
-    e.JobArchived: lambda job, event, now: replace(job, results=(), note=event.reason),
-    e.JobDestroyed: lambda job, event, now: replace(job, destroyed=now, note=event.reason),
+    e.JobShared: lambda job, event, now: replace(job, shares=(*job.shares, event.share)),
+    e.JobUnshared: lambda job, event, now: replace(
+        job, shares=tuple(share for share in job.shares if share.id != event.share.id)
+    ),
+    e.JobArchived: lambda job, event, now: replace(job, results=(), shares=(), note=event.reason),
+    e.JobDestroyed: lambda job, event, now: replace(job, destroyed=now, shares=(), note=event.reason),
 }
 """What each event but the first changes, besides version and phase."""
 

@@ -198,6 +198,7 @@ class Service(
     priority: int = 0
     progress_prefix: str = ""
     warm: bool = False
+    groups: list[str] = []
 
     def __post_init__(self) -> None:
         problems = [f"services.{self.name}{place}: {what}" for place, what in self._problems()]
@@ -225,6 +226,9 @@ class Service(
             yield ".warm", "what runs in a sandbox is loaded there: leave out one of the two"
         if not self.progress_prefix.isprintable():
             yield ".progress_prefix", f"{self.progress_prefix!r} is not the beginning of a line of text"
+        for index, group in enumerate(self.groups):
+            if not group or group != group.strip() or not group.isprintable() or group.startswith("@"):
+                yield f".groups[{index}]", f"{group!r} is no group's name; write it without '@'"
         yield from self._parameter_problems()
         yield from self._example_problems()
         ids = [result.id for result in self.results]

@@ -63,6 +63,10 @@ def tell(event: e.JobEvent) -> str:
             return _because("aborted", event.reason)
         case e.JobLost():
             return _because("lost", event.reason)
+        case e.JobShared(share=share):
+            return f"shared {_whom(share)}{f' until {format_time(share.expires)}' if share.expires else ''}"
+        case e.JobUnshared(share=share):
+            return f"no longer shared {_whom(share)}"
         case e.JobArchived():
             return _because("archived", event.reason)
         case e.JobDestroyed():
@@ -71,6 +75,10 @@ def tell(event: e.JobEvent) -> str:
 
 def _named(run_id: str | None) -> str:
     return f" as {run_id}" if run_id else ""
+
+
+def _whom(share: e.Share) -> str:
+    return f"by the link {share.id}" if share.to is None else f"with {share.to}"
 
 
 def _because(what: str, reason: str) -> str:

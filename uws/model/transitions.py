@@ -7,18 +7,22 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from . import events as e
-from .errors import IllegalPhase, MissingParameters, QueueFull, UsageError
+from .errors import IllegalPhase, MissingParameters, NotFound, QueueFull, UsageError
 from .job import Job
 from .jobclass import UserUWSJobBase
 from .phases import ENDED, SETTING_UP, STARTED, TRANSITIONS, Phase
 from .service import MAX_DURATION, Service
+from .text import first_foreign
 from .units import format_duration
 
 MAX_VERSION = 256
 """A job whose stream is as long takes no more changes; commands fold the whole of it."""
 BEFORE_START = SETTING_UP | {Phase.QUEUED}
+LONGEST_SHARE = timedelta(days=90)
+_LONGEST_NAME = 200
 
 
 SERVER_STOPPED = e.Failure(message="the server was stopped while the job ran", type="transient")
@@ -167,6 +171,32 @@ class UserUWSTransitions:
             return [e.JobArchived(reason=reason)]
         return [e.JobDestroyed(reason=reason)]
 
+    def share_job(self, job: Job, share: e.Share, lasts: timedelta | None, now: datetime) -> list[e.JobEvent]:
+        """Let others look at the job, for 90 days at most; who is named again gets the new time for the old.
+
+        Without ``lasts`` a share is good until it is ended; a link needs one. Raises `UsageError`.
+        """
+        require_room(job)
+        require(job, frozenset(Phase) - {Phase.ARCHIVED}, "sharing")
+        if (wrong := _wrong_name(share.to)) is not None:
+            raise UsageError(f"WITH: {share.to!r} {wrong}; expected a user, a group as @name, or LINK")
+        if share.to is None and lasts is None:
+            raise UsageError("EXPIRES: a link needs a time for which it is good, such as 7d")
+        if lasts is not None:
+            if not timedelta() < lasts <= LONGEST_SHARE:
+                longest = format_duration(int(LONGEST_SHARE.total_seconds()))
+                raise UsageError(f"EXPIRES: expected more than 0 and at most {longest}")
+            share = replace(share, expires=now + lasts)
+        earlier = [one for one in job.shares if share.to is not None and one.to == share.to]
+        return [*(e.JobUnshared(share=one) for one in earlier), e.JobShared(share=share)]
+
+    def unshare_job(self, job: Job, share_id: str) -> list[e.JobEvent]:
+        """End a share, which is always possible. Raises `NotFound`."""
+        found = next((share for share in job.shares if share.id == share_id), None)
+        if found is None:
+            raise NotFound(f"job {job.id} has no share {share_id}")
+        return [e.JobUnshared(share=found)]
+
     def start_job(self, job: Job, quote: datetime | None) -> list[e.JobEvent]:
         """Decide that a program is started for a queued job now."""
         require(job, {Phase.QUEUED}, "starting")
@@ -212,10 +242,22 @@ class UserUWSTransitions:
                 limit = f"{job.execution_duration} s ({format_duration(job.execution_duration)})"
                 return [_aborted(f"the execution duration of {limit} was exceeded", ending)]
             case "shutdown":
-                ending = msgspec.structs.replace(ending, failure=SERVER_STOPPED)
+                ending = replace(ending, failure=SERVER_STOPPED)
         if failure := ending.failure:
             return [e.JobFailed(failure=failure, **_told(ending))]
         return [e.JobCompleted(**_told(ending) | {"exit_code": ending.exit_code or 0})]
+
+
+def _wrong_name(name: str | None) -> str | None:
+    """Say what keeps a name from being that of a user or an ``@group``, None when nothing does."""
+    if name is None:
+        return None
+    plain = name.removeprefix("@")
+    if not plain or plain.startswith("@") or plain != plain.strip():
+        return "is no name"
+    if len(name) > _LONGEST_NAME or not name.isprintable() or first_foreign(name):
+        return f"is not 1 to {_LONGEST_NAME} printable characters"
+    return None
 
 
 def _aborted(reason: str, ending: Ending) -> e.JobAborted:

@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver
 from uws.config import UploadSettings
 from uws.jobs import UserUWS
 from uws.metrics import Metrics
-from uws.model import Identity, NotAuthenticated, NotAuthorized, OtherService, UsageError
+from uws.model import Action, Identity, NotAuthenticated, NotAuthorized, OtherService, UsageError
 from uws.model.text import first_foreign
 
 from . import handlers as on
@@ -39,6 +39,7 @@ from .origins import check_origin
 from .pages import STATIC, protect
 from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, Resource, Site
 from .services import index, service, to_service
+from .shares import keep_to_ourselves, led_on, let_in, link_of, share, shares, unshare
 from .sync import outcome, sync
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ def make_application(
     app.cleanup_ctx.append(previews.with_threads)
     app.cleanup_ctx.append(with_metrics)
     app.on_startup.append(note_start)
+    app.on_response_prepare.append(keep_to_ourselves)
     app.on_response_prepare.append(protect)
     app.on_shutdown.append(_let_waiting_go)
     _add_routes(app)
@@ -149,6 +151,10 @@ def _add_job_routes(app: web.Application, job: str) -> None:
     app.router.add_get(f"{job}/logs/{{name:stdout|stderr}}/preview", previews.log_preview)
     app.router.add_get(f"{job}/history", history)
     app.router.add_get(f"{job}/events", job_events)
+    app.router.add_get(f"{job}/shares", shares)
+    app.router.add_post(f"{job}/shares", share)
+    app.router.add_delete(f"{job}/shares/{{share_id}}", unshare)
+    app.router.add_post(f"{job}/shares/{{share_id}}", unshare)
 
 
 @web.middleware
@@ -160,9 +166,9 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         if request.method in _COMMANDS:
             check_origin(request, request.app[SITE].base_url)
-        anybody = request.match_info.route.name in _FOR_ANYBODY
-        if authenticator and not anybody:
-            request[CALLER] = request[CALLER].known_as(await _identified(authenticator, request))
+        if request.match_info.route.name not in _FOR_ANYBODY:
+            await _find_out_who(authenticator, request)
+            _check_service(request)
         if request.method in _COMMANDS:
             request[CALLER] = replace(request[CALLER], key=key_of(request))
         response = await _answer(request, handler)
@@ -184,6 +190,24 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
         response = readable(request, response)
     response.headers["X-Request-ID"] = request_id
     return response
+
+
+async def _find_out_who(authenticator: Authenticator | None, request: web.Request) -> None:
+    link = link_of(request)
+    try:
+        identity = await _identified(authenticator, request) if authenticator else Identity()
+        request[CALLER] = request[CALLER].known_as(replace(identity, link=link))
+    except NotAuthenticated:
+        if link is None or "Authorization" in request.headers:
+            raise
+        await let_in(request, link)
+
+
+def _check_service(request: web.Request) -> None:
+    """Raise `NotAuthorized` where a service is limited to others. To a job its own rule applies."""
+    if "service" in request.match_info and "job_id" not in request.match_info:
+        resource = Resource(request)
+        resource.caller.check_use(Action.READ, resource.uws.service)
 
 
 async def _identified(authenticator: Authenticator, request: web.Request) -> Identity:
@@ -214,7 +238,7 @@ def _challenges(request: web.Request) -> Sequence[str]:
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
-        return await handler(request)
+        return await led_on(request) or await handler(request)
     except OtherService as error:
         return Resource(request).elsewhere(error)
 

@@ -143,7 +143,8 @@ class Authentication:
 
     def note_refusal(self, request: web.Request, error: Exception) -> None:
         """Put on record that a request was refused, unless it only did not say whose it is."""
-        if isinstance(error, NotAuthenticated) and "Authorization" not in request.headers:
+        said = "Authorization" in request.headers or request[CALLER].link
+        if isinstance(error, NotAuthenticated) and not said:
             return
         refusal = e.AccessRefused(
             reason=str(error)[:500],

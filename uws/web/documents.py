@@ -27,8 +27,13 @@ _BLANKS = re.compile(r"[\r\n\t]+")
 _NAMESPACES = {"uws": UWS, "xlink": XLINK, "xsi": XSI}
 
 
-def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> etree._Element:
-    """Return the document of a job, with its stylesheet; ``standing`` is how it waits in the queue."""
+def job_document(
+    uws: UserUWS, job: Job, standing: Standing | None = None, may: str | None = None
+) -> etree._Element:
+    """Return the document of a job, with its stylesheet; ``standing`` is how it waits in the queue.
+
+    ``may`` is what its reader may do to it, where that is not everything.
+    """
     root = _root("job")
     root.set("version", "1.1")
     _add(root, "jobId", job.id)
@@ -50,7 +55,7 @@ def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> et
         summary.set("hasDetail", "true" if failure.detail else "false")
         _add(summary, "message", failure.message)
     _add_info(root, info_of(job, standing))
-    return with_stylesheet(root, uws.jobdoc_preamble, {"service": uws.service.title})
+    return with_stylesheet(root, uws.jobdoc_preamble, {"service": uws.service.title, "may": may})
 
 
 class JobList:

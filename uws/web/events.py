@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from functools import partial
 
 from aiohttp import web
+from msgspec.structs import replace
 
-from eventstore import EventStore, RecordedEvent
+from eventstore import EventStore, EventStoreError, RecordedEvent
 from uws.feed import Feed, Listener, is_over
 from uws.jobs import Backend
-from uws.model import Action, Job, Unavailable, fold
+from uws.model import Action, Job, Unavailable, UWSError, fold
 from uws.queueing import Standing
 
 from . import json_documents
@@ -129,7 +130,21 @@ async def job_events(request: web.Request) -> web.StreamResponse:
                     return web.Response(status=204, headers={"Cache-Control": "no-store"})
                 listener.end()
             feed.recount(listener, recorded, after, await uws.standing(job))
-            return await _send(resource, listener, _RETRY + b"\n")
+            return await _send(resource, listener, _RETRY + b"\n", is_guest=_is_guest(resource, job))
+
+
+def _is_guest(resource: Resource, job: Job) -> bool:
+    """Whether the caller may look at a job only because it is shared, which may end."""
+    now = resource.uws.backend.clock.now()
+    return not resource.caller.may(Action.HISTORY, replace(job, shares=()), now)
+
+
+async def _is_welcome(resource: Resource) -> bool:
+    try:
+        await resource.uws.load_job(resource.job_id, resource.caller, Action.HISTORY)
+    except (UWSError, EventStoreError):  # or it cannot be known: he may come back
+        return False
+    return True
 
 
 async def job_list_events(request: web.Request) -> web.StreamResponse:
@@ -159,8 +174,10 @@ def _last_heard(request: web.Request) -> int | None:
     return None if after is None else whole_number(after, "after", 0)
 
 
-async def _send(resource: Resource, listener: Listener, begins: bytes) -> web.StreamResponse:
-    """Send what a listener is told, as the client takes it, until it ends."""
+async def _send(
+    resource: Resource, listener: Listener, begins: bytes, *, is_guest: bool = False
+) -> web.StreamResponse:
+    """Send what a listener is told, as the client takes it, until it ends, or a guest is welcome no more."""
     response = web.StreamResponse(headers={**_HEADERS, "X-Request-ID": resource.caller.request_id or ""})
     try:
         await response.prepare(resource.request)
@@ -168,6 +185,8 @@ async def _send(resource: Resource, listener: Listener, begins: bytes) -> web.St
             return response
         await response.write(begins)
         async for words in listener:
+            if is_guest and not await _is_welcome(resource):
+                return response
             await response.write(words or b": \nid: %d\n\n" % listener.position)
         await response.write(_BYE if resource.site.closing.is_set() else _END)
     except ConnectionError:

@@ -108,8 +108,15 @@ async def job_document(request: web.Request) -> web.Response:
             closing=resource.site.closing,
         )
     standing = await resource.uws.standing(job)
-    xml = partial(documents.job_document, standing=standing)
+    xml = partial(documents.job_document, standing=standing, may=_may(resource, job))
     return _part(resource, job, form, xml, partial(json_documents.job_document, standing=standing))
+
+
+def _may(resource: Resource, job: Job) -> str | None:
+    """Return what the caller may do to a job, None when that is all."""
+    commands = (Action.CHANGE, Action.ABORT, Action.DESTROY, Action.SHARE)
+    lets = [one.name.lower() for one in commands if resource.uws.lets(resource.caller, one, job)]
+    return None if len(lets) == len(commands) else " ".join(["read", *lets])
 
 
 def _part(resource: Resource, job: Job, form: Form, xml: Document, json: Json) -> web.Response:
@@ -215,7 +222,7 @@ async def parameter(request: web.Request) -> web.StreamResponse:
         values = values[int(number) - 1 : int(number)]
     value = values[0]
     if isinstance(value, Upload):
-        resource.caller.check(Action.FILES, job)
+        await resource.job(Action.FILES)
         return stored_file(request, resource.uws.backend.files.of(job.id).upload(value))
     return _text("\n".join(str(value) for value in values))
 

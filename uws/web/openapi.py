@@ -63,6 +63,12 @@ FIELDS: dict[str, Schema] = {
         "type": "string",
         "description": "name,param:part or name,URL for each file, with ';' between",
     },
+    "WITH": {"type": "string", "description": "a user, a group as @name, or LINK"},
+    "EXPIRES": {
+        "type": "string",
+        "pattern": "^[0-9]{1,6}(s|min|h|d|w)?$",
+        "description": "how long it is good",
+    },
     "USERNAME": {"type": "string"},
     "PASSWORD": {"type": "string", "format": "password"},
     "NEXT": {"type": "string", "description": "the path of this server that is led to"},
@@ -209,6 +215,15 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_JOB}/logs/{{name}}": _file("What the program wrote so far"),
     f"GET {_JOB}/logs/{{name}}/preview": _document("The end of what the program wrote", forms=_SEEN),
     f"GET {_JOB}/history": _document("What happened to the job, event by event"),
+    f"GET {_JOB}/shares": _document("With whom the job is shared"),
+    f"POST {_JOB}/shares": Operation(
+        "Shares the job, to be looked at",
+        {201: ("text/plain",), 303: ()},
+        headers=(KEY,),
+        fields=("WITH", "EXPIRES"),
+    ),
+    f"DELETE {_JOB}/shares/{{share_id}}": _command("Ends a share"),
+    f"POST {_JOB}/shares/{{share_id}}": _command("Ends a share", "ACTION"),
     f"GET {_JOB}/events": _stream("What happens to the job, as it happens"),
 }
 """What each route does, by method and path; ``uws.xml`` is another name of ``async``."""

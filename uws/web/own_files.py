@@ -37,6 +37,7 @@ async def own_file(
         return None
     item, number = found["item"], int(found["number"] or 1)
     if found.re is _OF_EXAMPLE:
+        caller.check_use(Action.READ, uws.service)
         return file_of_example(uws, found["example"], item, number)
     job = await uws.get_job(found["job"], caller, Action.FILES)
     return file_of_job(uws, job, found["kind"], item, number)

@@ -100,7 +100,14 @@ class Resource:
         try:
             return self.site.services[name].at(self.base_url)
         except KeyError:
-            raise NotFound(f"there is no service {name}{did_you_mean(name, self.site.services)}") from None
+            known = [uws.service.name for uws in self.offered]
+            raise NotFound(f"there is no service {name}{did_you_mean(name, known)}") from None
+
+    @property
+    def offered(self) -> list[UserUWS]:
+        """The services that the caller may look at."""
+        services = self.site.services.values()
+        return [uws for uws in services if self.caller.may_use(Action.READ, uws.service)]
 
     @property
     def job_id(self) -> str:
@@ -110,9 +117,9 @@ class Resource:
         """Return the job that the URL names, for those who only look, be it into its files."""
         return await self.uws.get_job(self.job_id, self.caller, action)
 
-    async def admit(self) -> bool:
+    async def admit(self, *actions: Action) -> bool:
         """See `UserUWS.admit`: for the job that the URL names, or for a new one."""
-        return await self.uws.admit(self.request.match_info.get("job_id"), self.caller)
+        return await self.uws.admit(self.request.match_info.get("job_id"), self.caller, actions)
 
     def receiving(self) -> AbstractAsyncContextManager[Spool]:
         """See `UserUWS.receiving`: for the job that the URL names, or for a new one."""

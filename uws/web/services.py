@@ -34,7 +34,7 @@ async def index(request: web.Request) -> web.Response:
     """``/``: the services."""
     resource = Resource(request)
     form = form_of(request, query_of(request))
-    services = [uws.at(resource.base_url) for uws in resource.site.services.values()]
+    services = [uws.at(resource.base_url) for uws in resource.offered]
     if form is JSON:
         return resource.answer(msgspec.json.encode([_entry(uws) for uws in services]), form)
     root = etree.Element(f"{{{SERVICE}}}services", nsmap=NAMESPACES)
