@@ -121,6 +121,25 @@ async def test_check_prints_the_terms_on_which_programs_run(file: Path, tmp_path
     assert "≤" not in (await uwsd("check", cwd=tmp_path)).out
 
 
+async def test_check_warns_of_a_free_text_that_a_program_can_take_for_an_option(
+    file: Path, tmp_path: Path
+) -> None:
+    file.write_text(
+        '[services.a]\ntitle = "A"\n'
+        'command = ["prog", "{free}", "{n}", "{kept}", "--x={free}", "--", "{free}"]\n'
+        '[services.a.parameters]\nfree = { type = "str", required = true }\n'
+        'n = { type = "int", required = true }\n'
+        'kept = { type = "str", required = true, pattern = "(?!-).+" }\n'
+    )
+    checked = await uwsd("check", cwd=tmp_path)
+    assert checked.status == 0, "it may be meant"
+    assert "uwsd.toml is right" in checked.out
+    assert checked.err == (
+        "warning: services.a.command[1]: a value of free that begins with '-' can be taken for an option: "
+        'put "--" before it, write it as "--option={free}", or give free a pattern that begins with (?!-)\n'
+    )
+
+
 async def test_check_prints_what_operators_wrote_as_they_wrote_it_and_all_of_it(tmp_path: Path) -> None:
     (tmp_path / "uwsd.toml").write_text(CUTOUT)
     printed = " ".join((await uwsd("check", cwd=tmp_path)).out.replace("│", " ").split())
@@ -146,7 +165,7 @@ parameters = { text = "uwsd.toml", lines = 2 }
 [services.picky]
 title = "Picky"
 command = ["sh", "-c", 'echo "I do not like $1" >&2; test "$1" = b', "picky", "{x}"]
-parameters = { x = { type = "str", required = true } }
+parameters = { x = { type = "str", required = true, pattern = "[ab].*" } }
 examples = [{ title = "Liked", parameters = { x = "b" } }%s]
 """
 DISLIKED = ', { title = "Not liked", id = "bad", parameters = { x = "a [b]" } }'

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uws.model.argv import Template, check_template, fill, places_in
+from uws.model.argv import Template, check_template, fill, option_places, places_in
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,21 @@ def test_a_mistake_is_told_with_its_place(template: Template, place: str, mistak
 def test_a_sound_template_has_no_mistakes() -> None:
     template: Template = ["prog", "{one}", ["{maybe}", "{one}"], ["{many}", "{maybe}"], ["-q"]]
     assert not list(check_template(template, single={"one"}, optional={"maybe"}, multiple={"many"}))
+
+
+@pytest.mark.parametrize(
+    ("template", "found"),
+    [
+        (["prog", "{x}", "{y}.txt", "{x}{y}"], [("[1]", "x"), ("[2]", "y"), ("[3]", "x")]),
+        (["prog", "--x={x}", "./{x}", "{{{x}"], []),
+        (["prog", "-o", "{x}"], [("[2]", "x")]),
+        (["prog", "{x}", "--", "{y}", ["{z}"]], [("[1]", "x")]),
+        (["prog", ["-o", "{x}"], ["--", "{y}"]], [("[1][1]", "x")]),
+        (["prog", ["--", "{y}"], "{x}"], [("[2]", "x")]),
+        (["prog", "--{x}", "--=", "{x}"], [("[3]", "x")]),
+    ],
+)
+def test_places_are_found_whose_values_can_be_taken_for_options(
+    template: Template, found: list[tuple[str, str]]
+) -> None:
+    assert list(option_places(template)) == found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uws import (
@@ -262,3 +263,61 @@ def test_texts_are_kept_as_they_came_or_refused(text: str) -> None:
     else:
         if not any(character in text for character in "\ufffe\uffff"):  # which lxml lets pass
             assert StrParameter().check(text) == text
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(?!-).*",
+        "[a-z]+",
+        "^[A-Z]{2}-.*",
+        "[^-].*",
+        r"\d+",
+        r"\w-?",
+        "M31[|]",
+        "[]a]x",
+        r"\[-",
+        "(?!-)(?:a|-)",
+    ],
+)
+def test_a_pattern_can_show_that_no_value_begins_with_a_dash(pattern: str) -> None:
+    assert not StrParameter(pattern=pattern).may_begin_with_dash
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        ".*",
+        "[a-z]*-x",
+        "[a-z]?-",
+        "a{0,2}-",
+        "a{,2}-",
+        "a|-b",
+        "(?!-)a|-b",
+        "-",
+        r"\-",
+        r"\S+",
+        "[^a]",
+        "[!-/]",
+        "(-)",
+    ],
+)
+def test_a_pattern_that_lets_a_dash_come_first_does_not(pattern: str) -> None:
+    assert StrParameter(pattern=pattern).may_begin_with_dash
+
+
+_PIECES = st.sampled_from(
+    [*"ab-|()[]^.*?+", "(?!-)", "(?:", r"\d", r"\-", r"\b", r"\S", "{0,1}", "{,2}", "[^-]", "[a-z]"]
+)
+
+
+@given(st.lists(_PIECES, max_size=7).map("".join), st.sampled_from(["-", "-a", "--", "-b-a", "-1", "--a"]))
+@settings(max_examples=1000)
+@pytest.mark.filterwarnings("ignore:Possible (nested set|set difference):FutureWarning")
+def test_no_pattern_is_taken_to_keep_a_dash_out_that_lets_it_in(pattern: str, value: str) -> None:
+    try:
+        parameter = StrParameter(pattern=pattern)
+    except ValueError:
+        return
+    if re.fullmatch(pattern, value):
+        assert parameter.may_begin_with_dash

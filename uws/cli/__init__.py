@@ -55,7 +55,7 @@ def check(
 ) -> None:
     """Read a declaration and print its services, or every mistake with its place.
 
-    With --run-examples, the exit status is 1 when any of them fails.
+    What is hardly meant is a warning. With --run-examples, the exit status is 1 when any of them fails.
     """
     with reported():
         seconds = duration_of("--longest", longest, at_least=1)
@@ -63,6 +63,8 @@ def check(
         settings.check_access()
     for service in settings.services:
         _print_service(service)
+    for warning in (warning for service in settings.services for warning in service.warnings):
+        err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     server = settings.server
     out.print(
         Text(f"{file} is right", "green"),

@@ -73,6 +73,23 @@ def check_template(
             yield f"[{index}]", f"only one of {', '.join(repeated)} can be repeated in a list"
 
 
+def option_places(template: Template) -> Iterator[tuple[str, str]]:
+    """Yield the names of parameters whose values begin an argument, with its place (``[3]``).
+
+    Programs take such an argument for an option when it begins with a dash. Those behind a ``--`` that is
+    always there, or in the same list, are left out.
+    """
+    ended = False
+    for index, part in enumerate(template):
+        within = ended
+        for offset, argument in enumerate([part] if isinstance(part, str) else part):
+            within = within or argument == "--"
+            first = _TOKEN.match(argument)
+            if first and first[1] and not within:
+                yield f"[{index}]" if isinstance(part, str) else f"[{index}][{offset}]", first[1]
+        ended = ended or part == "--"
+
+
 def fill(template: Template, values: Texts) -> list[str]:
     """Return the argv: places filled, groups without a value left out, others repeated as needed."""
     argv: list[str] = []

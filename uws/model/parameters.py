@@ -212,6 +212,23 @@ class BoolParameter(BaseParameter, frozen=True, tag="bool"):
         return "true" if value else "false"
 
 
+_CLASS = r"\[\^?\]?(?:\\.|[^\\\]])*\]"
+_FIRST = re.compile(
+    rf"\^?(\(\?!-\)|{_CLASS}|\\[dDsSwW]|\\[^\w]|[^\\\[(){{}}*+?|^$])(?![*?]|\{{0|\{{,)", re.DOTALL
+)
+"""What a pattern begins with and must match: a class, a character, or that no dash follows."""
+_BESIDE_GROUPS = re.compile(rf"{_CLASS}|\\.", re.DOTALL)
+
+
+def _excludes_dash(pattern: str) -> bool:
+    """Whether a pattern begins so that nothing which it matches begins with a dash."""
+    flat = _BESIDE_GROUPS.sub("", pattern)
+    while (fewer := re.sub(r"\([^()]*\)", "", flat)) != flat:
+        flat = fewer
+    first = _FIRST.match(pattern)
+    return "|" not in flat and first is not None and not re.fullmatch(first[1], "-")
+
+
 class StrParameter(BaseParameter, frozen=True, tag="str"):
     """Text, kept as it came. ``pattern`` must match all of it, ``max_length`` counts characters."""
 
@@ -240,6 +257,13 @@ class StrParameter(BaseParameter, frozen=True, tag="str"):
         if self._compiled and not self._compiled.fullmatch(text):
             raise ValueError(f"{text!r} does not match the pattern {self.pattern}")
         return text
+
+    @property
+    def may_begin_with_dash(self) -> bool:
+        """Whether values are such that a program can take one for an option, unless the pattern's beginning
+        shows that none is.
+        """
+        return self.values is None and (self.pattern is None or not _excludes_dash(self.pattern))
 
     def means_nothing(self, text: str) -> bool:
         return bool(self.values) and text == "" and text not in (self.values or ())

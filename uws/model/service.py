@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from .argv import Template, check_template
+from .argv import Template, check_template, option_places
 from .errors import DeclarationError, did_you_mean
 from .examples import Example
-from .parameters import FileParameter, Parameter
+from .parameters import FileParameter, Parameter, StrParameter
 from .text import first_foreign
 from .units import parse_duration, parse_size
 
@@ -296,6 +296,18 @@ class Service(
                 parameter.check(value)
             except ValueError as error:
                 yield str(error)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed, and hardly meant, with its place."""
+        return [
+            f"services.{self.name}.command{place}: a value of {name} that begins with '-' can be taken for "
+            f'an option: put "--" before it, write it as "--option={{{name}}}", or give {name} a pattern '
+            "that begins with (?!-)"
+            for place, name in option_places(self.command)
+            if isinstance(parameter := self.parameters.get(name), StrParameter)
+            and parameter.may_begin_with_dash
+        ]
 
     @property
     def answers_with(self) -> str | None:
