@@ -236,16 +236,6 @@ class UserUWS:
             if last is not None:
                 last -= len(references)
 
-    async def page(
-        self, owner: str | None, wanted: JobFilter, *, before: Cursor | None = None, limit: int
-    ) -> tuple[list[JobReference], Cursor | None]:
-        """Return the owner's jobs of this service that come after the entry ``before``, and the next cursor.
-
-        They may be fewer than ``limit`` though there is a next page, as of `find_jobs`.
-        """
-        await self._listable(wanted.looks_into_jobs)
-        return await self._references(owner, wanted, before, limit)
-
     async def find_jobs(
         self, owner: str | None, wanted: JobFilter, *, before: Cursor | None = None, limit: int
     ) -> Page:

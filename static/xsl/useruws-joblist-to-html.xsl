@@ -42,6 +42,7 @@
                       <th scope="col">Job</th>
                       <th scope="col">Phase</th>
                       <th scope="col">Created</th>
+                      <th scope="col">Ended</th>
                       <xsl:if test="uws:jobref/uws:ownerId != ''"><th scope="col">Owner</th></xsl:if>
                     </tr>
                   </thead>
@@ -125,9 +126,14 @@
             <xsl:otherwise><xsl:value-of select="@id"/></xsl:otherwise>
           </xsl:choose>
         </a>
+        <xsl:if test="processing-instruction('uwsd-execution') = 'sync'"><xsl:text> </xsl:text><span class="faint">(synchronous)</span></xsl:if>
       </th>
-      <td><span class="phase {uws:phase}"><xsl:value-of select="uws:phase"/></span></td>
+      <td>
+        <span class="phase {uws:phase}"><xsl:value-of select="uws:phase"/></span>
+        <xsl:for-each select="processing-instruction('uwsd-progress')"><xsl:value-of select="concat(' ', format-number(., '0%'))"/></xsl:for-each>
+      </td>
       <td><xsl:for-each select="uws:creationTime[. != '']"><xsl:call-template name="time"/></xsl:for-each></td>
+      <td><xsl:for-each select="processing-instruction('uwsd-ended')"><xsl:call-template name="time"/></xsl:for-each></td>
       <xsl:if test="../uws:jobref/uws:ownerId != ''"><td><xsl:value-of select="uws:ownerId"/></td></xsl:if>
     </tr>
   </xsl:template>

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import pytest
 from lxml import etree, html
 
-from tests.harness import BasicUsers, ManualClock, Site, job_id, running
+from tests.harness import HREF, BasicUsers, ManualClock, Site, job_id, running
 from tests.web.support import ECHO, FAIL, FILES, PHASES, TYPES, record
 from uws.jobs import UserUWS
+from uws.model import events as e
 from uws.web.pages import STATIC
 
 CHROMIUM = (
@@ -140,6 +141,8 @@ async def test_a_page_is_what_xsltproc_makes_of_the_xml(tmp_path: Path) -> None:
             job = await site.create("echo", x=EVIL, RUNID=phase)
             await record(site, job, *PHASES[phase])
             urls += [job, f"{job}/parameters", f"{job}/results", f"{job}/history"]
+        await record(site, await site.create("echo"), *PHASES["EXECUTING"], e.ProgressMade(fraction=0.35))
+        await site.post("/echo/sync")
         urls += [await site.run("echo", RUNID="QUEUED"), f"/echo?from-job={job_id(job)}"]
         for url in urls:
             await assert_equal_to_what_xsltproc_makes(site, url, tmp_path)
@@ -330,6 +333,34 @@ async def test_pages_of_the_list_lead_to_every_job_once(tmp_path: Path) -> None:
             seen += [job_id(link) for link in page.xpath("//tbody//a/@href")]
             url = page.xpath("string(//nav[@class='pages']/a[.='Older jobs']/@href)")
         assert seen == made
+
+
+async def test_the_list_marks_what_a_synchronous_request_made_and_tells_progress_and_ends(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    async with running(tmp_path, ECHO, clock=clock, executes=False) as site:
+        waiting = await site.create("echo", RUNID="waits")
+        at_work, done = await site.create("echo"), await site.create("echo")
+        await record(site, at_work, *PHASES["EXECUTING"], e.ProgressMade(fraction=0.35))
+        clock.advance(seconds=90)
+        await record(site, done, *PHASES["EXECUTING"], e.ProgressMade(fraction=0.8), e.JobCompleted())
+        answer = await site.post("/echo/sync", {"RUNID": "at once"})
+        (entry,) = (await site.get("/echo/async?RUNID=at+once")).xml
+        page = html.fromstring((await site.get("/echo/async", headers={"Accept": CHROMIUM})).body)
+        rows = {
+            row.xpath("string(.//a/@href)"): [" ".join(cell.text_content().split()) for cell in row]
+            for row in page.xpath("//tbody/tr")
+        }
+        created, ended = "2026-01-01 00:00:00 UTC", "2026-01-01 00:01:30 UTC"
+        assert rows == {
+            waiting: ["waits", "PENDING", created, ""],
+            at_work: [job_id(at_work), "EXECUTING 35%", created, ""],
+            done: [job_id(done), "COMPLETED", created, ended],
+            entry.get(HREF): ["at once (synchronous)", "QUEUED", ended, ""],
+        }
+        assert answer.location.endswith(job_id(entry.get(HREF) or ""))
+        page = html.fromstring((await site.get(entry.get(HREF) or "", headers={"Accept": CHROMIUM})).body)
+        assert "a synchronous request" in page.get_element_by_id("facts").text_content()
 
 
 async def test_filters_that_were_left_blank_are_gone_from_the_url(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ What only the page made of a document tells stands in processing instructions, w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from lxml import etree
@@ -72,8 +72,8 @@ class JobList:
             return b""
         return serialise(self.whole(references)).removeprefix(self.begin).removesuffix(self.end)
 
-    def whole(self, references: Sequence[JobReference]) -> etree._Element:
-        """Return a document that names these jobs and no others."""
+    def whole(self, references: Sequence[JobReference | Job]) -> etree._Element:
+        """Return a document that names these jobs and no others; of whole jobs, a page tells more."""
         root = _root("jobs")
         root.set("version", "1.1")
         for reference in references:
@@ -86,6 +86,8 @@ class JobList:
                 _add(entry, "runId", reference.run_id)
             _add(entry, "ownerId", reference.owner, nillable=True)
             _add(entry, "creationTime", format_time(reference.created))
+            if isinstance(reference, Job):
+                entry.extend(_instructions(_listed(reference)))
         return with_stylesheet(root, self._uws.joblist_preamble, self._facts)
 
 
@@ -123,6 +125,15 @@ def info_of(job: Job, standing: Standing | None = None) -> dict[str, str | int |
         "expectedStart": format_time(standing.start) if standing and standing.start else None,
     }
     return {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def _listed(job: Job) -> dict[str, str | None]:
+    """Return what the page of a list tells of a job beyond its entry."""
+    return {
+        "execution": "sync" if job.sync else None,
+        "progress": str(job.progress) if job.progress is not None and not job.has_ended else None,
+        "ended": format_time(job.ended) if job.ended else None,
+    }
 
 
 def url_of_upload(uws: UserUWS, job: Job, name: str, number: int) -> str:
@@ -199,11 +210,16 @@ def with_stylesheet(
 ) -> etree._Element:
     """Say how a page is made of a document, and what else stands there: ``facts``, as ``<?uwsd-NAME …?>``."""
     root.addprevious(etree.ProcessingInstruction(*preamble))
-    for name, fact in (facts or {}).items():
+    for instruction in _instructions(facts or {}):
+        root.addprevious(instruction)
+    return root
+
+
+def _instructions(facts: Mapping[str, str | None]) -> Iterator[etree._ProcessingInstruction]:
+    for name, fact in facts.items():
         if fact:
             text = made_fit(_BLANKS.sub(" ", fact).strip()).replace("?>", "? >")
-            root.addprevious(etree.ProcessingInstruction(f"uwsd-{name}", text))
-    return root
+            yield etree.ProcessingInstruction(f"uwsd-{name}", text)
 
 
 def serialise(root: etree._Element) -> bytes:
