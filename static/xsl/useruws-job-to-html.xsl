@@ -3,7 +3,8 @@
   A UWS 1.1 job document as a page: what the job is and what can be done with it, with plain forms; also its
   parameters and its results alone.
 
-  The document's address is {base}/{service}/async/{id}, or one part deeper.
+  The document's address is {base}/{service}/async/{id}, or one part deeper: parameters and results alone, and a job
+  with a setting that was refused, which is said beside its field.
 -->
 <xsl:stylesheet version="1.0"
     xmlns:xsl="http://www.w3.org/1999/XSL/Transform"
@@ -18,12 +19,16 @@
   <xsl:variable name="of-job" select="string(/processing-instruction('uwsd-job'))"/>
   <xsl:variable name="phase" select="string(/uws:job/uws:phase)"/>
   <xsl:variable name="has-ended" select="$phase = 'COMPLETED' or $phase = 'ERROR' or $phase = 'ABORTED' or $phase = 'ARCHIVED'"/>
-  <!-- Where the job is, seen from the page. -->
+  <xsl:variable name="upper" select="'ABCDEFGHIJKLMNOPQRSTUVWXYZ'"/>
+  <xsl:variable name="lower" select="'abcdefghijklmnopqrstuvwxyz'"/>
+  <xsl:variable name="refused" select="string(/processing-instruction('uwsd-refused'))"/>
+  <xsl:variable name="reason" select="string(/processing-instruction('uwsd-reason'))"/>
+  <xsl:variable name="sent" select="string(/processing-instruction('uwsd-sent'))"/>
+  <!-- From the page to where the job's own page is, and the job. -->
+  <xsl:variable name="up"><xsl:if test="not(/uws:job) or $refused != ''">../</xsl:if></xsl:variable>
   <xsl:variable name="self">
-    <xsl:choose>
-      <xsl:when test="/uws:job"><xsl:value-of select="concat('./', /uws:job/uws:jobId)"/></xsl:when>
-      <xsl:otherwise><xsl:value-of select="concat('../', $of-job)"/></xsl:otherwise>
-    </xsl:choose>
+    <xsl:if test="$up = ''">./</xsl:if>
+    <xsl:value-of select="concat($up, $of-job, /uws:job/uws:jobId)"/>
   </xsl:variable>
 
   <xsl:template match="/uws:job">
@@ -35,11 +40,11 @@
     </xsl:variable>
     <xsl:call-template name="page">
       <xsl:with-param name="title" select="concat($phase, ': ', $name)"/>
-      <xsl:with-param name="root" select="'../../'"/>
-      <xsl:with-param name="live" select="concat($self, '/events')"/>
+      <xsl:with-param name="root" select="concat($up, '../../')"/>
+      <xsl:with-param name="live"><xsl:if test="$refused = ''"><xsl:value-of select="concat($self, '/events')"/></xsl:if></xsl:with-param>
       <xsl:with-param name="crumbs">
-        <li><a href="../"><xsl:value-of select="$service"/></a></li>
-        <li><a href="../async">Jobs</a></li>
+        <li><a href="{$up}../"><xsl:value-of select="$service"/></a></li>
+        <li><a href="{$up}../async">Jobs</a></li>
         <li>
           <span aria-current="page">
             <xsl:value-of select="uws:runId"/>
@@ -52,6 +57,12 @@
           <xsl:when test="uws:runId != ''"><h1><xsl:value-of select="uws:runId"/></h1></xsl:when>
           <xsl:otherwise><h1>Job <span class="id"><xsl:value-of select="uws:jobId"/></span></h1></xsl:otherwise>
         </xsl:choose>
+        <xsl:if test="$refused != ''">
+          <section class="error" role="alert" aria-labelledby="refused">
+            <h2 id="refused">Not accepted</h2>
+            <p><a href="#{translate($refused, $upper, $lower)}"><xsl:value-of select="$refused"/></a><xsl:value-of select="concat(': ', $reason)"/></p>
+          </section>
+        </xsl:if>
         <xsl:call-template name="status"/>
         <xsl:apply-templates select="uws:errorSummary"/>
         <xsl:call-template name="actions"/>
@@ -127,7 +138,7 @@
       <xsl:if test="$phase = 'PENDING' or $phase = 'QUEUED' or $phase = 'EXECUTING' or $phase = 'HELD' or $phase = 'SUSPENDED'">
         <form method="post" action="{$self}/phase"><button name="PHASE" value="ABORT">Abort</button></form>
       </xsl:if>
-      <a class="button" href="../?from-job={uws:jobId}">Run again, with changes</a>
+      <a class="button" href="{$up}../?from-job={uws:jobId}">Run again, with changes</a>
       <details class="confirm">
         <summary>Delete</summary>
         <form method="post" action="{$self}">
@@ -266,20 +277,43 @@
         <h2 id="settings-head">Settings</h2>
         <xsl:if test="$phase = 'PENDING' or $phase = 'HELD' or $phase = 'QUEUED'">
           <form method="post" action="{$self}/executionduration">
-            <label for="duration">Longest run in seconds (0 for as long as the service allows)</label>
-            <input id="duration" name="EXECUTIONDURATION" type="number" min="0" step="1" required="required"
-                   value="{uws:executionDuration}"/>
+            <label for="executionduration">Longest run in seconds (0 for as long as the service allows)</label>
+            <!-- A number field drops what is no number; what was refused has to stay. -->
+            <input id="executionduration" name="EXECUTIONDURATION" type="number" min="0" step="1" required="required"
+                   value="{uws:executionDuration}">
+              <xsl:call-template name="refused"><xsl:with-param name="of" select="'EXECUTIONDURATION'"/></xsl:call-template>
+            </input>
             <button>Change the limit</button>
+            <xsl:call-template name="problem"><xsl:with-param name="of" select="'EXECUTIONDURATION'"/></xsl:call-template>
           </form>
         </xsl:if>
         <form method="post" action="{$self}/destruction">
           <label for="destruction">Time of destruction (UTC, as 2030-01-31T12:00:00Z)</label>
           <input id="destruction" name="DESTRUCTION" type="text" required="required" autocomplete="off"
-                 value="{uws:destruction}"/>
+                 value="{uws:destruction}">
+            <xsl:call-template name="refused"><xsl:with-param name="of" select="'DESTRUCTION'"/></xsl:call-template>
+          </input>
           <button>Change the time</button>
+          <xsl:call-template name="problem"><xsl:with-param name="of" select="'DESTRUCTION'"/></xsl:call-template>
         </form>
       </section>
     </xsl:if>
+  </xsl:template>
+
+  <!-- Of a setting's control, what differs when it was refused, which keeps what was typed. -->
+  <xsl:template name="refused">
+    <xsl:param name="of"/>
+    <xsl:if test="$of = $refused">
+      <xsl:attribute name="type">text</xsl:attribute>
+      <xsl:attribute name="value"><xsl:value-of select="$sent"/></xsl:attribute>
+      <xsl:attribute name="aria-invalid">true</xsl:attribute>
+      <xsl:attribute name="aria-describedby">problem</xsl:attribute>
+    </xsl:if>
+  </xsl:template>
+
+  <xsl:template name="problem">
+    <xsl:param name="of"/>
+    <xsl:if test="$of = $refused"><p class="problem" id="problem"><xsl:value-of select="$reason"/></p></xsl:if>
   </xsl:template>
 
   <!-- What the program said, and what became of the job step by step. -->

@@ -197,7 +197,7 @@ async def test_errors_are_pages_for_those_who_prefer_them_and_text_for_others(tm
             ("GET", "/nowhere", None, 404), ("GET", "/echo/async/nothing", None, 404),
             ("GET", job, "bob", 403), ("GET", job, None, 401), ("PATCH", job, "ada", 405),
             ("GET", "/echo/async?PHASE=NONE", None, 400),
-            ("POST", f"{job}/destruction", "ada", 400),
+            ("POST", f"{job}/phase", "ada", 400),
         ):  # fmt: skip
             page = await site.request(method, url, user=user, headers={"Accept": CHROMIUM})
             plain = await site.request(method, url, user=user)
@@ -396,12 +396,51 @@ async def test_a_time_of_destruction_that_is_past_is_a_mistake_on_a_page_and_now
         past = {"DESTRUCTION": "2020-01-01T00:00:00Z"}
         answer = await site.post(f"{job}/destruction", past, headers={"Accept": CHROMIUM})
         assert answer.status == 400
-        page = html.fromstring(answer.body)
-        assert "this time is past" in page.text_content()
-        (back,) = page.xpath("//a[.='Back to the job']/@href")
-        assert site.url + back == job
+        assert "this time is past" in html.fromstring(answer.body).get_element_by_id("problem").text_content()
         assert (await site.get(job)).status == 200
         assert (await site.post(f"{job}/destruction", past)).status == 303
+
+
+@pytest.mark.parametrize(
+    ("below", "sent", "told"),
+    [
+        ("destruction", "to<morrow>", "'to<morrow>' is not a UTC time"),
+        ("destruction", "2020-01-01", "this time is past; to be rid of the job now, delete it"),
+        ("destruction", "", "DESTRUCTION is missing"),
+        ("executionduration", "1e3", "expected a whole number, at least 0, got '1e3'"),
+        ("executionduration", "-1", "expected a whole number, at least 0, got '-1'"),
+    ],
+)
+async def test_a_setting_that_is_refused_is_told_beside_its_field_which_keeps_what_was_typed(
+    tmp_path: Path, below: str, sent: str, told: str
+) -> None:
+    async with running(tmp_path, ECHO, executes=False, mount="/deep") as site:
+        job = await site.create("echo", RUNID="mine")
+        before = (await site.get(job)).body
+        url, name = f"{job}/{below}", below.upper()
+        answer = await site.post(url, {name: sent}, headers={"Accept": CHROMIUM})
+        assert (answer.status, answer.headers["Content-Type"]) == (400, HTML)
+        page = html.fromstring(answer.body, base_url=url)
+        page.make_links_absolute()
+        (field,) = page.xpath("//*[@name=$name]", name=name)
+        assert (field.get("value") or "", field.get("type"), field.get("aria-invalid")) == (
+            sent,
+            "text",
+            "true",
+        )
+        assert told in page.get_element_by_id(field.get("aria-describedby")).text_content()
+        (alert,) = page.xpath("//*[@role='alert']")
+        assert told in alert.text_content()
+        assert alert.xpath(".//a/@href") == [f"{url}#{field.get('id')}"]
+        assert len(page.find_class("problem")) == 1
+        assert {form.action for form in page.forms} == {url, job} | {
+            f"{job}/{other}" for other in ("phase", "destruction", "executionduration")
+        }
+        for link in page.xpath("//nav//a/@href | //link/@href | //a[@class='button']/@href"):
+            assert (await site.get(link)).status in (200, 303), link
+        assert (await site.get(job)).body == before
+        if "past" not in told:
+            assert (await site.post(url, {name: sent})).text.startswith("UsageFault: ")
 
 
 async def test_who_deletes_a_job_on_its_page_is_led_to_the_whole_list(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from lxml import etree
 
@@ -27,8 +28,21 @@ _BLANKS = re.compile(r"[\r\n\t]+")
 _NAMESPACES = {"uws": UWS, "xlink": XLINK, "xsi": XSI}
 
 
-def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> etree._Element:
-    """Return the document of a job, with its stylesheet; ``standing`` is how it waits in the queue."""
+class Refused(NamedTuple):
+    """A setting of a job that was not accepted: its name in UWS, why, and what was sent, if anything."""
+
+    name: str
+    reason: str
+    sent: str | None
+
+
+def job_document(
+    uws: UserUWS, job: Job, standing: Standing | None = None, refused: Refused | None = None
+) -> etree._Element:
+    """Return the document of a job, with its stylesheet; ``standing`` is how it waits in the queue.
+
+    With what was ``refused``, it is shown where that was sent to: below the job.
+    """
     root = _root("job")
     root.set("version", "1.1")
     _add(root, "jobId", job.id)
@@ -50,7 +64,10 @@ def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> et
         summary.set("hasDetail", "true" if failure.detail else "false")
         _add(summary, "message", failure.message)
     _add_info(root, info_of(job, standing))
-    return with_stylesheet(root, uws.jobdoc_preamble, {"service": uws.service.title})
+    facts: dict[str, str | None] = {"service": uws.service.title}
+    if refused:
+        facts |= {"refused": refused.name, "reason": refused.reason, "sent": refused.sent}
+    return with_stylesheet(root, uws.jobdoc_preamble, facts)
 
 
 class JobList:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -32,7 +32,7 @@ from uws.model import (
 from uws.model.units import format_time
 
 from . import documents, json_documents
-from .errors import Handler
+from .errors import Handler, answer_for, discreet
 from .forms import (
     Received,
     phase_of,
@@ -43,7 +43,7 @@ from .forms import (
     single,
     whole_number,
 )
-from .negotiation import JSON, Form, form_of, is_for_reading
+from .negotiation import HTML, JSON, Form, form_of, is_for_reading
 from .resource import Resource
 from .services import refused
 from .stored import stored_file
@@ -124,27 +124,54 @@ def changing(*expected: str) -> Handler:
 
     async def change(request: web.Request) -> web.Response:
         resource = Resource(request)
-        uws = resource.uws
-        comes_again = await resource.admit()
-        async with uws.backend.files.spool(keep=not comes_again) as spool:
-            received = Received(of_browser=is_for_reading(request))
-            sent = await read_submission(request, uws.service, spool, resource.fetches(spool), received)
-            if expected and not sent.given.intersection(expected):
-                raise UsageError(f"{' or '.join(expected)} is missing")
-            if sent.delete:
-                return await _destroy(resource)
-            if received.of_browser and _is_past(sent.changes.destruction, uws):
-                raise UsageError("DESTRUCTION: this time is past; to be rid of the job now, delete it")
-            await uws.change_job(
-                resource.job_id,
-                sent.changes,
-                resource.caller,
-                run=sent.phase == "RUN",
-                abort=sent.phase == "ABORT",
-            )
-        return resource.see_job()
+        return await _change(resource, Received(of_browser=is_for_reading(request)), expected)
 
     return change
+
+
+def setting(name: str) -> Handler:
+    """Make the handler of POSTs to a setting of a job; a refusal is told beside its field."""
+
+    async def change(request: web.Request) -> web.Response:
+        resource = Resource(request)
+        received = Received(of_browser=is_for_reading(request))
+        try:
+            return await _change(resource, received, (name,))
+        except UsageError as error:
+            if not received.of_browser:
+                raise
+            answer = answer_for(error)
+            assert answer, "this error is meant for a client"
+            job = await resource.job()
+            sent = next((pair.value for pair in received.pairs if pair.name.upper() == name), None)
+            refused = documents.Refused(name, discreet(error).removeprefix(f"{name}: "), sent)
+            standing = await resource.uws.standing(job)
+            return resource.answer(
+                documents.job_document(resource.uws, job, standing, refused), HTML, answer.status
+            )
+
+    return change
+
+
+async def _change(resource: Resource, received: Received, expected: Sequence[str]) -> web.Response:
+    request, uws = resource.request, resource.uws
+    comes_again = await resource.admit()
+    async with uws.backend.files.spool(keep=not comes_again) as spool:
+        sent = await read_submission(request, uws.service, spool, resource.fetches(spool), received)
+        if expected and not sent.given.intersection(expected):
+            raise UsageError(f"{' or '.join(expected)} is missing")
+        if sent.delete:
+            return await _destroy(resource)
+        if received.of_browser and _is_past(sent.changes.destruction, uws):
+            raise UsageError("DESTRUCTION: this time is past; to be rid of the job now, delete it")
+        await uws.change_job(
+            resource.job_id,
+            sent.changes,
+            resource.caller,
+            run=sent.phase == "RUN",
+            abort=sent.phase == "ABORT",
+        )
+    return resource.see_job()
 
 
 def _is_past(time: datetime | None, uws: UserUWS) -> bool:
