@@ -12,7 +12,7 @@
 
   <xsl:import href="page.xsl"/>
 
-  <xsl:preserve-space elements="s:value s:option"/>
+  <xsl:preserve-space elements="s:value s:option s:default"/>
 
   <xsl:template match="/s:service">
     <xsl:call-template name="page">
@@ -104,7 +104,7 @@
   <!-- Several fields that are one parameter. -->
   <xsl:template match="s:parameter[@multiple and @type != 'file'] | s:parameter[s:file]">
     <fieldset class="field" id="p-{@name}" tabindex="-1">
-      <xsl:if test="s:description or s:problem">
+      <xsl:if test="s:description or s:default or s:problem">
         <xsl:attribute name="aria-describedby"><xsl:call-template name="ids"/></xsl:attribute>
       </xsl:if>
       <legend><xsl:call-template name="name"/></legend>
@@ -136,6 +136,10 @@
       <xsl:if test="@example">
         <xsl:if test="$limits != ''"><xsl:text>, </xsl:text></xsl:if>
         <xsl:value-of select="concat('for example ', @example)"/>
+      </xsl:if>
+      <xsl:if test="s:default">
+        <xsl:if test="s:description or $limits != '' or @example"><xsl:text>; </xsl:text></xsl:if>
+        <xsl:value-of select="concat('left empty: ', s:default)"/>
       </xsl:if>
     </p>
     <xsl:if test="s:problem"><p class="problem" id="e-{@name}"><xsl:value-of select="s:problem"/></p></xsl:if>

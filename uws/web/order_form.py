@@ -246,6 +246,7 @@ def _parameter(parent: etree._Element, name: str, parameter: Parameter) -> etree
         if fact not in (None, ""):
             element.set(key, str(fact).removesuffix(".0") if isinstance(fact, float) else str(fact))
     _tell(element, "description", parameter.description)
+    _tell(element, "default", ", ".join(_shown(parameter, text) for text in parameter.defaults))
     for text in parameter.options:
         _tell(element, "option", text)
     return element
