@@ -22,6 +22,7 @@
   <xsl:variable name="upper" select="'ABCDEFGHIJKLMNOPQRSTUVWXYZ'"/>
   <xsl:variable name="lower" select="'abcdefghijklmnopqrstuvwxyz'"/>
   <xsl:variable name="refused" select="string(/processing-instruction('uwsd-refused'))"/>
+  <xsl:variable name="missing" select="string(/processing-instruction('uwsd-missing'))"/>
   <xsl:variable name="reason" select="string(/processing-instruction('uwsd-reason'))"/>
   <xsl:variable name="sent" select="string(/processing-instruction('uwsd-sent'))"/>
   <!-- From the page to where the job's own page is, and the job. -->
@@ -110,6 +111,7 @@
       <xsl:for-each select="uws:jobInfo/i:expectedStart"><p>Expected to start <xsl:call-template name="time"/></p></xsl:for-each>
       <xsl:for-each select="uws:quote[. != '' and not($has-ended) and $phase != 'PENDING']"><p>Expected to end <xsl:call-template name="time"/></p></xsl:for-each>
       <xsl:if test="uws:jobInfo/i:reason"><p class="text"><xsl:value-of select="uws:jobInfo/i:reason"/></p></xsl:if>
+      <xsl:if test="$missing != ''"><p><xsl:value-of select="concat('It cannot run yet, without a value for ', $missing, '.')"/></p></xsl:if>
       <xsl:if test="uws:jobInfo/i:stopping"><p>It is being stopped.</p></xsl:if>
     </section>
   </xsl:template>
@@ -133,7 +135,10 @@
   <xsl:template name="actions">
     <section id="actions" class="actions" aria-label="Actions">
       <xsl:if test="$phase = 'PENDING' or $phase = 'HELD'">
-        <form method="post" action="{$self}/phase"><button name="PHASE" value="RUN" class="main">Run</button></form>
+        <xsl:if test="$missing = ''">
+          <form method="post" action="{$self}/phase"><button name="PHASE" value="RUN" class="main">Run</button></form>
+        </xsl:if>
+        <a class="button" href="{$up}../?change-job={uws:jobId}">Change the parameters</a>
       </xsl:if>
       <xsl:if test="$phase = 'PENDING' or $phase = 'QUEUED' or $phase = 'EXECUTING' or $phase = 'HELD' or $phase = 'SUSPENDED'">
         <form method="post" action="{$self}/phase"><button name="PHASE" value="ABORT">Abort</button></form>

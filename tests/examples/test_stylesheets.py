@@ -165,13 +165,15 @@ def test_the_phase_is_a_word_and_not_only_a_colour(phase: str) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_page_offers_what_can_be_done_in_the_phase_and_nothing_else(phase: str) -> None:
     expected = {"Delete it for good": ("post", "./c4f1", "ACTION=DELETE")}
+    links = ["../?from-job=c4f1"]
     if phase in ("PENDING", "HELD"):
         expected["Run"] = ("post", "./c4f1/phase", "PHASE=RUN")
+        links.insert(0, "../?change-job=c4f1")
     if phase in ACTIVE:
         expected["Abort"] = ("post", "./c4f1/phase", "PHASE=ABORT")
     page = page_of(job_document(phase))
     assert buttons(page) == expected
-    assert page.xpath("//section[@id='actions']/a/@href") == ["../?from-job=c4f1"]
+    assert page.xpath("//section[@id='actions']/a/@href") == links
 
 
 def test_a_job_is_deleted_in_two_steps() -> None:
@@ -205,6 +207,7 @@ def test_every_address_of_a_job_page_works_behind_a_path_prefix(base: str) -> No
         f"{base}/static/uws.js",
         f"{base}/static/uws.svg",
         f"{base}/cutout/",
+        f"{base}/cutout/?change-job=c4f1",
         f"{base}/cutout/?from-job=c4f1",
         f"{base}/cutout/async",
         f"{job}#main",

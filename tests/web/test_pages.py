@@ -12,7 +12,7 @@ import pytest
 from lxml import etree, html
 
 from tests.harness import HREF, BasicUsers, ManualClock, Site, job_id, running
-from tests.web.support import ECHO, FAIL, FILES, PHASES, TYPES, record
+from tests.web.support import ECHO, FAIL, FILES, NEEDY, PHASES, TYPES, record
 from uws.jobs import UserUWS
 from uws.model import events as e
 from uws.web.pages import STATIC
@@ -129,7 +129,7 @@ async def test_each_form_is_held_and_asked_for_again_by_itself(tmp_path: Path) -
 
 @pytest.mark.skipif(not shutil.which("xsltproc"), reason="there is no xsltproc here")
 async def test_a_page_is_what_xsltproc_makes_of_the_xml(tmp_path: Path) -> None:
-    services = (ECHO, TYPES, FAIL)
+    services = (ECHO, TYPES, FAIL, NEEDY)
     async with running(tmp_path / "data", *services, clock=ManualClock(), executes=False) as site:
         urls = ["/", "/echo", "/types", "/types?ra=1&ra=2&band=J&word=x", "/echo/async?LIMIT=50"]
         urls += [
@@ -144,6 +144,8 @@ async def test_a_page_is_what_xsltproc_makes_of_the_xml(tmp_path: Path) -> None:
         await record(site, await site.create("echo"), *PHASES["EXECUTING"], e.ProgressMade(fraction=0.35))
         await site.post("/echo/sync")
         urls += [await site.run("echo", RUNID="QUEUED"), f"/echo?from-job={job_id(job)}"]
+        kept = await site.create("needy", b="x")
+        urls += [kept, f"/needy?change-job={job_id(kept)}"]
         for url in urls:
             await assert_equal_to_what_xsltproc_makes(site, url, tmp_path)
     async with running(tmp_path / "other", ECHO, FAIL) as site:

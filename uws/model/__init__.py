@@ -42,7 +42,7 @@ from .parameters import (
     StrParameter,
     TimestampParameter,
 )
-from .phases import ACTIVE, ENDED, STARTED, TRANSITIONS, Phase
+from .phases import ACTIVE, ENDED, SETTING_UP, STARTED, TRANSITIONS, Phase
 from .queueing import QueueSettings
 from .service import ExecutionDuration, Lifetime, Limits, ResultDeclaration, Service
 from .transitions import Ending, UserUWSTransitions
@@ -51,6 +51,7 @@ __all__ = [
     "ACTIVE",
     "ENDED",
     "PHASE_AFTER",
+    "SETTING_UP",
     "STARTED",
     "TRANSITIONS",
     "Action",

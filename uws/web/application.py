@@ -134,7 +134,7 @@ def _add_job_routes(app: web.Application, job: str) -> None:
     for name in ("executionduration", "destruction"):
         app.router.add_post(f"{job}/{name}", on.setting(name.upper()))
     app.router.add_get(f"{job}/parameters", on.parameters)
-    app.router.add_post(f"{job}/parameters", on.changing())
+    app.router.add_post(f"{job}/parameters", on.set_parameters)
     app.router.add_get(f"{job}/parameters/{{name}}", on.parameter)
     app.router.add_put(f"{job}/parameters/{{name}}", on.put_parameter)
     app.router.add_get(f"{job}/parameters/{{name}}/{{number:[0-9]{{1,6}}}}", on.parameter)

@@ -14,7 +14,7 @@ from lxml import etree
 
 from projections import JobReference
 from uws.jobs import UserUWS
-from uws.model import Failure, Job, Phase, Upload
+from uws.model import SETTING_UP, Failure, Job, Phase, Upload
 from uws.model.text import made_fit
 from uws.model.units import format_time
 from uws.queueing import Standing
@@ -65,6 +65,8 @@ def job_document(
         _add(summary, "message", failure.message)
     _add_info(root, info_of(job, standing))
     facts: dict[str, str | None] = {"service": uws.service.title}
+    if job.phase in SETTING_UP:
+        facts["missing"] = ", ".join(uws.job_class.missing(job.parameters))
     if refused:
         facts |= {"refused": refused.name, "reason": refused.reason, "sent": refused.sent}
     return with_stylesheet(root, uws.jobdoc_preamble, facts)

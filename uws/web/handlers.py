@@ -34,6 +34,7 @@ from uws.model.units import format_time
 from . import documents, json_documents
 from .errors import Handler, answer_for, discreet
 from .forms import (
+    REPLACE,
     Received,
     phase_of,
     query_of,
@@ -83,8 +84,8 @@ async def new_job(resource: Resource, received: Received, *, sync: bool = False)
     comes_again = await resource.admit()
     async with uws.backend.files.spool(keep=not comes_again) as spool:
         sent = await read_submission(resource.request, uws.service, spool, resource.fetches(spool), received)
-        if sent.phase == "ABORT" or sent.delete:
-            raise UsageError("a job that is only being created can neither be aborted nor deleted")
+        if sent.phase == "ABORT" or sent.action:
+            raise UsageError("a job that is only being created can neither be aborted, changed nor deleted")
         run = sync or sent.phase == "RUN"
         return await uws.create_job(sent.changes, resource.caller, run=run, sync=sync)
 
@@ -153,6 +154,18 @@ def setting(name: str) -> Handler:
     return change
 
 
+async def set_parameters(request: web.Request) -> web.Response:
+    """POST to ``{job}/parameters``; a form that gives all of them anew is shown again when it is refused."""
+    resource = Resource(request)
+    received = Received(of_browser=is_for_reading(request))
+    try:
+        return await _change(resource, received, ())
+    except (UsageError, QueueFull, Unavailable) as error:
+        if not received.of_browser or ("ACTION", REPLACE) not in received.pairs:
+            raise
+        return await refused(resource, received, error, await resource.job())
+
+
 async def _change(resource: Resource, received: Received, expected: Sequence[str]) -> web.Response:
     request, uws = resource.request, resource.uws
     comes_again = await resource.admit()
@@ -160,7 +173,7 @@ async def _change(resource: Resource, received: Received, expected: Sequence[str
         sent = await read_submission(request, uws.service, spool, resource.fetches(spool), received)
         if expected and not sent.given.intersection(expected):
             raise UsageError(f"{' or '.join(expected)} is missing")
-        if sent.delete:
+        if sent.action == "DELETE":
             return await _destroy(resource)
         if received.of_browser and _is_past(sent.changes.destruction, uws):
             raise UsageError("DESTRUCTION: this time is past; to be rid of the job now, delete it")

@@ -177,12 +177,19 @@ def _last(pairs: Sequence[Pair], name: str) -> str | None:
 # The documents
 
 
-def form_document(resource: Resource, filled: Filled, root_path: str = "./") -> etree._Element:
-    """Return the form; ``root_path`` leads from where it is shown to the list of services."""
+def form_document(
+    resource: Resource, filled: Filled, root_path: str = "./", changed: Job | None = None
+) -> etree._Element:
+    """Return the form of a new job, or of one to be ``changed``.
+
+    ``root_path`` leads from where it is shown to the list of services.
+    """
     uws, service = resource.uws, resource.uws.service
     root = etree.Element(f"{{{SERVICE}}}service", nsmap=NAMESPACES)
     root.set("root", root_path)
     describe(root, uws)
+    if changed:
+        root.set("job", changed.id)
     _tell(root, "refusal", filled.refusal)
     if filled.lost:
         root.set("lost", "true")
