@@ -109,7 +109,8 @@
       <xsl:if test="uws:jobInfo/i:place"><p><xsl:value-of select="concat('Place in the queue: ', uws:jobInfo/i:place)"/></p></xsl:if>
       <xsl:if test="uws:jobInfo/i:waitsFor"><p><xsl:value-of select="concat('Waits: ', uws:jobInfo/i:waitsFor)"/></p></xsl:if>
       <xsl:for-each select="uws:jobInfo/i:expectedStart"><p>Expected to start <xsl:call-template name="time"/></p></xsl:for-each>
-      <xsl:for-each select="uws:quote[. != '' and not($has-ended) and $phase != 'PENDING']"><p>Expected to end <xsl:call-template name="time"/></p></xsl:for-each>
+      <!-- The quote is as old as the wait: it may be over by the time at which the job is now expected to start. -->
+      <xsl:for-each select="uws:quote[. != '' and not($has-ended) and $phase != 'PENDING' and not(number(translate(substring(., 1, 19), '-T:', '')) &lt; number(translate(substring(../uws:jobInfo/i:expectedStart, 1, 19), '-T:', '')))]"><p>Expected to end <xsl:call-template name="time"/></p></xsl:for-each>
       <xsl:if test="uws:jobInfo/i:reason"><p class="text"><xsl:value-of select="uws:jobInfo/i:reason"/></p></xsl:if>
       <xsl:if test="$missing != ''"><p><xsl:value-of select="concat('It cannot run yet, without a value for ', $missing, '.')"/></p></xsl:if>
       <xsl:if test="uws:jobInfo/i:stopping"><p>It is being stopped.</p></xsl:if>
@@ -241,9 +242,16 @@
   <xsl:template match="uws:parameter"><xsl:value-of select="."/></xsl:template>
 
   <xsl:template match="uws:parameter[@byReference = 'true' or @byReference = '1']">
+    <xsl:variable name="url" select="normalize-space(.)"/>
+    <xsl:variable name="called" select="/processing-instruction('uwsd-file')[substring-before(., ' ') = $url]"/>
     <xsl:call-template name="link">
-      <xsl:with-param name="text" select="."/>
-      <xsl:with-param name="url" select="normalize-space(.)"/>
+      <xsl:with-param name="text">
+        <xsl:choose>
+          <xsl:when test="$called"><xsl:value-of select="substring-after($called, ' ')"/></xsl:when>
+          <xsl:otherwise><xsl:value-of select="."/></xsl:otherwise>
+        </xsl:choose>
+      </xsl:with-param>
+      <xsl:with-param name="url" select="$url"/>
     </xsl:call-template>
   </xsl:template>
 

@@ -14,6 +14,8 @@
 
   <xsl:variable name="service" select="string(/processing-instruction('uwsd-service'))"/>
   <xsl:variable name="phase" select="string(/processing-instruction('uwsd-phase'))"/>
+  <!-- Filters that have no field: name and value. -->
+  <xsl:variable name="kept" select="/processing-instruction('uwsd-kept')"/>
   <xsl:variable name="text" select="string(/processing-instruction('uwsd-text'))"/>
   <xsl:variable name="after" select="string(/processing-instruction('uwsd-after'))"/>
   <xsl:variable name="next" select="string(/processing-instruction('uwsd-next'))"/>
@@ -50,7 +52,7 @@
                 </table>
               </div>
             </xsl:when>
-            <xsl:when test="$phase != '' or $text != '' or $after != ''"><p>No job is like that.</p></xsl:when>
+            <xsl:when test="$phase != '' or $text != '' or $after != '' or $kept"><p>No job is like that.</p></xsl:when>
             <xsl:otherwise><p>There are none.</p></xsl:otherwise>
           </xsl:choose>
           <xsl:if test="$next != '' or $first != ''">
@@ -91,6 +93,13 @@
         <label for="after">Created after (UTC)</label>
         <input id="after" name="AFTER" type="datetime-local" step="1" value="{$after}"/>
       </div>
+      <xsl:for-each select="$kept">
+        <xsl:variable name="name" select="substring-before(., ' ')"/>
+        <xsl:variable name="value" select="substring-after(., ' ')"/>
+        <div>
+          <label><input type="checkbox" name="{$name}" value="{$value}" checked="checked"/><xsl:value-of select="concat(' ', $name, ': ', $value)"/></label>
+        </div>
+      </xsl:for-each>
       <button>Show</button>
     </form>
   </xsl:template>

@@ -176,6 +176,29 @@ def test_a_page_offers_what_can_be_done_in_the_phase_and_nothing_else(phase: str
     assert page.xpath("//section[@id='actions']/a/@href") == links
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ("2030-01-31T12:00:00.000Z", "2030-01-31T12:30:00.000Z", ["start", "end"]),
+        ("2030-01-31T12:30:00.000Z", "2030-01-31T12:30:00.000Z", ["start", "end"]),
+        ("2030-01-31T12:30:01.000Z", "2030-01-31T12:30:00.000Z", ["start"]),
+        (None, "2030-01-31T12:30:00.000Z", ["end"]),
+        ("2030-01-31T12:30:00.000Z", "", ["start"]),
+    ],
+)
+def test_a_job_is_expected_to_start_before_it_is_expected_to_end(
+    start: str | None, end: str, expected: list[str]
+) -> None:
+    document = job_document("QUEUED")
+    quote = document.find(f"{{{UWS}}}quote")
+    assert quote is not None
+    quote.text = end
+    if start:
+        etree.SubElement(add(document, "jobInfo"), "{urn:uwsd:jobinfo}expectedStart").text = start
+    told = page_of(document).get_element_by_id("status").text_content()
+    assert [word for word in told.split() if word in ("start", "end")] == expected
+
+
 def test_a_job_is_deleted_in_two_steps() -> None:
     (summary,) = page_of(job_document()).xpath("//details[not(@open)][.//button[@value='DELETE']]/summary")
     assert summary.text_content() == "Delete"

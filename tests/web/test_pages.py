@@ -135,6 +135,7 @@ async def test_a_page_is_what_xsltproc_makes_of_the_xml(tmp_path: Path) -> None:
         urls += [
             "/echo/async?LIMIT=2",
             "/echo/async?LIMIT=50&PHASE=ERROR&TEXT=%3C%3F%3E",
+            "/echo/async?LIMIT=50&PHASE=ERROR&PHASE=HELD&RUNID=%3C%3E&x=a+%26",
             "/types/async?LIMIT=50",
         ]
         for phase in PHASES:
@@ -373,6 +374,33 @@ async def test_filters_that_were_left_blank_are_gone_from_the_url(tmp_path: Path
         answer = await site.get("/echo/async?PHASE=&TEXT=", headers=browser)
         assert (answer.status, answer.location) == (303, f"{site.url}/echo/async")
         assert (await site.get("/echo/async?PHASE=")).status == 400
+
+
+async def test_the_filter_form_sent_again_shows_the_same_jobs_unless_its_boxes_are_unticked(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, ECHO, executes=False) as site:
+        for run_id, x, phase in (
+            ("a <&> b", "1", "PENDING"), ("a <&> b", "1", "ABORTED"), ("a <&> b", "2", "ABORTED"),
+            ("other", "1", "PENDING"), ("a <&> b", "1", "EXECUTING"),
+        ):  # fmt: skip
+            await record(site, await site.create("echo", x=x, RUNID=run_id), *PHASES[phase])
+        query = "PHASE=PENDING&phase=ABORTED&RUNID=a+%3C%26%3E+b&X=1&LAST=9"
+        page = html.fromstring((await site.get(f"/echo/async?{query}", headers={"Accept": CHROMIUM})).body)
+        assert len(page.xpath("//tbody/tr")) == 2
+        (form,) = page.forms
+        sent = [(name, value) for name, value in form.form_values() if value]
+        assert sorted(sent) == [
+            ("LAST", "9"), ("PHASE", "ABORTED"), ("PHASE", "PENDING"), ("RUNID", "a <&> b"), ("x", "1")
+        ]  # fmt: skip
+        boxes = [label.text_content().strip() for label in page.xpath("//label[input]")]
+        assert boxes == ["PHASE: ABORTED", "RUNID: a <&> b", "LAST: 9", "x: 1"]
+        for left_out, count in (("", 2), ("x", 3), ("RUNID", 3)):
+            again = [pair for pair in sent if pair[0] != left_out]
+            answer = await site.get("/echo/async", params=again, headers={"Accept": CHROMIUM})
+            assert len(html.fromstring(answer.body).xpath("//tbody/tr")) == count
+        answer = await site.get("/echo/async?RUNID=nobody", headers={"Accept": CHROMIUM})
+        assert "No job is like that." in answer.text
 
 
 async def test_a_page_of_the_list_is_shown_where_its_links_lead_somewhere(tmp_path: Path) -> None:

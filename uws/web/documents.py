@@ -24,6 +24,8 @@ XLINK = "http://www.w3.org/1999/xlink"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
 INFO = "urn:uwsd:jobinfo"
 """The namespace of what stands in our jobInfo."""
+Facts = Mapping[str, str | list[str] | None]
+"""What only the page made of a document tells, by name: nothing, one text, or several."""
 _BLANKS = re.compile(r"[\r\n\t]+")
 _NAMESPACES = {"uws": UWS, "xlink": XLINK, "xsi": XSI}
 
@@ -64,7 +66,10 @@ def job_document(
         summary.set("hasDetail", "true" if failure.detail else "false")
         _add(summary, "message", failure.message)
     _add_info(root, info_of(job, standing))
-    facts: dict[str, str | None] = {"service": uws.service.title}
+    facts: dict[str, str | list[str] | None] = {
+        "service": uws.service.title,
+        "file": _names_of_files(uws, job),
+    }
     if job.phase in SETTING_UP:
         facts["missing"] = ", ".join(uws.job_class.missing(job.parameters))
     if refused:
@@ -78,7 +83,7 @@ class JobList:
     ``begin``, any number of `entries`, and ``end`` are one document.
     """
 
-    def __init__(self, uws: UserUWS, facts: Mapping[str, str | None] | None = None) -> None:
+    def __init__(self, uws: UserUWS, facts: Facts | None = None) -> None:
         self._uws = uws
         self._facts = {"service": uws.service.title, **(facts or {})}
         marked = self.whole(())
@@ -112,7 +117,9 @@ class JobList:
 
 def parameters_document(uws: UserUWS, job: Job) -> etree._Element:
     """Return the parameters of a job alone."""
-    return with_stylesheet(_parameters(uws, job), uws.jobdoc_preamble, {"job": job.id})
+    return with_stylesheet(
+        _parameters(uws, job), uws.jobdoc_preamble, {"job": job.id, "file": _names_of_files(uws, job)}
+    )
 
 
 def results_document(uws: UserUWS, job: Job) -> etree._Element:
@@ -159,6 +166,16 @@ def url_of_upload(uws: UserUWS, job: Job, name: str, number: int) -> str:
     """Return where the ``number``-th file of a parameter is, counted from 1."""
     url = f"{uws.get_url_for_id(job.id)}/parameters/{name}"
     return url_of_nth(url, number, len(job.parameters[name]))
+
+
+def _names_of_files(uws: UserUWS, job: Job) -> list[str]:
+    """Return what the files of parameters are called, each behind its URL."""
+    return [
+        f"{url_of_upload(uws, job, name, number)} {value.filename}"
+        for name, values in job.parameters.items()
+        for number, value in enumerate(values, start=1)
+        if isinstance(value, Upload) and value.filename
+    ]
 
 
 def _parameters(uws: UserUWS, job: Job) -> etree._Element:
@@ -225,7 +242,7 @@ def url_of_nth(url: str, number: int, count: int) -> str:
 
 
 def with_stylesheet(
-    root: etree._Element, preamble: tuple[str, str], facts: Mapping[str, str | None] | None = None
+    root: etree._Element, preamble: tuple[str, str], facts: Facts | None = None
 ) -> etree._Element:
     """Say how a page is made of a document, and what else stands there: ``facts``, as ``<?uwsd-NAME …?>``."""
     root.addprevious(etree.ProcessingInstruction(*preamble))
@@ -234,11 +251,12 @@ def with_stylesheet(
     return root
 
 
-def _instructions(facts: Mapping[str, str | None]) -> Iterator[etree._ProcessingInstruction]:
-    for name, fact in facts.items():
-        if fact:
-            text = made_fit(_BLANKS.sub(" ", fact).strip()).replace("?>", "? >")
-            yield etree.ProcessingInstruction(f"uwsd-{name}", text)
+def _instructions(facts: Facts) -> Iterator[etree._ProcessingInstruction]:
+    for name, told in facts.items():
+        for fact in told if isinstance(told, list) else [told]:
+            if fact:
+                text = made_fit(_BLANKS.sub(" ", fact).strip()).replace("?>", "? >")
+                yield etree.ProcessingInstruction(f"uwsd-{name}", text)
 
 
 def serialise(root: etree._Element) -> bytes:

@@ -35,6 +35,7 @@ REPLACE = "REPLACE"
 """The ACTION by which what is sent takes the place of all that a job had."""
 _CHUNK = 1 << 16
 _KEY = re.compile("[ -~]{1,255}")
+_ESCAPED = re.compile("%(22|0D|0A)")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BROKEN_OFF = (web.RequestPayloadError, aiohttp.ClientPayloadError, ConnectionError, EOFError)
 
@@ -181,7 +182,9 @@ async def _read_parts(request: web.Request, service: Service, spool: Spool, form
         while (part := await reader.next()) is not None:
             if not isinstance(part, BodyPartReader) or not part.name:
                 raise UsageError("multipart/form-data: every part needs a name and holds one value")
-            name, filename = legible(part.name), legible(part.filename or "")
+            # Browsers send these three characters of a file's name so (HTML, section 4.10.21.8).
+            called = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), part.filename or "")
+            name, filename = legible(part.name), legible(called)
             if part.headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN:
                 raise UsageError(f"{name}: a part's bytes are sent as they are (RFC 7578 section 4.7)")
             if part.filename is None and not _may_be_file(name, service):

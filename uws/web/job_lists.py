@@ -21,7 +21,7 @@ from uws.model import Action, Job, NotAuthorized, Service, UsageError, did_you_m
 
 from . import json_documents
 from .conditions import is_held, tag_of_state
-from .documents import JobList, serialise
+from .documents import Facts, JobList, serialise
 from .forms import Pair, instant, phase_of, query_of, single, whole_number
 from .negotiation import HTML, JSON, XML, Form, form_of
 from .pages import render, revision
@@ -169,14 +169,23 @@ class _Page:
     async def _references(self) -> etree._Element:
         jobs, behind = await self._found(lambda job: job)
         after = self._wanted.after
-        facts = {
+        facts: Facts = {
             "phase": next(iter(self._wanted.phases or ()), None),
+            "kept": self._further_filters(),
             "text": self._wanted.text,
             "after": after.strftime("%Y-%m-%dT%H:%M:%S") if after else None,
             "next": self._url_of_next(behind, len(jobs)),
             "first": self._url() if self._before else None,
         }
         return JobList(self._resource.uws, facts).whole(jobs)
+
+    def _further_filters(self) -> list[str]:
+        """Return the filters that the page has no field for, each as its name and its value."""
+        own = [pair for pair in self._pairs if pair.name.upper() in ("PHASE", "RUNID", "LAST")]
+        first = next((pair for pair in own if pair.name.upper() == "PHASE"), None)
+        return [f"{name.upper()} {value}" for name, value in own if (name, value) != first] + [
+            f"{name} {value}" for name, value in self._wanted.parameters.items()
+        ]
 
     async def _found(self, make: Callable[[Job], T]) -> tuple[list[T], Cursor | None]:
         """Return what is made of each job of the page, and where the next page begins."""
