@@ -252,6 +252,11 @@ class UserUWS:
         await self._listable(looking_into_jobs=False)
         return await self.backend.jobs.list_state(self.service.name, owner)
 
+    async def list_position(self, owner: str | None) -> int | None:
+        """Return where the log last told something of the owner's jobs, None when that is not known."""
+        await self._listable(looking_into_jobs=False)
+        return await self.backend.jobs.list_position(self.service.name, owner)
+
     async def wait(
         self,
         job_id: str,

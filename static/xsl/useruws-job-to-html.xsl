@@ -42,7 +42,12 @@
     <xsl:call-template name="page">
       <xsl:with-param name="title" select="concat($phase, ': ', $name)"/>
       <xsl:with-param name="root" select="concat($up, '../../')"/>
-      <xsl:with-param name="live"><xsl:if test="$refused = ''"><xsl:value-of select="concat($self, '/events')"/></xsl:if></xsl:with-param>
+      <xsl:with-param name="live">
+        <xsl:if test="$refused = '' and not($has-ended)">
+          <xsl:value-of select="concat($self, '/events')"/>
+          <xsl:for-each select="/processing-instruction('uwsd-version')"><xsl:value-of select="concat('?version=', .)"/></xsl:for-each>
+        </xsl:if>
+      </xsl:with-param>
       <xsl:with-param name="crumbs">
         <li><a href="{$up}../"><xsl:value-of select="$service"/></a></li>
         <li><a href="{$up}../async">Jobs</a></li>

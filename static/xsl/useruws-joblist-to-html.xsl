@@ -25,7 +25,10 @@
     <xsl:call-template name="page">
       <xsl:with-param name="title" select="concat('Jobs of ', $service)"/>
       <xsl:with-param name="root" select="'../'"/>
-      <xsl:with-param name="live" select="'async/events'"/>
+      <xsl:with-param name="live">
+        <xsl:text>async/events</xsl:text>
+        <xsl:for-each select="/processing-instruction('uwsd-position')"><xsl:value-of select="concat('?after=', .)"/></xsl:for-each>
+      </xsl:with-param>
       <xsl:with-param name="crumbs">
         <li><a href="./"><xsl:value-of select="$service"/></a></li>
         <li><a href="async" aria-current="page">Jobs</a></li>

@@ -69,6 +69,7 @@ def job_document(
     facts: dict[str, str | list[str] | None] = {
         "service": uws.service.title,
         "file": _names_of_files(uws, job),
+        "version": str(job.version),
     }
     if job.phase in SETTING_UP:
         facts["missing"] = ", ".join(uws.job_class.missing(job.parameters))

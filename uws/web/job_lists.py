@@ -167,6 +167,8 @@ class _Page:
         return json_documents.job_list(documents, self._url_of_next(behind, len(documents)))
 
     async def _references(self) -> etree._Element:
+        # Read before the jobs are: who listens from there on misses nothing.
+        position = await self._resource.uws.list_position(self._resource.caller.user)
         jobs, behind = await self._found(lambda job: job)
         after = self._wanted.after
         facts: Facts = {
@@ -175,13 +177,14 @@ class _Page:
             "text": self._wanted.text,
             "after": after.strftime("%Y-%m-%dT%H:%M:%S") if after else None,
             "next": self._url_of_next(behind, len(jobs)),
+            "position": None if position is None else str(position),
             "first": self._url() if self._before else None,
         }
         return JobList(self._resource.uws, facts).whole(jobs)
 
     def _further_filters(self) -> list[str]:
         """Return the filters that the page has no field for, each as its name and its value."""
-        own = [pair for pair in self._pairs if pair.name.upper() in ("PHASE", "RUNID", "LAST")]
+        own = [pair for pair in self._pairs if pair.name.upper() in ("PHASE", "OWNERID", "RUNID", "LAST")]
         first = next((pair for pair in own if pair.name.upper() == "PHASE"), None)
         return [f"{name.upper()} {value}" for name, value in own if (name, value) != first] + [
             f"{name} {value}" for name, value in self._wanted.parameters.items()
