@@ -128,9 +128,13 @@ async def _listening(server: Server, paths: list[str]) -> AsyncIterator[Heard]:
     where, heard = urlsplit(server.url), Heard()
     loop, transports = asyncio.get_running_loop(), list[asyncio.Transport]()
 
-    async def listen(path: str) -> None:
+    async def listen(path: str, client: int) -> None:
+        # One address may not have all streams.
         transport, _ = await loop.create_connection(
-            lambda: _Listener(heard), where.hostname or "", where.port or 80
+            lambda: _Listener(heard),
+            where.hostname or "",
+            where.port or 80,
+            local_addr=(f"127.0.1.{1 + client}", 0),
         )
         transports.append(transport)
         transport.write(f"GET {path} HTTP/1.1\r\nHost: {where.netloc}\r\n\r\n".encode())
@@ -139,7 +143,7 @@ async def _listening(server: Server, paths: list[str]) -> AsyncIterator[Heard]:
         for begin in range(0, len(paths), AT_ONCE):
             some = paths[begin : begin + AT_ONCE]
             heard.expect(len(some))
-            await asyncio.gather(*map(listen, some))
+            await asyncio.gather(*(listen(path, number % 100) for number, path in enumerate(some)))
             await heard.all()
         yield heard
     finally:

@@ -66,6 +66,7 @@ SELECT 'changed', position || ' ' || time FROM changed WHERE service = ? AND own
 UNION ALL SELECT 'cut', position FROM cut
 UNION ALL SELECT name, file FROM pragma_database_list WHERE name IN ('job_list', 'documents')
 """
+_POSITION = "SELECT position FROM changed WHERE service = ? AND owner IS ?"
 _NEXT_DESTRUCTION = """
 SELECT min(destruction) FROM job
 WHERE NOT destroyed AND phase <> 'ARCHIVED' AND destruction IS NOT NULL AND destruction > ?
@@ -249,6 +250,12 @@ def list_state(connection: sqlite3.Connection, service: str, owner: str | None) 
     facts = sorted(connection.execute(_STATE, (service, owner)))
     told = as_json([name, str(fact).rpartition("/")[2]] for name, fact in facts)
     return sha256(told.encode()).hexdigest()[:32]
+
+
+def list_position(connection: sqlite3.Connection, service: str, owner: str | None) -> int | None:
+    """Return where the log last told something of a job of a list, None when that is not known."""
+    found = connection.execute(_POSITION, (service, owner)).fetchone()
+    return found[0] if found else None
 
 
 def next_destruction(connection: sqlite3.Connection, after: datetime) -> datetime | None:

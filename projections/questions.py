@@ -73,6 +73,10 @@ class JobReadModel:
         """Return what is another one as soon as anything has happened to any job of a list."""
         return await self._ask(job_list.list_state, service, owner)
 
+    async def list_position(self, service: str, owner: str | None) -> int | None:
+        """Return where the log last told something of a job of a list, None when that is not known."""
+        return await self._ask(job_list.list_position, service, owner)
+
     async def next_destruction(self, after: datetime) -> datetime | None:
         """Return the earliest destruction time of any job of any service that is later than ``after``."""
         return await self._ask(job_list.next_destruction, after)

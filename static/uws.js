@@ -5,7 +5,8 @@
 const SAMP_HUB = "http://localhost:21012/"; // SAMP 1.3 section 5.2.1
 const AT_MOST_EVERY = 500; // milliseconds between two looks at a page that keeps changing, or up to twice that
 const GONE = new Set([401, 403, 404, 410]); // what is not there for the reader any more
-const TRY_AGAIN = 15000; // milliseconds until a server that had no room for one more listener is asked again
+const TRY_AGAIN = 15000; // milliseconds until a page that may not listen looks again, or tries to listen again
+const STREAMS = 4; // that all pages of a browser hold together: over HTTP/1.1 it has six connections to a server
 
 // Times
 
@@ -77,9 +78,10 @@ function isBeingEdited(part) {
   return (part.contains(held) && held.matches("input, select, textarea")) || part.querySelector("details.confirm[open]");
 }
 
+// Shows the page as it is now; returns whether it may change further.
 async function refresh() {
   const { status, main } = await fetchPage(location.href);
-  if (GONE.has(status)) return location.reload();
+  if (GONE.has(status)) location.reload();
   if (status !== 200) throw new Error(`answered ${status}`);
   const here = partsOf(document.getElementById("main"));
   let last = null;
@@ -104,6 +106,7 @@ async function refresh() {
   }
   for (const gone of here.values()) gone.remove();
   document.title = main.ownerDocument.title;
+  return Boolean(main.ownerDocument.body.dataset.live);
 }
 
 function listen(url) {
@@ -114,33 +117,65 @@ function listen(url) {
     due = null;
     if (busy) return later();
     busy = true;
-    await refresh().catch(() => {}); // the next change is another chance
+    const goesOn = await refresh().catch(() => true); // the next change is another chance
     busy = false;
+    if (!goesOn) end();
   };
   const later = () => (due ??= setTimeout(look, AT_MOST_EVERY * (1 + Math.random())));
-  // A browser has few connections to a server: pages that nobody sees hold none.
+
+  // Pages that nobody sees hold no stream. Of those that are seen, the STREAMS that began last do: each knows which
+  // have begun since it has, and stands aside for so many.
+  const me = `${Date.now()} ${Math.random()}`;
+  const pages = new BroadcastChannel("uwsd-streams");
+  const newer = new Set();
   let source = null;
+  let isAside = false;
   let isOver = false;
-  const follow = () => {
-    source?.close();
+  let heard = null; // the position up to which all is known, if any was told
+  const stop = () => {
+    if (!source) return;
+    source.close();
     source = null;
+    pages.postMessage({ ended: me });
+  };
+  const end = () => {
+    isOver = true;
+    stop();
+  };
+  const follow = () => {
+    stop();
     if (document.hidden || isOver) return;
-    source = new EventSource(url);
-    for (const type of ["job", "queue", "reset", "end"]) source.addEventListener(type, later);
-    source.addEventListener("end", () => {
-      isOver = true;
-      source.close();
-    });
+    newer.clear();
+    isAside = false;
+    pages.postMessage({ began: me });
+    source = new EventSource(heard ? `${url.split("?")[0]}?after=${heard}` : url);
+    for (const type of ["job", "queue", "reset", "end"]) {
+      source.addEventListener(type, ({ lastEventId }) => {
+        heard = lastEventId || heard;
+        later();
+      });
+    }
+    source.addEventListener("end", end);
     // By itself a browser comes back when a connection was lost, not when it was answered anything but 200.
     source.addEventListener("error", ({ target }) => {
-      if (target.readyState === EventSource.CLOSED) setTimeout(follow, TRY_AGAIN);
+      if (target !== source || target.readyState !== EventSource.CLOSED) return;
+      stop();
+      later();
+      setTimeout(() => source || isAside || follow(), TRY_AGAIN);
     });
   };
-  document.addEventListener("visibilitychange", () => {
-    follow();
-    if (source) later();
+  pages.addEventListener("message", ({ data }) => {
+    if (data.began) newer.add(data.began);
+    newer.delete(data.ended);
+    if (source && newer.size >= STREAMS) {
+      isAside = true;
+      stop();
+    } else if (isAside && newer.size < STREAMS) follow();
   });
-  addEventListener("pagehide", () => source?.close());
+  setInterval(() => isAside && !document.hidden && later(), TRY_AGAIN);
+  addEventListener("focus", () => isAside && follow());
+  document.addEventListener("visibilitychange", follow);
+  addEventListener("pagehide", stop);
   follow();
 }
 

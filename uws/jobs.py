@@ -254,16 +254,6 @@ class UserUWS:
             if last is not None:
                 last -= len(references)
 
-    async def page(
-        self, owner: str | None, wanted: JobFilter, *, before: Cursor | None = None, limit: int
-    ) -> tuple[list[JobReference], Cursor | None]:
-        """Return the owner's jobs of this service that come after the entry ``before``, and the next cursor.
-
-        They may be fewer than ``limit`` though there is a next page, as of `find_jobs`.
-        """
-        await self._listable(wanted.looks_into_jobs)
-        return await self._references(owner, wanted, before, limit)
-
     async def find_jobs(
         self, owner: str | None, wanted: JobFilter, *, before: Cursor | None = None, limit: int
     ) -> Page:
@@ -279,6 +269,11 @@ class UserUWS:
         """Return a text that is another one whenever the owner's list of jobs, or one in it, may be."""
         await self._listable(looking_into_jobs=False)
         return await self.backend.jobs.list_state(self.service.name, owner)
+
+    async def list_position(self, owner: str | None) -> int | None:
+        """Return where the log last told something of the owner's jobs, None when that is not known."""
+        await self._listable(looking_into_jobs=False)
+        return await self.backend.jobs.list_position(self.service.name, owner)
 
     async def wait(
         self,

@@ -3,7 +3,8 @@
   A UWS 1.1 job document as a page: what the job is and what can be done with it, with plain forms; also its
   parameters and its results alone.
 
-  The document's address is {base}/{service}/async/{id}, or one part deeper.
+  The document's address is {base}/{service}/async/{id}, or one part deeper: parameters and results alone, and a job
+  with a setting that was refused, which is said beside its field.
 -->
 <xsl:stylesheet version="1.0"
     xmlns:xsl="http://www.w3.org/1999/XSL/Transform"
@@ -25,12 +26,17 @@
       <xsl:otherwise>change abort destroy share</xsl:otherwise>
     </xsl:choose>
   </xsl:variable>
-  <!-- Where the job is, seen from the page. -->
+  <xsl:variable name="upper" select="'ABCDEFGHIJKLMNOPQRSTUVWXYZ'"/>
+  <xsl:variable name="lower" select="'abcdefghijklmnopqrstuvwxyz'"/>
+  <xsl:variable name="refused" select="string(/processing-instruction('uwsd-refused'))"/>
+  <xsl:variable name="missing" select="string(/processing-instruction('uwsd-missing'))"/>
+  <xsl:variable name="reason" select="string(/processing-instruction('uwsd-reason'))"/>
+  <xsl:variable name="sent" select="string(/processing-instruction('uwsd-sent'))"/>
+  <!-- From the page to where the job's own page is, and the job. -->
+  <xsl:variable name="up"><xsl:if test="not(/uws:job) or $refused != ''">../</xsl:if></xsl:variable>
   <xsl:variable name="self">
-    <xsl:choose>
-      <xsl:when test="/uws:job"><xsl:value-of select="concat('./', /uws:job/uws:jobId)"/></xsl:when>
-      <xsl:otherwise><xsl:value-of select="concat('../', $of-job)"/></xsl:otherwise>
-    </xsl:choose>
+    <xsl:if test="$up = ''">./</xsl:if>
+    <xsl:value-of select="concat($up, $of-job, /uws:job/uws:jobId)"/>
   </xsl:variable>
 
   <xsl:template match="/uws:job">
@@ -42,11 +48,16 @@
     </xsl:variable>
     <xsl:call-template name="page">
       <xsl:with-param name="title" select="concat($phase, ': ', $name)"/>
-      <xsl:with-param name="root" select="'../../'"/>
-      <xsl:with-param name="live" select="concat($self, '/events')"/>
+      <xsl:with-param name="root" select="concat($up, '../../')"/>
+      <xsl:with-param name="live">
+        <xsl:if test="$refused = '' and not($has-ended)">
+          <xsl:value-of select="concat($self, '/events')"/>
+          <xsl:for-each select="/processing-instruction('uwsd-version')"><xsl:value-of select="concat('?version=', .)"/></xsl:for-each>
+        </xsl:if>
+      </xsl:with-param>
       <xsl:with-param name="crumbs">
-        <li><a href="../"><xsl:value-of select="$service"/></a></li>
-        <li><a href="../async">Jobs</a></li>
+        <li><a href="{$up}../"><xsl:value-of select="$service"/></a></li>
+        <li><a href="{$up}../async">Jobs</a></li>
         <li>
           <span aria-current="page">
             <xsl:value-of select="uws:runId"/>
@@ -59,6 +70,12 @@
           <xsl:when test="uws:runId != ''"><h1><xsl:value-of select="uws:runId"/></h1></xsl:when>
           <xsl:otherwise><h1>Job <span class="id"><xsl:value-of select="uws:jobId"/></span></h1></xsl:otherwise>
         </xsl:choose>
+        <xsl:if test="$refused != ''">
+          <section class="error" role="alert" aria-labelledby="refused">
+            <h2 id="refused">Not accepted</h2>
+            <p><a href="#{translate($refused, $upper, $lower)}"><xsl:value-of select="$refused"/></a><xsl:value-of select="concat(': ', $reason)"/></p>
+          </section>
+        </xsl:if>
         <xsl:call-template name="status"/>
         <xsl:apply-templates select="uws:errorSummary"/>
         <xsl:call-template name="actions"/>
@@ -105,8 +122,10 @@
       <xsl:if test="uws:jobInfo/i:place"><p><xsl:value-of select="concat('Place in the queue: ', uws:jobInfo/i:place)"/></p></xsl:if>
       <xsl:if test="uws:jobInfo/i:waitsFor"><p><xsl:value-of select="concat('Waits: ', uws:jobInfo/i:waitsFor)"/></p></xsl:if>
       <xsl:for-each select="uws:jobInfo/i:expectedStart"><p>Expected to start <xsl:call-template name="time"/></p></xsl:for-each>
-      <xsl:for-each select="uws:quote[. != '' and not($has-ended) and $phase != 'PENDING']"><p>Expected to end <xsl:call-template name="time"/></p></xsl:for-each>
+      <!-- The quote is as old as the wait: it may be over by the time at which the job is now expected to start. -->
+      <xsl:for-each select="uws:quote[. != '' and not($has-ended) and $phase != 'PENDING' and not(number(translate(substring(., 1, 19), '-T:', '')) &lt; number(translate(substring(../uws:jobInfo/i:expectedStart, 1, 19), '-T:', '')))]"><p>Expected to end <xsl:call-template name="time"/></p></xsl:for-each>
       <xsl:if test="uws:jobInfo/i:reason"><p class="text"><xsl:value-of select="uws:jobInfo/i:reason"/></p></xsl:if>
+      <xsl:if test="$missing != ''"><p><xsl:value-of select="concat('It cannot run yet, without a value for ', $missing, '.')"/></p></xsl:if>
       <xsl:if test="uws:jobInfo/i:stopping"><p>It is being stopped.</p></xsl:if>
     </section>
   </xsl:template>
@@ -130,12 +149,15 @@
   <xsl:template name="actions">
     <section id="actions" class="actions" aria-label="Actions">
       <xsl:if test="($phase = 'PENDING' or $phase = 'HELD') and contains($may, 'change')">
-        <form method="post" action="{$self}/phase"><button name="PHASE" value="RUN" class="main">Run</button></form>
+        <xsl:if test="$missing = ''">
+          <form method="post" action="{$self}/phase"><button name="PHASE" value="RUN" class="main">Run</button></form>
+        </xsl:if>
+        <a class="button" href="{$up}../?change-job={uws:jobId}">Change the parameters</a>
       </xsl:if>
       <xsl:if test="($phase = 'PENDING' or $phase = 'QUEUED' or $phase = 'EXECUTING' or $phase = 'HELD' or $phase = 'SUSPENDED') and contains($may, 'abort')">
         <form method="post" action="{$self}/phase"><button name="PHASE" value="ABORT">Abort</button></form>
       </xsl:if>
-      <a class="button" href="../?from-job={uws:jobId}">Run again, with changes</a>
+      <a class="button" href="{$up}../?from-job={uws:jobId}">Run again, with changes</a>
       <xsl:if test="contains($may, 'destroy')">
         <details class="confirm">
           <summary>Delete</summary>
@@ -235,9 +257,16 @@
   <xsl:template match="uws:parameter"><xsl:value-of select="."/></xsl:template>
 
   <xsl:template match="uws:parameter[@byReference = 'true' or @byReference = '1']">
+    <xsl:variable name="url" select="normalize-space(.)"/>
+    <xsl:variable name="called" select="/processing-instruction('uwsd-file')[substring-before(., ' ') = $url]"/>
     <xsl:call-template name="link">
-      <xsl:with-param name="text" select="."/>
-      <xsl:with-param name="url" select="normalize-space(.)"/>
+      <xsl:with-param name="text">
+        <xsl:choose>
+          <xsl:when test="$called"><xsl:value-of select="substring-after($called, ' ')"/></xsl:when>
+          <xsl:otherwise><xsl:value-of select="."/></xsl:otherwise>
+        </xsl:choose>
+      </xsl:with-param>
+      <xsl:with-param name="url" select="$url"/>
     </xsl:call-template>
   </xsl:template>
 
@@ -276,17 +305,24 @@
         <h2 id="settings-head">Settings</h2>
         <xsl:if test="$phase = 'PENDING' or $phase = 'HELD' or $phase = 'QUEUED'">
           <form method="post" action="{$self}/executionduration">
-            <label for="duration">Longest run in seconds (0 for as long as the service allows)</label>
-            <input id="duration" name="EXECUTIONDURATION" type="number" min="0" step="1" required="required"
-                   value="{uws:executionDuration}"/>
+            <label for="executionduration">Longest run in seconds (0 for as long as the service allows)</label>
+            <!-- A number field drops what is no number; what was refused has to stay. -->
+            <input id="executionduration" name="EXECUTIONDURATION" type="number" min="0" step="1" required="required"
+                   value="{uws:executionDuration}">
+              <xsl:call-template name="refused"><xsl:with-param name="of" select="'EXECUTIONDURATION'"/></xsl:call-template>
+            </input>
             <button>Change the limit</button>
+            <xsl:call-template name="problem"><xsl:with-param name="of" select="'EXECUTIONDURATION'"/></xsl:call-template>
           </form>
         </xsl:if>
         <form method="post" action="{$self}/destruction">
           <label for="destruction">Time of destruction (UTC, as 2030-01-31T12:00:00Z)</label>
           <input id="destruction" name="DESTRUCTION" type="text" required="required" autocomplete="off"
-                 value="{uws:destruction}"/>
+                 value="{uws:destruction}">
+            <xsl:call-template name="refused"><xsl:with-param name="of" select="'DESTRUCTION'"/></xsl:call-template>
+          </input>
           <button>Change the time</button>
+          <xsl:call-template name="problem"><xsl:with-param name="of" select="'DESTRUCTION'"/></xsl:call-template>
         </form>
       </section>
     </xsl:if>
@@ -326,6 +362,22 @@
     <option value="7d">for a week</option>
     <option value="30d">for 30 days</option>
     <option value="90d">for 90 days</option>
+  </xsl:template>
+
+  <!-- Of a setting's control, what differs when it was refused, which keeps what was typed. -->
+  <xsl:template name="refused">
+    <xsl:param name="of"/>
+    <xsl:if test="$of = $refused">
+      <xsl:attribute name="type">text</xsl:attribute>
+      <xsl:attribute name="value"><xsl:value-of select="$sent"/></xsl:attribute>
+      <xsl:attribute name="aria-invalid">true</xsl:attribute>
+      <xsl:attribute name="aria-describedby">problem</xsl:attribute>
+    </xsl:if>
+  </xsl:template>
+
+  <xsl:template name="problem">
+    <xsl:param name="of"/>
+    <xsl:if test="$of = $refused"><p class="problem" id="problem"><xsl:value-of select="$reason"/></p></xsl:if>
   </xsl:template>
 
   <!-- What the program said, and what became of the job step by step. -->

@@ -14,6 +14,8 @@
 
   <xsl:variable name="service" select="string(/processing-instruction('uwsd-service'))"/>
   <xsl:variable name="phase" select="string(/processing-instruction('uwsd-phase'))"/>
+  <!-- Filters that have no field: name and value. -->
+  <xsl:variable name="kept" select="/processing-instruction('uwsd-kept')"/>
   <xsl:variable name="text" select="string(/processing-instruction('uwsd-text'))"/>
   <xsl:variable name="after" select="string(/processing-instruction('uwsd-after'))"/>
   <xsl:variable name="next" select="string(/processing-instruction('uwsd-next'))"/>
@@ -23,7 +25,10 @@
     <xsl:call-template name="page">
       <xsl:with-param name="title" select="concat('Jobs of ', $service)"/>
       <xsl:with-param name="root" select="'../'"/>
-      <xsl:with-param name="live" select="'async/events'"/>
+      <xsl:with-param name="live">
+        <xsl:text>async/events</xsl:text>
+        <xsl:for-each select="/processing-instruction('uwsd-position')"><xsl:value-of select="concat('?after=', .)"/></xsl:for-each>
+      </xsl:with-param>
       <xsl:with-param name="crumbs">
         <li><a href="./"><xsl:value-of select="$service"/></a></li>
         <li><a href="async" aria-current="page">Jobs</a></li>
@@ -42,6 +47,7 @@
                       <th scope="col">Job</th>
                       <th scope="col">Phase</th>
                       <th scope="col">Created</th>
+                      <th scope="col">Ended</th>
                       <xsl:if test="uws:jobref/uws:ownerId != ''"><th scope="col">Owner</th></xsl:if>
                     </tr>
                   </thead>
@@ -49,7 +55,7 @@
                 </table>
               </div>
             </xsl:when>
-            <xsl:when test="$phase != '' or $text != '' or $after != ''"><p>No job is like that.</p></xsl:when>
+            <xsl:when test="$phase != '' or $text != '' or $after != '' or $kept"><p>No job is like that.</p></xsl:when>
             <xsl:otherwise><p>There are none.</p></xsl:otherwise>
           </xsl:choose>
           <xsl:if test="$next != '' or $first != ''">
@@ -90,6 +96,13 @@
         <label for="after">Created after (UTC)</label>
         <input id="after" name="AFTER" type="datetime-local" step="1" value="{$after}"/>
       </div>
+      <xsl:for-each select="$kept">
+        <xsl:variable name="name" select="substring-before(., ' ')"/>
+        <xsl:variable name="value" select="substring-after(., ' ')"/>
+        <div>
+          <label><input type="checkbox" name="{$name}" value="{$value}" checked="checked"/><xsl:value-of select="concat(' ', $name, ': ', $value)"/></label>
+        </div>
+      </xsl:for-each>
       <button>Show</button>
     </form>
   </xsl:template>
@@ -125,9 +138,14 @@
             <xsl:otherwise><xsl:value-of select="@id"/></xsl:otherwise>
           </xsl:choose>
         </a>
+        <xsl:if test="processing-instruction('uwsd-execution') = 'sync'"><xsl:text> </xsl:text><span class="faint">(synchronous)</span></xsl:if>
       </th>
-      <td><span class="phase {uws:phase}"><xsl:value-of select="uws:phase"/></span></td>
+      <td>
+        <span class="phase {uws:phase}"><xsl:value-of select="uws:phase"/></span>
+        <xsl:for-each select="processing-instruction('uwsd-progress')"><xsl:value-of select="concat(' ', format-number(., '0%'))"/></xsl:for-each>
+      </td>
       <td><xsl:for-each select="uws:creationTime[. != '']"><xsl:call-template name="time"/></xsl:for-each></td>
+      <td><xsl:for-each select="processing-instruction('uwsd-ended')"><xsl:call-template name="time"/></xsl:for-each></td>
       <xsl:if test="../uws:jobref/uws:ownerId != ''"><td><xsl:value-of select="uws:ownerId"/></td></xsl:if>
     </tr>
   </xsl:template>

@@ -1,6 +1,6 @@
 <?xml version="1.0" encoding="UTF-8"?>
 <!--
-  A service as a page, at {base}/{service}: the form in which a job is ordered.
+  A service as a page, at {base}/{service}: the form in which a job is ordered, or one that waits is changed.
 
   What a browser can check of a value, it checks before anything is sent; what the server refuses is said beside
   the field, which keeps what was typed.
@@ -12,21 +12,38 @@
 
   <xsl:import href="page.xsl"/>
 
-  <xsl:preserve-space elements="s:value s:option"/>
+  <xsl:preserve-space elements="s:value s:option s:default"/>
+
+  <xsl:variable name="job" select="string(/s:service/@job)"/>
+  <xsl:variable name="jobs" select="concat(/s:service/@root, /s:service/@name, '/async')"/>
 
   <xsl:template match="/s:service">
+    <xsl:variable name="title">
+      <xsl:if test="$job != ''">Change the parameters: </xsl:if>
+      <xsl:value-of select="s:title"/>
+    </xsl:variable>
     <xsl:call-template name="page">
-      <xsl:with-param name="title" select="string(s:title)"/>
+      <xsl:with-param name="title" select="string($title)"/>
       <xsl:with-param name="root" select="string(@root)"/>
-      <xsl:with-param name="crumbs"><li><span aria-current="page"><xsl:value-of select="s:title"/></span></li></xsl:with-param>
+      <xsl:with-param name="crumbs">
+        <xsl:choose>
+          <xsl:when test="$job != ''">
+            <li><a href="{@root}{@name}"><xsl:value-of select="s:title"/></a></li>
+            <li><a href="{$jobs}">Jobs</a></li>
+            <li><a href="{$jobs}/{$job}">Job</a></li>
+            <li><span aria-current="page">Parameters</span></li>
+          </xsl:when>
+          <xsl:otherwise><li><span aria-current="page"><xsl:value-of select="s:title"/></span></li></xsl:otherwise>
+        </xsl:choose>
+      </xsl:with-param>
       <xsl:with-param name="main">
-        <h1><xsl:value-of select="s:title"/></h1>
-        <xsl:if test="s:description"><p class="text"><xsl:value-of select="s:description"/></p></xsl:if>
-        <p><a href="{@root}{@name}/async">Your jobs</a></p>
-        <p class="faint">
-          For programs such as pyvo and TOPCAT: <a href="{@root}{@name}/descriptor">descriptor</a>,
-          <a href="{@root}{@name}/capabilities">capabilities</a>, <a href="{@root}{@name}/parameters.json">parameters</a>
-        </p>
+        <h1><xsl:value-of select="$title"/></h1>
+        <xsl:choose>
+          <xsl:when test="$job != ''">
+            <p>Of <a href="{$jobs}/{$job}">job <span class="id"><xsl:value-of select="$job"/></span></a>, which has not run yet.</p>
+          </xsl:when>
+          <xsl:otherwise><xsl:call-template name="introduction"/></xsl:otherwise>
+        </xsl:choose>
         <xsl:if test="s:refusal or s:parameter/s:problem">
           <section class="error" role="alert" aria-labelledby="refused">
             <h2 id="refused">Not accepted</h2>
@@ -41,22 +58,7 @@
             <xsl:if test="@lost"><p>A file has to be chosen again.</p></xsl:if>
           </section>
         </xsl:if>
-        <xsl:if test="s:example">
-          <section aria-labelledby="examples">
-            <h2 id="examples">Examples</h2>
-            <ul>
-              <xsl:for-each select="s:example">
-                <li>
-                  <xsl:call-template name="link">
-                    <xsl:with-param name="text" select="@title"/>
-                    <xsl:with-param name="url" select="@href"/>
-                  </xsl:call-template>
-                  <xsl:if test=". != ''"><xsl:value-of select="concat(': ', .)"/></xsl:if>
-                </li>
-              </xsl:for-each>
-            </ul>
-          </section>
-        </xsl:if>
+        <xsl:if test="$job = ''"><xsl:call-template name="examples"/></xsl:if>
         <xsl:if test="s:quota">
           <section aria-labelledby="quotas">
             <h2 id="quotas">What you may have</h2>
@@ -65,7 +67,11 @@
             </ul>
           </section>
         </xsl:if>
-        <form class="order" method="post" action="{@root}{@name}/async" enctype="multipart/form-data" aria-label="New job">
+        <form class="order" method="post" action="{$jobs}" enctype="multipart/form-data" aria-label="New job">
+          <xsl:if test="$job != ''">
+            <xsl:attribute name="action"><xsl:value-of select="concat($jobs, '/', $job, '/parameters?ACTION=REPLACE')"/></xsl:attribute>
+            <xsl:attribute name="aria-label">Parameters</xsl:attribute>
+          </xsl:if>
           <xsl:if test="s:parameter[@required]">
             <p class="faint">Fields with <span class="required" aria-hidden="true">*</span><span class="unseen">a star</span> are required.</p>
           </xsl:if>
@@ -93,11 +99,45 @@
           </details>
           <p class="actions">
             <button name="PHASE" value="RUN" class="main">Run</button>
-            <button>Keep it for later</button>
+            <!-- What is required is so when the job runs. -->
+            <button formnovalidate="formnovalidate">
+              <xsl:choose>
+                <xsl:when test="$job != ''">Keep the changes</xsl:when>
+                <xsl:otherwise>Keep it for later</xsl:otherwise>
+              </xsl:choose>
+            </button>
           </p>
         </form>
       </xsl:with-param>
     </xsl:call-template>
+  </xsl:template>
+
+  <xsl:template name="introduction">
+    <xsl:if test="s:description"><p class="text"><xsl:value-of select="s:description"/></p></xsl:if>
+    <p><a href="{$jobs}">Your jobs</a></p>
+    <p class="faint">
+      For programs such as pyvo and TOPCAT: <a href="{@root}{@name}/descriptor">descriptor</a>,
+      <a href="{@root}{@name}/capabilities">capabilities</a>, <a href="{@root}{@name}/parameters.json">parameters</a>
+    </p>
+  </xsl:template>
+
+  <xsl:template name="examples">
+    <xsl:if test="s:example">
+      <section aria-labelledby="examples">
+        <h2 id="examples">Examples</h2>
+        <ul>
+          <xsl:for-each select="s:example">
+            <li>
+              <xsl:call-template name="link">
+                <xsl:with-param name="text" select="@title"/>
+                <xsl:with-param name="url" select="@href"/>
+              </xsl:call-template>
+              <xsl:if test=". != ''"><xsl:value-of select="concat(': ', .)"/></xsl:if>
+            </li>
+          </xsl:for-each>
+        </ul>
+      </section>
+    </xsl:if>
   </xsl:template>
 
   <!-- One field: a label, what is to be known, what is wrong, and what the type asks for. -->
@@ -112,7 +152,7 @@
   <!-- Several fields that are one parameter. -->
   <xsl:template match="s:parameter[@multiple and @type != 'file'] | s:parameter[s:file]">
     <fieldset class="field" id="p-{@name}" tabindex="-1">
-      <xsl:if test="s:description or s:problem">
+      <xsl:if test="s:description or s:default or s:problem">
         <xsl:attribute name="aria-describedby"><xsl:call-template name="ids"/></xsl:attribute>
       </xsl:if>
       <legend><xsl:call-template name="name"/></legend>
@@ -144,6 +184,10 @@
       <xsl:if test="@example">
         <xsl:if test="$limits != ''"><xsl:text>, </xsl:text></xsl:if>
         <xsl:value-of select="concat('for example ', @example)"/>
+      </xsl:if>
+      <xsl:if test="s:default">
+        <xsl:if test="s:description or $limits != '' or @example"><xsl:text>; </xsl:text></xsl:if>
+        <xsl:value-of select="concat('left empty: ', s:default)"/>
       </xsl:if>
     </p>
     <xsl:if test="s:problem"><p class="problem" id="e-{@name}"><xsl:value-of select="s:problem"/></p></xsl:if>

@@ -81,6 +81,7 @@ async def full_site(data: Path) -> AsyncIterator[tuple[Site, dict[str, str]]]:
             "services": f"{site.url}/",
             "service": f"{site.url}/stars",
             "service-again": f"{site.url}/stars?from-job={job_id(done)}",
+            "service-change": f"{site.url}/stars?change-job={job_id(held)}",
             "service-refused": f"{site.url}/stars?ra=400&dec=north&band=K",
             "examples": f"{site.url}/stars/examples",
             "jobs": f"{site.url}/stars/async",

@@ -165,13 +165,38 @@ def test_the_phase_is_a_word_and_not_only_a_colour(phase: str) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_page_offers_what_can_be_done_in_the_phase_and_nothing_else(phase: str) -> None:
     expected = {"Delete it for good": ("post", "./c4f1", "ACTION=DELETE")}
+    links = ["../?from-job=c4f1"]
     if phase in ("PENDING", "HELD"):
         expected["Run"] = ("post", "./c4f1/phase", "PHASE=RUN")
+        links.insert(0, "../?change-job=c4f1")
     if phase in ACTIVE:
         expected["Abort"] = ("post", "./c4f1/phase", "PHASE=ABORT")
     page = page_of(job_document(phase))
     assert buttons(page) == expected
-    assert page.xpath("//section[@id='actions']/a/@href") == ["../?from-job=c4f1"]
+    assert page.xpath("//section[@id='actions']/a/@href") == links
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ("2030-01-31T12:00:00.000Z", "2030-01-31T12:30:00.000Z", ["start", "end"]),
+        ("2030-01-31T12:30:00.000Z", "2030-01-31T12:30:00.000Z", ["start", "end"]),
+        ("2030-01-31T12:30:01.000Z", "2030-01-31T12:30:00.000Z", ["start"]),
+        (None, "2030-01-31T12:30:00.000Z", ["end"]),
+        ("2030-01-31T12:30:00.000Z", "", ["start"]),
+    ],
+)
+def test_a_job_is_expected_to_start_before_it_is_expected_to_end(
+    start: str | None, end: str, expected: list[str]
+) -> None:
+    document = job_document("QUEUED")
+    quote = document.find(f"{{{UWS}}}quote")
+    assert quote is not None
+    quote.text = end
+    if start:
+        etree.SubElement(add(document, "jobInfo"), "{urn:uwsd:jobinfo}expectedStart").text = start
+    told = page_of(document).get_element_by_id("status").text_content()
+    assert [word for word in told.split() if word in ("start", "end")] == expected
 
 
 def test_a_job_is_deleted_in_two_steps() -> None:
@@ -205,6 +230,7 @@ def test_every_address_of_a_job_page_works_behind_a_path_prefix(base: str) -> No
         f"{base}/static/uws.js",
         f"{base}/static/uws.svg",
         f"{base}/cutout/",
+        f"{base}/cutout/?change-job=c4f1",
         f"{base}/cutout/?from-job=c4f1",
         f"{base}/cutout/async",
         f"{job}#main",
@@ -265,7 +291,7 @@ def test_a_list_that_is_longer_leads_on_and_back() -> None:
 def test_a_row_of_the_list_says_what_the_document_says() -> None:
     (row,) = page_of(job_list("EXECUTING")).xpath("//tbody/tr")
     cells = [cell.text_content().strip() for cell in row]
-    assert cells == ["m31", "EXECUTING", "2030-01-31 12:00:00 UTC", "ada"]
+    assert cells == ["m31", "EXECUTING", "2030-01-31 12:00:00 UTC", "", "ada"]
     assert row.xpath(".//a/@href") == ["https://example.org/cutout/async/job0"]
     assert row.xpath(".//time/@datetime") == ["2030-01-31T12:00:00.123Z"]
     (row,) = page_of(job_list("EXECUTING", run_id="")).xpath("//tbody/tr")

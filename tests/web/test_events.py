@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import msgspec
@@ -21,6 +21,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lxml import html
 
 from eventstore import Metadata, NewEvent, RecordedEvent, StoreUnavailable
 from tests.harness import BasicUsers, ManualClock, Site, job_id, running
@@ -292,6 +293,51 @@ async def test_what_a_browser_heard_last_counts_more_than_what_it_asked_for_firs
             assert heard(await stream.rest()) == everything[2:]
 
 
+async def test_who_has_a_version_of_a_job_is_told_what_came_after_it(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO, executes=False) as site:
+        job = await site.create("echo")
+        await record(site, job, *PHASES["EXECUTING"])
+        everything = told(await log_of(site, job))
+        for version in range(len(everything)):
+            async with listening(site, f"{job}/events?version={version}") as stream:
+                assert heard(await stream.some(len(everything) - version)) == everything[version:]
+        async with listening(site, f"{job}/events?version=3") as stream:
+            await record(site, job, e.JobCompleted())
+            assert types(await stream.rest()) == ["JobCompleted", "end"]
+        async with listening(site, f"{job}/events?version=4", last=everything[1][0]) as stream:
+            assert heard(await stream.rest()) == told(await log_of(site, job))[2:]
+        assert (await site.get(f"{job}/events?version=4")).status == 204
+        answer = await site.get(f"{job}/events?version=x")
+        assert answer.text == "UsageFault: version: expected a whole number, at least 0, got 'x'\n"
+
+
+@pytest.mark.parametrize("path", ["/echo/async", "/echo/async?LIMIT=1", "{job}"])
+async def test_a_page_listens_from_where_it_was_made_and_misses_and_repeats_nothing(
+    tmp_path: Path, path: str
+) -> None:
+    async with running(tmp_path, ECHO, FAIL, executes=False) as site:
+        job = await site.create("echo")
+        await site.post(job, {"x": "2"})
+        await site.create("fail")  # of another list
+        at = path.format(job=urlsplit(job).path)
+        page = html.fromstring((await site.get(at, headers={"Accept": "text/html"})).body)
+        url = urljoin(site.url + at, page.body.get("data-live"))
+        before = len(await log_of(site, job))
+        await record(site, job, *PHASES["EXECUTING"])
+        async with listening(site, url) as stream:
+            assert heard(await stream.some(2)) == told(await log_of(site, job))[before:]
+            await record(site, job, e.ProgressMade(fraction=0.5))
+            assert types(await stream.some(1)) == ["ProgressMade"]
+
+
+async def test_the_page_of_a_job_that_has_ended_listens_to_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO, executes=False) as site:
+        job = await site.create("echo")
+        await record(site, job, *PHASES["COMPLETED"])
+        page = html.fromstring((await site.get(job, headers={"Accept": "text/html"})).body)
+        assert "data-live" not in page.body.attrib
+
+
 @pytest.mark.parametrize("sent", ["", "-1", "x", "1.5", "9" * 19])
 @pytest.mark.parametrize("path", ["", "/{}"])
 async def test_what_is_no_position_is_400(tmp_path: Path, path: str, sent: str) -> None:
@@ -543,6 +589,7 @@ async def test_more_streams_than_there_may_be_are_refused_for_a_while(
     tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, most: int, files: int
 ) -> None:
     monkeypatch.setattr("uws.web.events.MAX_STREAMS", most)
+    monkeypatch.setattr("uws.web.events.SHARE", 1)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
     async with running(tmp_path, ECHO, clock=clock) as site, asyncio.timeout(PATIENCE):
         job = await site.create("echo")
@@ -562,8 +609,45 @@ async def test_more_streams_than_there_may_be_are_refused_for_a_while(
             assert types(await first.some(1)) == ["JobCreated"]
 
 
-async def head(site: Site, url: str) -> Any:
-    return await site.request("HEAD", url)
+async def test_one_client_cannot_have_all_streams(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uws.web.events.MAX_STREAMS", 20)
+    async with (
+        running(tmp_path, ECHO, clock=clock, authenticator=BasicUsers()) as site,
+        elsewhere() as other,
+        AsyncExitStack() as stack,
+        asyncio.timeout(PATIENCE),
+    ):
+        for user in ("ada", None):
+            job = await site.create("echo", user=user)
+            async with listening(site, LIST, user=user), listening(site, f"{job}/events", user=user):
+                for url in (LIST, f"{job}/events"):
+                    answer = await site.get(url, user=user)
+                    assert (answer.status, answer.headers["Retry-After"]) == (429, "15")
+                    assert answer.text == (
+                        "UsageFault: you have 2 streams of events open, which is as many as one may; "
+                        "close one, or try again in 15 s\n"
+                    )
+                assert (await site.get(job, user=user)).status == 200
+                await stack.enter_async_context(listening(site, LIST, user="bob" if user else "eve"))
+                if user is None:  # one of another address is somebody else
+                    await stack.enter_async_context(listening(site, LIST, session=other))
+            while (answer := await head(site, LIST, user=user)).status == 429:  # until it is known to be gone
+                pass
+            assert answer.status == 200
+
+
+@asynccontextmanager
+async def elsewhere() -> AsyncIterator[aiohttp.ClientSession]:
+    """Give a client with another address."""
+    connector = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield session
+
+
+async def head(site: Site, url: str, **options: Any) -> Any:
+    return await site.request("HEAD", url, **options)
 
 
 async def test_head_tells_what_would_be_sent(tmp_path: Path) -> None:
@@ -613,7 +697,7 @@ async def test_many_who_listen_cost_no_more_questions_than_one(
                 last = await head_of(site)
         # And who comes back when all have gone costs nothing as long as what was missed is remembered.
         while not nobody_listens(site):
-            site.app[STREAMS]._dismiss()
+            site.app[STREAMS]._dismiss(site.app[STREAMS]._open)
             await asyncio.sleep(0)
         asked = 0
         async with listening(site, LIST, last=last - 5) as stream:

@@ -23,6 +23,7 @@ from uws import (
     Parameter,
     PointParameter,
     PolygonParameter,
+    ResultDeclaration,
     Service,
     StrParameter,
     TimestampParameter,
@@ -117,21 +118,28 @@ CONTROLS: list[tuple[Parameter, dict[str, str], str]] = [
     (IntParameter(), NUMBER | {"step": "1"}, ""),
     (IntParameter(min=-5), NUMBER | {"min": "-5"}, "at least -5"),
     (IntParameter(max=2**62), NUMBER | {"max": str(2**62)}, f"at most {2**62}"),
-    (IntParameter(default=7), NUMBER | {"value": "7"}, ""),
+    (IntParameter(default=7), NUMBER | {"value": "7"}, "left empty: 7"),
     (FloatParameter(), NUMBER | {"step": "any"}, ""),
     (FloatParameter(min=0, max=1e300), NUMBER | {"min": "0", "max": "1e+300"}, "0 to 1e+300"),
-    (FloatParameter(default=-1e-9, description="How"), NUMBER | {"value": "-1e-09"}, "How"),
+    (
+        FloatParameter(default=-1e-9, description="How"),
+        NUMBER | {"value": "-1e-09"},
+        "How; left empty: -1e-09",
+    ),
     (BoolParameter(), {"tag": "select"}, ""),
     (StrParameter(), TEXT, ""),
     (StrParameter(pattern="[a-z]+"), TEXT | {"pattern": "[a-z]+", "title": "Has to match [a-z]+"}, ""),
     (StrParameter(max_length=5), TEXT | {"maxlength": "5"}, "at most 5 characters"),
-    (StrParameter(default="<b>"), TEXT | {"value": "<b>"}, ""),
+    (StrParameter(default="<b>"), TEXT | {"value": "<b>"}, "left empty: <b>"),
     (StrParameter(values=["J"]), {"tag": "select"}, ""),
     (TimestampParameter(min="2000-01-01"), TEXT, "at least 2000-01-01, for example 2030-01-31T12:00:00Z"),
     (IntervalParameter(max=1, description="Band"), TEXT, "Band; at most 1, for example 4.5e-7 8.0e-7"),
-    (PointParameter(default="1 2"), TEXT | {"value": "1 2"}, "for example 83.633 22.014"),
+    (PointParameter(default="1 2"), TEXT | {"value": "1 2"}, "for example 83.633 22.014; left empty: 1 2"),
     (CircleParameter(), TEXT, "for example 83.633 22.014 0.5"),
     (PolygonParameter(), TEXT, "for example 83.5 21.9 83.8 21.9 83.8 22.2"),
+    (BoolParameter(default=False), {"tag": "select"}, "left empty: false"),
+    (StrParameter(default=""), TEXT, ""),
+    (StrParameter(values=["J", "H"], default="H"), {"tag": "select"}, "left empty: H"),
     (FileParameter(max_size="2MB"), {"tag": "input", "type": "file"}, "at most 2.0 MB"),
 ]
 
@@ -174,6 +182,8 @@ async def test_every_field_says_what_it_is_for_to_those_who_cannot_see_it_too(tm
         assert hint == "How many; -5 to 10"
         assert "(pixel)" in page.xpath("string(//label[@for='p-whole'])")
         assert page.get_element_by_id("h-image").text_content() == "at most 2.0 MB"
+        assert page.get_element_by_id("h-some").text_content() == "left empty: J, K"
+        assert page.get_element_by_id("h-real").text_content() == "at least 0.5; left empty: 1.5"
         assert "2030-01-31T12:00:00Z" in page.get_element_by_id("h-time").text_content()
 
 
@@ -188,6 +198,26 @@ async def test_a_form_as_it_stands_makes_a_job_of_the_defaults(tmp_path: Path) -
         assert [text for name, text in found if name == "some"] == ["J", "K"]
         assert [text for name, text in found if name == "many"] == ["1.0", "2.0"]
         assert not {"word", "odd", "time"} & {name for name, _ in found}, "what was left blank is not given"
+
+
+async def test_fields_that_are_emptied_make_a_job_of_what_their_hints_say(tmp_path: Path) -> None:
+    service = Service(
+        name="says",
+        title="Says",
+        command=["echo", "{n}", ["{band}"]],
+        parameters={
+            "n": IntParameter(default=7),
+            "band": StrParameter(values=["J", "H", "K"], multiple=True, default=["J", "K"]),
+        },
+        results=[ResultDeclaration(id="said", path="-")],
+    )
+    async with running(tmp_path, service) as site:
+        page = await page_of(site, "/says")
+        hints = [page.get_element_by_id(f"h-{name}").text_content() for name in ("n", "band")]
+        answer = await submit(site, "says", [("n", ""), ("PHASE", "RUN")])
+        await site.ended(answer.location)
+        assert (await site.get(f"{answer.location}/results/said")).text == "7 J K\n"
+        assert hints == ["left empty: 7", "left empty: J, K"]
 
 
 async def test_a_refused_form_comes_back_as_it_was_sent_with_all_that_is_wrong_beside_the_fields(

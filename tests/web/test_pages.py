@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import pytest
 from lxml import etree, html
 
-from tests.harness import BasicUsers, ManualClock, Site, job_id, running
-from tests.web.support import ECHO, FAIL, FILES, PHASES, TYPES, record
+from tests.harness import HREF, BasicUsers, ManualClock, Site, job_id, running
+from tests.web.support import ECHO, FAIL, FILES, NEEDY, PHASES, TYPES, record
 from uws.jobs import UserUWS
+from uws.model import events as e
 from uws.web.pages import STATIC
 
 CHROMIUM = (
@@ -128,19 +129,24 @@ async def test_each_form_is_held_and_asked_for_again_by_itself(tmp_path: Path) -
 
 @pytest.mark.skipif(not shutil.which("xsltproc"), reason="there is no xsltproc here")
 async def test_a_page_is_what_xsltproc_makes_of_the_xml(tmp_path: Path) -> None:
-    services = (ECHO, TYPES, FAIL)
+    services = (ECHO, TYPES, FAIL, NEEDY)
     async with running(tmp_path / "data", *services, clock=ManualClock(), executes=False) as site:
         urls = ["/", "/echo", "/types", "/types?ra=1&ra=2&band=J&word=x", "/echo/async?LIMIT=50"]
         urls += [
             "/echo/async?LIMIT=2",
             "/echo/async?LIMIT=50&PHASE=ERROR&TEXT=%3C%3F%3E",
+            "/echo/async?LIMIT=50&PHASE=ERROR&PHASE=HELD&RUNID=%3C%3E&x=a+%26",
             "/types/async?LIMIT=50",
         ]
         for phase in PHASES:
             job = await site.create("echo", x=EVIL, RUNID=phase)
             await record(site, job, *PHASES[phase])
             urls += [job, f"{job}/parameters", f"{job}/results", f"{job}/history"]
+        await record(site, await site.create("echo"), *PHASES["EXECUTING"], e.ProgressMade(fraction=0.35))
+        await site.post("/echo/sync")
         urls += [await site.run("echo", RUNID="QUEUED"), f"/echo?from-job={job_id(job)}"]
+        kept = await site.create("needy", b="x")
+        urls += [kept, f"/needy?change-job={job_id(kept)}"]
         for url in urls:
             await assert_equal_to_what_xsltproc_makes(site, url, tmp_path)
     async with running(tmp_path / "other", ECHO, FAIL) as site:
@@ -194,7 +200,7 @@ async def test_errors_are_pages_for_those_who_prefer_them_and_text_for_others(tm
             ("GET", "/nowhere", None, 404), ("GET", "/echo/async/nothing", None, 404),
             ("GET", job, "bob", 403), ("GET", job, None, 401), ("PATCH", job, "ada", 405),
             ("GET", "/echo/async?PHASE=NONE", None, 400),
-            ("POST", f"{job}/destruction", "ada", 400),
+            ("POST", f"{job}/phase", "ada", 400),
         ):  # fmt: skip
             page = await site.request(method, url, user=user, headers={"Accept": CHROMIUM})
             plain = await site.request(method, url, user=user)
@@ -332,6 +338,34 @@ async def test_pages_of_the_list_lead_to_every_job_once(tmp_path: Path) -> None:
         assert seen == made
 
 
+async def test_the_list_marks_what_a_synchronous_request_made_and_tells_progress_and_ends(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    async with running(tmp_path, ECHO, clock=clock, executes=False) as site:
+        waiting = await site.create("echo", RUNID="waits")
+        at_work, done = await site.create("echo"), await site.create("echo")
+        await record(site, at_work, *PHASES["EXECUTING"], e.ProgressMade(fraction=0.35))
+        clock.advance(seconds=90)
+        await record(site, done, *PHASES["EXECUTING"], e.ProgressMade(fraction=0.8), e.JobCompleted())
+        answer = await site.post("/echo/sync", {"RUNID": "at once"})
+        (entry,) = (await site.get("/echo/async?RUNID=at+once")).xml
+        page = html.fromstring((await site.get("/echo/async", headers={"Accept": CHROMIUM})).body)
+        rows = {
+            row.xpath("string(.//a/@href)"): [" ".join(cell.text_content().split()) for cell in row]
+            for row in page.xpath("//tbody/tr")
+        }
+        created, ended = "2026-01-01 00:00:00 UTC", "2026-01-01 00:01:30 UTC"
+        assert rows == {
+            waiting: ["waits", "PENDING", created, ""],
+            at_work: [job_id(at_work), "EXECUTING 35%", created, ""],
+            done: [job_id(done), "COMPLETED", created, ended],
+            entry.get(HREF): ["at once (synchronous)", "QUEUED", ended, ""],
+        }
+        assert answer.location.endswith(job_id(entry.get(HREF) or ""))
+        page = html.fromstring((await site.get(entry.get(HREF) or "", headers={"Accept": CHROMIUM})).body)
+        assert "a synchronous request" in page.get_element_by_id("facts").text_content()
+
+
 async def test_filters_that_were_left_blank_are_gone_from_the_url(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO) as site:
         browser = {"Accept": FIREFOX}
@@ -340,6 +374,33 @@ async def test_filters_that_were_left_blank_are_gone_from_the_url(tmp_path: Path
         answer = await site.get("/echo/async?PHASE=&TEXT=", headers=browser)
         assert (answer.status, answer.location) == (303, f"{site.url}/echo/async")
         assert (await site.get("/echo/async?PHASE=")).status == 400
+
+
+async def test_the_filter_form_sent_again_shows_the_same_jobs_unless_its_boxes_are_unticked(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, ECHO, executes=False) as site:
+        for run_id, x, phase in (
+            ("a <&> b", "1", "PENDING"), ("a <&> b", "1", "ABORTED"), ("a <&> b", "2", "ABORTED"),
+            ("other", "1", "PENDING"), ("a <&> b", "1", "EXECUTING"),
+        ):  # fmt: skip
+            await record(site, await site.create("echo", x=x, RUNID=run_id), *PHASES[phase])
+        query = "PHASE=PENDING&phase=ABORTED&RUNID=a+%3C%26%3E+b&X=1&LAST=9"
+        page = html.fromstring((await site.get(f"/echo/async?{query}", headers={"Accept": CHROMIUM})).body)
+        assert len(page.xpath("//tbody/tr")) == 2
+        (form,) = page.forms
+        sent = [(name, value) for name, value in form.form_values() if value]
+        assert sorted(sent) == [
+            ("LAST", "9"), ("PHASE", "ABORTED"), ("PHASE", "PENDING"), ("RUNID", "a <&> b"), ("x", "1")
+        ]  # fmt: skip
+        boxes = [label.text_content().strip() for label in page.xpath("//label[input]")]
+        assert boxes == ["PHASE: ABORTED", "RUNID: a <&> b", "LAST: 9", "x: 1"]
+        for left_out, count in (("", 2), ("x", 3), ("RUNID", 3)):
+            again = [pair for pair in sent if pair[0] != left_out]
+            answer = await site.get("/echo/async", params=again, headers={"Accept": CHROMIUM})
+            assert len(html.fromstring(answer.body).xpath("//tbody/tr")) == count
+        answer = await site.get("/echo/async?RUNID=nobody", headers={"Accept": CHROMIUM})
+        assert "No job is like that." in answer.text
 
 
 async def test_a_page_of_the_list_is_shown_where_its_links_lead_somewhere(tmp_path: Path) -> None:
@@ -365,12 +426,51 @@ async def test_a_time_of_destruction_that_is_past_is_a_mistake_on_a_page_and_now
         past = {"DESTRUCTION": "2020-01-01T00:00:00Z"}
         answer = await site.post(f"{job}/destruction", past, headers={"Accept": CHROMIUM})
         assert answer.status == 400
-        page = html.fromstring(answer.body)
-        assert "this time is past" in page.text_content()
-        (back,) = page.xpath("//a[.='Back to the job']/@href")
-        assert site.url + back == job
+        assert "this time is past" in html.fromstring(answer.body).get_element_by_id("problem").text_content()
         assert (await site.get(job)).status == 200
         assert (await site.post(f"{job}/destruction", past)).status == 303
+
+
+@pytest.mark.parametrize(
+    ("below", "sent", "told"),
+    [
+        ("destruction", "to<morrow>", "'to<morrow>' is not a UTC time"),
+        ("destruction", "2020-01-01", "this time is past; to be rid of the job now, delete it"),
+        ("destruction", "", "DESTRUCTION is missing"),
+        ("executionduration", "1e3", "expected a whole number, at least 0, got '1e3'"),
+        ("executionduration", "-1", "expected a whole number, at least 0, got '-1'"),
+    ],
+)
+async def test_a_setting_that_is_refused_is_told_beside_its_field_which_keeps_what_was_typed(
+    tmp_path: Path, below: str, sent: str, told: str
+) -> None:
+    async with running(tmp_path, ECHO, executes=False, mount="/deep") as site:
+        job = await site.create("echo", RUNID="mine")
+        before = (await site.get(job)).body
+        url, name = f"{job}/{below}", below.upper()
+        answer = await site.post(url, {name: sent}, headers={"Accept": CHROMIUM})
+        assert (answer.status, answer.headers["Content-Type"]) == (400, HTML)
+        page = html.fromstring(answer.body, base_url=url)
+        page.make_links_absolute()
+        (field,) = page.xpath("//*[@name=$name]", name=name)
+        assert (field.get("value") or "", field.get("type"), field.get("aria-invalid")) == (
+            sent,
+            "text",
+            "true",
+        )
+        assert told in page.get_element_by_id(field.get("aria-describedby")).text_content()
+        (alert,) = page.xpath("//*[@role='alert']")
+        assert told in alert.text_content()
+        assert alert.xpath(".//a/@href") == [f"{url}#{field.get('id')}"]
+        assert len(page.find_class("problem")) == 1
+        assert {form.action for form in page.forms} == {url, job} | {
+            f"{job}/{other}" for other in ("phase", "destruction", "executionduration")
+        }
+        for link in page.xpath("//nav//a/@href | //link/@href | //a[@class='button']/@href"):
+            assert (await site.get(link)).status in (200, 303), link
+        assert (await site.get(job)).body == before
+        if "past" not in told:
+            assert (await site.post(url, {name: sent})).text.startswith("UsageFault: ")
 
 
 async def test_who_deletes_a_job_on_its_page_is_led_to_the_whole_list(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from lxml import html
 
 from tests.daemon import Daemon, serving
 from tests.harness import NAMESPACES, Answer, Site, job_id, running, text
@@ -90,6 +92,30 @@ async def nothing_is_left(site: Site) -> bool:
 
 
 # Ways in
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("my %22best%22 sky.fits", 'my "best" sky.fits'),
+        ("%222%22", '"2"'),
+        ("100%.fits", "100%.fits"),
+        ("%41", "%41"),
+    ],
+)
+async def test_a_file_is_called_what_it_was_called_before_a_browser_sent_it(
+    tmp_path: Path, sent: str, kept: str
+) -> None:
+    async with running(tmp_path, FILES, executes=False) as site:
+        job = (await send(site, part("image", CONTENT, sent), part("small", b"1", "<small>"))).location
+        document = (await site.get(job, headers={"Accept": "application/json"})).body
+        assert [file["filename"] for file in json.loads(document)["parameters"]] == [kept, "<small>"]
+        for url in (job, f"{job}/parameters"):
+            page = html.fromstring((await site.get(url, headers={"Accept": "text/html"})).body)
+            links = {link.text: link.get("href") for link in page.xpath("//td[@class='value']/a")}
+            assert links == {kept: f"{job}/parameters/image", "<small>": f"{job}/parameters/small"}
+        values = (await site.get(f"{job}/parameters")).xml
+        assert [value.text for value in values] == [f"{job}/parameters/{name}" for name in ("image", "small")]
 
 
 @pytest.mark.parametrize("name", ["image", "IMAGE", "Image"])

@@ -44,7 +44,7 @@ from .parameters import (
     StrParameter,
     TimestampParameter,
 )
-from .phases import ACTIVE, ENDED, STARTED, TRANSITIONS, Phase
+from .phases import ACTIVE, ENDED, SETTING_UP, STARTED, TRANSITIONS, Phase
 from .queueing import QueueSettings
 from .quotas import QuotaSettings, QuotaTable
 from .service import ExecutionDuration, Lifetime, Limits, ResultDeclaration, Service
@@ -55,6 +55,7 @@ __all__ = [
     "ENDED",
     "OF_MEMBERS",
     "PHASE_AFTER",
+    "SETTING_UP",
     "STARTED",
     "STRANGER",
     "TRANSITIONS",

@@ -86,7 +86,7 @@ class UserUWSTransitions:
     def set_run_id(self, job: Job, run_id: str) -> list[e.JobEvent]:
         require_room(job)
         require(job, SETTING_UP, "setting RUNID")
-        return [e.RunIdSet(run_id=run_id)] if run_id != job.run_id else []
+        return [e.RunIdSet(run_id=run_id)] if run_id != (job.run_id or "") else []
 
     def set_execution_duration(self, job: Job, seconds: int) -> list[e.JobEvent]:
         """Set how long the job may run, clamped to what the service allows."""

@@ -136,10 +136,11 @@ def _add_job_routes(app: web.Application, job: str) -> None:
     app.router.add_delete(job, on.destroy)
     for name, read in on.VALUES.items():
         app.router.add_get(f"{job}/{name}", on.value_of(read))
-    for name in ("phase", "executionduration", "destruction"):
-        app.router.add_post(f"{job}/{name}", on.changing(name.upper()))
+    app.router.add_post(f"{job}/phase", on.changing("PHASE"))
+    for name in ("executionduration", "destruction"):
+        app.router.add_post(f"{job}/{name}", on.setting(name.upper()))
     app.router.add_get(f"{job}/parameters", on.parameters)
-    app.router.add_post(f"{job}/parameters", on.changing())
+    app.router.add_post(f"{job}/parameters", on.set_parameters)
     app.router.add_get(f"{job}/parameters/{{name}}", on.parameter)
     app.router.add_put(f"{job}/parameters/{{name}}", on.put_parameter)
     app.router.add_get(f"{job}/parameters/{{name}}/{{number:[0-9]{{1,6}}}}", on.parameter)

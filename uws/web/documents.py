@@ -6,14 +6,15 @@ What only the page made of a document tells stands in processing instructions, w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from lxml import etree
 
 from projections import JobReference
 from uws.jobs import UserUWS
-from uws.model import Failure, Job, Phase, Upload
+from uws.model import SETTING_UP, Failure, Job, Phase, Upload
 from uws.model.text import made_fit
 from uws.model.units import format_time
 from uws.queueing import Standing
@@ -23,16 +24,31 @@ XLINK = "http://www.w3.org/1999/xlink"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
 INFO = "urn:uwsd:jobinfo"
 """The namespace of what stands in our jobInfo."""
+Facts = Mapping[str, str | list[str] | None]
+"""What only the page made of a document tells, by name: nothing, one text, or several."""
 _BLANKS = re.compile(r"[\r\n\t]+")
 _NAMESPACES = {"uws": UWS, "xlink": XLINK, "xsi": XSI}
 
 
+class Refused(NamedTuple):
+    """A setting of a job that was not accepted: its name in UWS, why, and what was sent, if anything."""
+
+    name: str
+    reason: str
+    sent: str | None
+
+
 def job_document(
-    uws: UserUWS, job: Job, standing: Standing | None = None, may: str | None = None
+    uws: UserUWS,
+    job: Job,
+    standing: Standing | None = None,
+    refused: Refused | None = None,
+    may: str | None = None,
 ) -> etree._Element:
     """Return the document of a job, with its stylesheet; ``standing`` is how it waits in the queue.
 
-    ``may`` is what its reader may do to it, where that is not everything.
+    With what was ``refused``, it is shown where that was sent to: below the job. ``may`` is what its
+    reader may do to it, where that is not everything.
     """
     root = _root("job")
     root.set("version", "1.1")
@@ -55,7 +71,17 @@ def job_document(
         summary.set("hasDetail", "true" if failure.detail else "false")
         _add(summary, "message", failure.message)
     _add_info(root, info_of(job, standing))
-    return with_stylesheet(root, uws.jobdoc_preamble, {"service": uws.service.title, "may": may})
+    facts: dict[str, str | list[str] | None] = {
+        "service": uws.service.title,
+        "may": may,
+        "file": _names_of_files(uws, job),
+        "version": str(job.version),
+    }
+    if job.phase in SETTING_UP:
+        facts["missing"] = ", ".join(uws.job_class.missing(job.parameters))
+    if refused:
+        facts |= {"refused": refused.name, "reason": refused.reason, "sent": refused.sent}
+    return with_stylesheet(root, uws.jobdoc_preamble, facts)
 
 
 class JobList:
@@ -64,7 +90,7 @@ class JobList:
     ``begin``, any number of `entries`, and ``end`` are one document.
     """
 
-    def __init__(self, uws: UserUWS, facts: Mapping[str, str | None] | None = None) -> None:
+    def __init__(self, uws: UserUWS, facts: Facts | None = None) -> None:
         self._uws = uws
         self._facts = {"service": uws.service.title, **(facts or {})}
         marked = self.whole(())
@@ -77,8 +103,8 @@ class JobList:
             return b""
         return serialise(self.whole(references)).removeprefix(self.begin).removesuffix(self.end)
 
-    def whole(self, references: Sequence[JobReference]) -> etree._Element:
-        """Return a document that names these jobs and no others."""
+    def whole(self, references: Sequence[JobReference | Job]) -> etree._Element:
+        """Return a document that names these jobs and no others; of whole jobs, a page tells more."""
         root = _root("jobs")
         root.set("version", "1.1")
         for reference in references:
@@ -91,12 +117,16 @@ class JobList:
                 _add(entry, "runId", reference.run_id)
             _add(entry, "ownerId", reference.owner, nillable=True)
             _add(entry, "creationTime", format_time(reference.created))
+            if isinstance(reference, Job):
+                entry.extend(_instructions(_listed(reference)))
         return with_stylesheet(root, self._uws.joblist_preamble, self._facts)
 
 
 def parameters_document(uws: UserUWS, job: Job) -> etree._Element:
     """Return the parameters of a job alone."""
-    return with_stylesheet(_parameters(uws, job), uws.jobdoc_preamble, {"job": job.id})
+    return with_stylesheet(
+        _parameters(uws, job), uws.jobdoc_preamble, {"job": job.id, "file": _names_of_files(uws, job)}
+    )
 
 
 def results_document(uws: UserUWS, job: Job) -> etree._Element:
@@ -130,10 +160,29 @@ def info_of(job: Job, standing: Standing | None = None) -> dict[str, str | int |
     return {name: fact for name, fact in facts.items() if fact is not None}
 
 
+def _listed(job: Job) -> dict[str, str | None]:
+    """Return what the page of a list tells of a job beyond its entry."""
+    return {
+        "execution": "sync" if job.sync else None,
+        "progress": str(job.progress) if job.progress is not None and not job.has_ended else None,
+        "ended": format_time(job.ended) if job.ended else None,
+    }
+
+
 def url_of_upload(uws: UserUWS, job: Job, name: str, number: int) -> str:
     """Return where the ``number``-th file of a parameter is, counted from 1."""
     url = f"{uws.get_url_for_id(job.id)}/parameters/{name}"
     return url_of_nth(url, number, len(job.parameters[name]))
+
+
+def _names_of_files(uws: UserUWS, job: Job) -> list[str]:
+    """Return what the files of parameters are called, each behind its URL."""
+    return [
+        f"{url_of_upload(uws, job, name, number)} {value.filename}"
+        for name, values in job.parameters.items()
+        for number, value in enumerate(values, start=1)
+        if isinstance(value, Upload) and value.filename
+    ]
 
 
 def _parameters(uws: UserUWS, job: Job) -> etree._Element:
@@ -200,15 +249,21 @@ def url_of_nth(url: str, number: int, count: int) -> str:
 
 
 def with_stylesheet(
-    root: etree._Element, preamble: tuple[str, str], facts: Mapping[str, str | None] | None = None
+    root: etree._Element, preamble: tuple[str, str], facts: Facts | None = None
 ) -> etree._Element:
     """Say how a page is made of a document, and what else stands there: ``facts``, as ``<?uwsd-NAME …?>``."""
     root.addprevious(etree.ProcessingInstruction(*preamble))
-    for name, fact in (facts or {}).items():
-        if fact:
-            text = made_fit(_BLANKS.sub(" ", fact).strip()).replace("?>", "? >")
-            root.addprevious(etree.ProcessingInstruction(f"uwsd-{name}", text))
+    for instruction in _instructions(facts or {}):
+        root.addprevious(instruction)
     return root
+
+
+def _instructions(facts: Facts) -> Iterator[etree._ProcessingInstruction]:
+    for name, told in facts.items():
+        for fact in told if isinstance(told, list) else [told]:
+            if fact:
+                text = made_fit(_BLANKS.sub(" ", fact).strip()).replace("?>", "? >")
+                yield etree.ProcessingInstruction(f"uwsd-{name}", text)
 
 
 def serialise(root: etree._Element) -> bytes:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import resource as limits
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
+from ipaddress import ip_network
 
 from aiohttp import web
 from msgspec.structs import replace
@@ -14,12 +16,12 @@ from msgspec.structs import replace
 from eventstore import EventStore, EventStoreError, RecordedEvent
 from uws.feed import Feed, Listener, is_over
 from uws.jobs import Backend
-from uws.model import Action, Job, Unavailable, UWSError, fold
+from uws.model import Action, Job, TooMany, Unavailable, UWSError, fold
 from uws.queueing import Standing
 
 from . import json_documents
 from .forms import query_of, single, whole_number
-from .resource import SITE, Resource
+from .resource import CALLER, SITE, Resource
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ MAX_STREAMS = 10_000
 """Streams of an application that are open at one time. They take half of the open files that the process may
 have at most, so that others are answered, too.
 """
+SHARE = 10
+"""Into how many shares they are divided: a user, or an address of nobody in particular, has one at most."""
 RETRY = 3
 """Seconds after which a client that has lost its stream comes back."""
 LAST_EVENT_ID = "Last-Event-ID"
@@ -54,6 +58,9 @@ def _queue(job_id: str, standing: Standing) -> bytes:
     return b"event: queue\ndata: %s\n\n" % json_documents.job_standing(job_id, standing)
 
 
+_Client = tuple[str | None, str]
+
+
 class Streams:
     """The streams of an application that are open. All end with the server."""
 
@@ -61,6 +68,7 @@ class Streams:
         self._open: dict[Listener, web.Request] = {}
         self._feeds: dict[EventStore, Feed] = {}
         files = limits.getrlimit(limits.RLIMIT_NOFILE)[0]
+        self._of: defaultdict[_Client, set[Listener]] = defaultdict(set)
         self._room = MAX_STREAMS if files == limits.RLIM_INFINITY else min(MAX_STREAMS, files // 2)
 
     def feed_of(self, backend: Backend) -> Feed:
@@ -71,27 +79,41 @@ class Streams:
 
     @contextmanager
     def opened(self, request: web.Request) -> Iterator[Listener]:
-        """Give the listener of a request. Raises `Unavailable` when there are too many."""
-        if len(self._open) >= self._room and self._dismiss() >= self._room:
+        """Give the listener of a request.
+
+        Raises `Unavailable` when there are too many, `TooMany` when its client has too many of them.
+        """
+        if len(self._open) >= self._room and self._dismiss(self._open) >= self._room:
             raise Unavailable(f"{self._room} streams of events are open, which is as many as may", _AGAIN)
+        client, share = _client_of(request), max(1, self._room // SHARE)
+        if len(self._of[client]) >= share and self._dismiss(self._of[client]) >= share:
+            raise TooMany(
+                f"you have {share} streams of events open, which is as many as one may; "
+                f"close one, or try again in {_AGAIN} s",
+                _AGAIN,
+            )
         listener = Listener(partial(_cut_off, request))
         self._open[listener] = request
+        self._of[client].add(listener)
         try:
             if request.app[SITE].closing.is_set():
                 listener.end()
             yield listener
         finally:
             del self._open[listener]
+            self._of[client].discard(listener)
+            if not self._of[client]:
+                del self._of[client]
 
-    def _dismiss(self) -> int:
+    def _dismiss(self, listeners: Collection[Listener]) -> int:
         """Let those end whose clients have gone, which is noticed when they are told something, or here.
 
         Returns how many are left.
         """
-        gone = [listener for listener, request in self._open.items() if request.transport is None]
+        gone = [listener for listener in listeners if self._open[listener].transport is None]
         for listener in gone:
             listener.end()
-        return len(self._open) - len(gone)
+        return len(listeners) - len(gone)
 
     def close(self) -> None:
         """Let all end. Who does not take what he was sent, and would not take a farewell, is cut off."""
@@ -99,6 +121,17 @@ class Streams:
             listener.end()
             if request.transport and request.transport.get_write_buffer_size():
                 _cut_off(request)
+
+
+def _client_of(request: web.Request) -> _Client:
+    """Return whom a stream counts for: the user, or the address that nobody in particular comes from.
+
+    Of IPv6 a client has a whole network of addresses (RFC 6177).
+    """
+    user, address = request[CALLER].user, request.remote or ""
+    if user is None and ":" in address:
+        address = str(ip_network((address.partition("%")[0], 64), strict=False))
+    return user, address if user is None else ""
 
 
 def _cut_off(request: web.Request) -> None:
@@ -112,6 +145,7 @@ STREAMS = web.AppKey("streams", Streams)
 async def job_events(request: web.Request) -> web.StreamResponse:
     """``{job}/events``: how the job is, then each change, until it has ended.
 
+    Who knows a ``version`` of the job, which counts its events, is told what came after it.
     Whoever has heard of its end is answered 204, so that browsers do not ask again.
     """
     resource = Resource(request)
@@ -121,6 +155,9 @@ async def job_events(request: web.Request) -> web.StreamResponse:
     with streams.opened(request) as listener:
         async with feed.of_job(resource.job_id, listener):
             recorded = await uws.history(resource.job_id, resource.caller)
+            if after is None and (known := single(query_of(request), "VERSION")) is not None:
+                version = whole_number(known, "version", 0)
+                after = max((event.position for event in recorded if event.version <= version), default=0)
             if after is not None and after > (await uws.backend.store.head()).position:
                 after = None  # it was heard of another log
             job = fold(recorded)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -32,8 +32,11 @@ MAX_FIELDS = 1000
 MAX_FILES = 16
 """Files of one request for a parameter that takes several."""
 KEY = "Idempotency-Key"
+REPLACE = "REPLACE"
+"""The ACTION by which what is sent takes the place of all that a job had."""
 _CHUNK = 1 << 16
 _KEY = re.compile("[ -~]{1,255}")
+_ESCAPED = re.compile("%(22|0D|0A)")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BROKEN_OFF = (web.RequestPayloadError, aiohttp.ClientPayloadError, ConnectionError, EOFError)
 
@@ -49,7 +52,7 @@ class Submission:
 
     changes: Changes
     phase: str | None = None
-    delete: bool = False
+    action: str | None = None
     given: frozenset[str] = frozenset()
     """The names that came, in upper case."""
 
@@ -189,7 +192,9 @@ async def _read_parts(request: web.Request, service: Service, spool: Spool, form
         while (part := await reader.next()) is not None:
             if not isinstance(part, BodyPartReader) or not part.name:
                 raise UsageError("multipart/form-data: every part needs a name and holds one value")
-            name, filename = legible(part.name), legible(part.filename or "")
+            # Browsers send these three characters of a file's name so (HTML, section 4.10.21.8).
+            called = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), part.filename or "")
+            name, filename = legible(part.name), legible(called)
             if part.headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN:
                 raise UsageError(f"{name}: a part's bytes are sent as they are (RFC 7578 section 4.7)")
             if part.filename is None and not _may_be_file(name, service):
@@ -272,23 +277,31 @@ async def _sort(form: Received, service: Service, fetches: Fetches) -> Submissio
     duration = single(pairs, "EXECUTIONDURATION")
     destruction = single(pairs, "DESTRUCTION")
     action = single(pairs, "ACTION")
-    if action is not None and action != "DELETE":
-        raise UsageError(f"ACTION: expected DELETE, got {action!r}")
+    if action not in (None, "DELETE", REPLACE):
+        raise UsageError(f"ACTION: expected DELETE or {REPLACE}, got {action!r}")
     phase = single(pairs, "PHASE")
     if phase is not None and phase not in ("RUN", "ABORT"):
         raise UsageError(f"PHASE: expected RUN or ABORT, got {phase!r}")
+    changes = Changes(
+        parameters=parameters,
+        run_id=single(pairs, "RUNID"),
+        execution_duration=None if duration is None else whole_number(duration, "EXECUTIONDURATION", 0),
+        destruction=None if destruction is None else instant(destruction, "DESTRUCTION"),
+        files=await _assign(form, service, fetches),  # last: nothing is fetched in vain
+    )
     return Submission(
-        changes=Changes(
-            parameters=parameters,
-            run_id=single(pairs, "RUNID"),
-            execution_duration=None if duration is None else whole_number(duration, "EXECUTIONDURATION", 0),
-            destruction=None if destruction is None else instant(destruction, "DESTRUCTION"),
-            files=await _assign(form, service, fetches),  # last: nothing is fetched in vain
-        ),
+        changes=_and_no_others(changes, service) if action == REPLACE else changes,
         phase=phase,
-        delete=action is not None,
+        action=action,
         given=frozenset(pair.name.upper() for pair in pairs),
     )
+
+
+def _and_no_others(changes: Changes, service: Service) -> Changes:
+    """Return changes after which a job has what they give, and no other values nor any other run id."""
+    given = {service.find(name) for name in (*changes.parameters, *changes.files)}
+    others: dict[str, list[str]] = {name: [] for name in service.parameters if name not in given}
+    return replace(changes, parameters={**changes.parameters, **others}, run_id=changes.run_id or "")
 
 
 async def _assign(form: Received, service: Service, fetches: Fetches) -> dict[str, list[Spooled]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -33,8 +33,9 @@ from uws.model import (
 from uws.model.units import format_time
 
 from . import documents, json_documents
-from .errors import Handler
+from .errors import Handler, answer_for, discreet
 from .forms import (
+    REPLACE,
     Received,
     phase_of,
     query_of,
@@ -44,7 +45,7 @@ from .forms import (
     single,
     whole_number,
 )
-from .negotiation import JSON, Form, form_of, is_for_reading
+from .negotiation import HTML, JSON, Form, form_of, is_for_reading
 from .resource import Resource
 from .services import refused
 from .stored import stored_file
@@ -83,8 +84,8 @@ async def new_job(resource: Resource, received: Received, *, sync: bool = False)
     uws = resource.uws
     async with resource.receiving() as spool:
         sent = await read_submission(resource.request, uws.service, spool, resource.fetches(spool), received)
-        if sent.phase == "ABORT" or sent.delete:
-            raise UsageError("a job that is only being created can neither be aborted nor deleted")
+        if sent.phase == "ABORT" or sent.action:
+            raise UsageError("a job that is only being created can neither be aborted, changed nor deleted")
         run = sync or sent.phase == "RUN"
         return await uws.create_job(sent.changes, resource.caller, run=run, sync=sync)
 
@@ -131,26 +132,67 @@ def changing(*expected: str) -> Handler:
 
     async def change(request: web.Request) -> web.Response:
         resource = Resource(request)
-        uws = resource.uws
-        async with resource.receiving() as spool:
-            received = Received(of_browser=is_for_reading(request))
-            sent = await read_submission(request, uws.service, spool, resource.fetches(spool), received)
-            if expected and not sent.given.intersection(expected):
-                raise UsageError(f"{' or '.join(expected)} is missing")
-            if sent.delete:
-                return await _destroy(resource)
-            if received.of_browser and _is_past(sent.changes.destruction, uws):
-                raise UsageError("DESTRUCTION: this time is past; to be rid of the job now, delete it")
-            await uws.change_job(
-                resource.job_id,
-                sent.changes,
-                resource.caller,
-                run=sent.phase == "RUN",
-                abort=sent.phase == "ABORT",
-            )
-        return resource.see_job()
+        return await _change(resource, Received(of_browser=is_for_reading(request)), expected)
 
     return change
+
+
+def setting(name: str) -> Handler:
+    """Make the handler of POSTs to a setting of a job; a refusal is told beside its field."""
+
+    async def change(request: web.Request) -> web.Response:
+        resource = Resource(request)
+        received = Received(of_browser=is_for_reading(request))
+        try:
+            return await _change(resource, received, (name,))
+        except UsageError as error:
+            if not received.of_browser:
+                raise
+            answer = answer_for(error)
+            assert answer, "this error is meant for a client"
+            job = await resource.job()
+            sent = next((pair.value for pair in received.pairs if pair.name.upper() == name), None)
+            refused = documents.Refused(name, discreet(error).removeprefix(f"{name}: "), sent)
+            standing = await resource.uws.standing(job)
+            return resource.answer(
+                documents.job_document(resource.uws, job, standing, refused, _may(resource, job)),
+                HTML,
+                answer.status,
+            )
+
+    return change
+
+
+async def set_parameters(request: web.Request) -> web.Response:
+    """POST to ``{job}/parameters``; a form that gives all of them anew is shown again when it is refused."""
+    resource = Resource(request)
+    received = Received(of_browser=is_for_reading(request))
+    try:
+        return await _change(resource, received, ())
+    except (UsageError, OverQuota, TooMany, Unavailable) as error:
+        if not received.of_browser or ("ACTION", REPLACE) not in received.pairs:
+            raise
+        return await refused(resource, received, error, await resource.job())
+
+
+async def _change(resource: Resource, received: Received, expected: Sequence[str]) -> web.Response:
+    request, uws = resource.request, resource.uws
+    async with resource.receiving() as spool:
+        sent = await read_submission(request, uws.service, spool, resource.fetches(spool), received)
+        if expected and not sent.given.intersection(expected):
+            raise UsageError(f"{' or '.join(expected)} is missing")
+        if sent.action == "DELETE":
+            return await _destroy(resource)
+        if received.of_browser and _is_past(sent.changes.destruction, uws):
+            raise UsageError("DESTRUCTION: this time is past; to be rid of the job now, delete it")
+        await uws.change_job(
+            resource.job_id,
+            sent.changes,
+            resource.caller,
+            run=sent.phase == "RUN",
+            abort=sent.phase == "ABORT",
+        )
+    return resource.see_job()
 
 
 def _is_past(time: datetime | None, uws: UserUWS) -> bool:

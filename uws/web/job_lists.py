@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Annotated
+from functools import partial
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -16,17 +17,18 @@ from lxml import etree
 
 from projections import Cursor, JobReference
 from uws.jobs import PAGE, JobFilter
-from uws.model import Action, NotAuthorized, Service, UsageError, did_you_mean
+from uws.model import Action, Job, NotAuthorized, Service, UsageError, did_you_mean
 
 from . import json_documents
 from .conditions import is_held, tag_of_state
-from .documents import JobList, serialise
+from .documents import Facts, JobList, serialise
 from .forms import Pair, instant, phase_of, query_of, single, whole_number
 from .negotiation import HTML, JSON, XML, Form, form_of
 from .pages import render, revision
 from .resource import Resource
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 OWN_PARAMETERS = ("PHASE", "AFTER", "LAST", "OWNERID", "RUNID", "TEXT", "LIMIT", "CURSOR", "RESPONSEFORMAT")
 """What a list's query means by itself; other names are those of a service's parameters."""
@@ -161,38 +163,46 @@ class _Page:
         return render(root) if form is HTML else serialise(root)
 
     async def _documents(self) -> bytes:
-        uws = self._resource.uws
-        found: list[bytes] = []
-        before, size = self._before, 0
-        while True:
-            asked = min(PAGE, self._limit - len(found))
-            page = await uws.find_jobs(self._owner, self._wanted, before=before, limit=asked)
-            documents = [json_documents.job_document(uws, job) for job in page.jobs]
-            found += documents
-            before, size = page.next, size + sum(map(len, documents))
-            # A slice that is not full has read as much as one request may.
-            if before is None or len(documents) < asked or len(found) == self._limit or size > _ENOUGH:
-                return json_documents.job_list(found, self._url_of_next(before, len(found)))
+        documents, behind = await self._found(partial(json_documents.job_document, self._resource.uws))
+        return json_documents.job_list(documents, self._url_of_next(behind, len(documents)))
 
     async def _references(self) -> etree._Element:
-        uws = self._resource.uws
-        found: list[JobReference] = []
-        before = self._before
-        while True:
-            asked = min(PAGE, self._limit - len(found))
-            references, before = await uws.page(self._owner, self._wanted, before=before, limit=asked)
-            found += references
-            if before is None or len(references) < asked or len(found) == self._limit:
-                break
+        # Read before the jobs are: who listens from there on misses nothing.
+        position = await self._resource.uws.list_position(self._resource.caller.user)
+        jobs, behind = await self._found(lambda job: job)
         after = self._wanted.after
-        facts = {
+        facts: Facts = {
             "phase": next(iter(self._wanted.phases or ()), None),
+            "kept": self._further_filters(),
             "text": self._wanted.text,
             "after": after.strftime("%Y-%m-%dT%H:%M:%S") if after else None,
-            "next": self._url_of_next(before, len(found)),
+            "next": self._url_of_next(behind, len(jobs)),
+            "position": None if position is None else str(position),
             "first": self._url() if self._before else None,
         }
-        return JobList(uws, facts).whole(found)
+        return JobList(self._resource.uws, facts).whole(jobs)
+
+    def _further_filters(self) -> list[str]:
+        """Return the filters that the page has no field for, each as its name and its value."""
+        own = [pair for pair in self._pairs if pair.name.upper() in ("PHASE", "OWNERID", "RUNID", "LAST")]
+        first = next((pair for pair in own if pair.name.upper() == "PHASE"), None)
+        return [f"{name.upper()} {value}" for name, value in own if (name, value) != first] + [
+            f"{name} {value}" for name, value in self._wanted.parameters.items()
+        ]
+
+    async def _found(self, make: Callable[[Job], T]) -> tuple[list[T], Cursor | None]:
+        """Return what is made of each job of the page, and where the next page begins."""
+        uws = self._resource.uws
+        made: list[T] = []
+        before, size = self._before, 0
+        while True:
+            asked = min(PAGE, self._limit - len(made))
+            page = await uws.find_jobs(self._owner, self._wanted, before=before, limit=asked)
+            made += map(make, page.jobs)
+            before, size = page.next, size + page.size
+            # A slice that is not full has read as much as one request may.
+            if before is None or len(page.jobs) < asked or len(made) == self._limit or size > _ENOUGH:
+                return made, before
 
     def _url_of_next(self, before: Cursor | None, found: int) -> str | None:
         left = None if self._left is None else self._left - found

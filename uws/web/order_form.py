@@ -181,12 +181,19 @@ def _last(pairs: Sequence[Pair], name: str) -> str | None:
 # The documents
 
 
-def form_document(resource: Resource, filled: Filled, root_path: str = "./") -> etree._Element:
-    """Return the form; ``root_path`` leads from where it is shown to the list of services."""
+def form_document(
+    resource: Resource, filled: Filled, root_path: str = "./", changed: Job | None = None
+) -> etree._Element:
+    """Return the form of a new job, or of one to be ``changed``.
+
+    ``root_path`` leads from where it is shown to the list of services.
+    """
     uws, service = resource.uws, resource.uws.service
     root = etree.Element(f"{{{SERVICE}}}service", nsmap=NAMESPACES)
     root.set("root", root_path)
     describe(root, uws)
+    if changed:
+        root.set("job", changed.id)
     _tell(root, "refusal", filled.refusal)
     if filled.lost:
         root.set("lost", "true")
@@ -252,6 +259,7 @@ def _parameter(parent: etree._Element, name: str, parameter: Parameter) -> etree
         if fact not in (None, ""):
             element.set(key, str(fact).removesuffix(".0") if isinstance(fact, float) else str(fact))
     _tell(element, "description", parameter.description)
+    _tell(element, "default", ", ".join(_shown(parameter, text) for text in parameter.defaults))
     for text in parameter.options:
         _tell(element, "option", text)
     return element
