@@ -54,8 +54,11 @@ async def at_each_moment(foreign: Foreign, path: Path, kind: str, do: Callable[[
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("path", ["results/x", "results/sub/x", "work/y", "logs/stdout", "logs/stderr"])
-@pytest.mark.parametrize("declared", ["", "**/x", "sub/x", "y", "-"])
+@pytest.mark.parametrize(
+    ("declared", "path"),
+    [("", "results/x"), ("", "results/sub/x"), ("**/x", "results/sub/x"), ("sub/x", "results/sub/x"),
+     ("y", "work/y"), ("-", "logs/stdout"), ("-", "logs/stderr")],
+)  # fmt: skip
 async def test_whenever_a_program_swaps_a_file_the_other_one_is_no_result(
     tmp_path: Path, declared: str, path: str, kind: str
 ) -> None:
