@@ -150,7 +150,7 @@ async def hostile_requests(site: Site) -> int:
         await raw(site, "GET", f"/echo/async/{quoted}", Authorization=basic("ann")["Authorization"]),
         await raw(site, "GET", f"/{quoted}?{quoted}={quoted}"),
         await raw(site, "GET", "/echo/async", Authorization=f"Basic {credentials}"),
-        await raw(site, "GET", "/echo/async", Authorization=f"Bearer {ONE_LINE}"),
+        await raw(site, "GET", f"/echo/async/{quoted}/phase", Authorization=f"Bearer {ONE_LINE}"),
         await raw(site, "GET", "/echo/async", Authorization=ONE_LINE),
         await raw(site, "GET", "/echo/async", X_Remote_User=ONE_LINE, User_Agent=ONE_LINE),
         await raw(site, "GET", "/echo/async", Cookie=f"{SESSION}={quoted}"),
@@ -220,7 +220,7 @@ HOSTILE_TABLES = {
     "an entity that is a file": ('<!DOCTYPE x [<!ENTITY f SYSTEM "file://{secret}">]>', "", "&f;"),
     "an entity that is elsewhere": ('<!DOCTYPE x [<!ENTITY f SYSTEM "{url}">]>', "", "&f;"),
     "a document type that is elsewhere": ('<!DOCTYPE x SYSTEM "{url}">', "", "&f;"),
-    "a document type that is a file": ('<!DOCTYPE x SYSTEM "file://{secret}">', "", ""),
+    "a document type that is a file": ('<!DOCTYPE x SYSTEM "file://{secret}.dtd">', "&f;", "&f;"),
     "a parameter entity": ('<!DOCTYPE x [<!ENTITY % p SYSTEM "{url}"> %p;]>', "", "&f;"),
     "an inclusion": ("", "", '<xi:include href="file://{secret}" parse="text"/>'),
     "laughs": (f'<!DOCTYPE x [<!ENTITY l0 "laugh">{LAUGHS}]>', "", "&l3;"),
@@ -235,6 +235,7 @@ async def test_a_table_that_is_looked_at_brings_in_nothing_and_grows_no_larger(
     tmp_path: Path, kind: str
 ) -> None:
     (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "secret.dtd").write_text(f"<!ENTITY f '{SECRET}'>")
     asked: list[str] = []
 
     async def elsewhere(request: web.Request) -> web.Response:
