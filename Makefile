@@ -4,6 +4,7 @@
 # make fuzz   make 50,000 requests of all kinds to real servers, and look at what is left (ARGS="--seed N" repeats)
 # make check  everything a change must pass
 # make lint   the part of it that reads the code without running it
+# make audit  look for known holes in the pinned versions (it asks PyPI)
 # make screenshots        every page, narrow and wide, light and dark, into docs/pages/
 # make bench-eventstore   what the log does in a second, beside plain SQLite (ARGS="--json FILE")
 # make bench-feed         what it costs to tell thousands of listeners (ARGS="--listeners N")
@@ -19,14 +20,15 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 UWS_CLIENT := .venv-uws-client
+AUDIT := .venv-audit
 AXE := tests/browser/node_modules/axe-core/axe.min.js
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 # pip reads the versions from here, for what packages are built with too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test crash fuzz check lint screenshots bench-eventstore bench-feed bench-growth bench-quotes bench-scale \
-	bench-execution bench-pages bench-fairness clean
+.PHONY: run test crash fuzz check lint audit screenshots bench-eventstore bench-feed bench-growth bench-quotes \
+	bench-scale bench-execution bench-pages bench-fairness clean
 .DEFAULT_GOAL := test
 
 # Debian's venv module comes without ensurepip: the system's pip fills the environment from outside.
@@ -71,6 +73,16 @@ lint: $(VENV)/test
 
 check: lint $(UWS_CLIENT)/ready $(AXE)
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+# In an environment of its own: what looks for holes brings much along.
+$(AUDIT)/ready: constraints.txt
+	$(PYTHON) -m venv --without-pip --clear $(AUDIT)
+	$(PYTHON) -m pip --python $(AUDIT)/bin/python install --quiet pip-audit
+	touch $@
+
+# --strict: a version of which nothing can be found out is an error, too.
+audit: $(AUDIT)/ready
+	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict $(ARGS)
 
 screenshots: $(VENV)/test
 	$(BIN)/python -m tests.browser.screenshots

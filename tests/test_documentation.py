@@ -49,12 +49,20 @@ def test_the_readme_shows_what_the_two_commands_print() -> None:
     assert re.search(r"=+ \d+ passed in ", test)
 
 
-@pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "document", ["README.md", "SECURITY.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text()
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     missing = [target for target in targets if not ((ROOT / document).parent / target).exists()]
     assert not missing
+
+
+def test_the_tests_that_show_a_defence_are_there() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "docs/threats.md").read_text()))
+    assert named
+    assert not [path for path in sorted(named) if not (ROOT / path).exists()]
 
 
 def test_every_key_of_a_declaration_is_documented() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Browser, Page, expect
 
+from tests.access.support import basic, guarded
 from tests.browser.hostile import HOSTILE, LURE, SEND
 from tests.browser.support import in_chromium, tab_in
-from tests.harness import BasicUsers, Site, running
+from tests.harness import BasicUsers, Site, job_id, running
 from tests.web.support import ECHO, FILES, keeping
 from uws.model import Identity, NotAuthenticated
 
@@ -22,6 +24,15 @@ pytestmark = in_chromium
 def logged_in(chromium: Browser) -> AbstractAsyncContextManager[Page]:
     """Give a page whose browser sends the user's credentials wherever it is asked for them."""
     return tab_in(chromium, http_credentials={"username": "ada", "password": "secret"})
+
+
+async def log_in(page: Page, site: Site, user: str) -> None:
+    """Log in by the form; the browser has a cookie then."""
+    await page.goto(f"{site.url}/login")
+    await page.get_by_label("User").fill(user)
+    await page.get_by_label("Password").fill(f"{user}'s")
+    await page.get_by_role("button", name="Log in").click()
+    await page.wait_for_url(f"{site.url}/")
 
 
 class Everybody(BasicUsers):
@@ -139,6 +150,55 @@ async def test_a_page_of_another_site_orders_nothing(tmp_path: Path, chromium: B
             ("POST", jobs, 403),
         ]
         assert await made(site) == 1
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"], ids=["another host", "another port"])
+async def test_a_page_of_another_site_orders_nothing_with_the_cookie_of_a_user(
+    tmp_path: Path, chromium: Browser, host: str
+) -> None:
+    async with guarded(tmp_path) as (site, _), tab_in(chromium) as page:
+        await log_in(page, site, "ann")
+        await page.goto(f"{site.url}/echo")
+        await page.get_by_role("button", name="Keep it for later").click()
+        await page.wait_for_url("**/async/*")
+        jobs, sync = f"{site.url}/echo/async", f"{site.url}/echo/sync?x=evil"
+        attack = f"""<form method="post" action="{jobs}"><input name="x" value="evil"></form>
+            <script>
+              const send = (url, more) => fetch(url, {{mode: "no-cors", credentials: "include", ...more}});
+              const body = new URLSearchParams({{ACTION: "DELETE"}});
+              Promise.allSettled([send("{page.url}", {{method: "POST", body}}), send("{sync}"),
+                send("{site.url}/logout", {{method: "POST"}})]).then(() => document.forms[0].submit());
+            </script>"""
+        answers: list[tuple[str, str, int]] = []
+        page.on("response", lambda answer: answers.append((answer.request.method, answer.url, answer.status)))
+        job = page.url
+        async with another_site(attack, host) as evil:
+            await page.goto(evil)
+            await expect(page.locator("h1")).to_have_text(re.compile(r"\(40[13]\)"))
+        refused = [status for _, url, status in answers if url.startswith(site.url) and "/static/" not in url]
+        assert len(refused) == 4
+        assert set(refused) <= {401, 403}, answers
+        listed = await site.get("/echo/async", headers=basic("ann"))
+        assert [entry.get("id") for entry in listed.xml] == [job_id(job)]
+        await page.goto(job)
+        assert await page.title() != "acted"
+        await expect(page.get_by_text("PENDING").first).to_be_visible()
+
+
+async def test_a_page_of_another_site_logs_nobody_in(tmp_path: Path, chromium: Browser) -> None:
+    async with guarded(tmp_path) as (site, _), tab_in(chromium) as page:
+        attack = f"""<form method="post" action="{site.url}/login"><input name="username" value="bob">
+            <input name="password" value="bob's"></form><script>document.forms[0].submit()</script>"""
+        for victim in (None, "ann"):
+            if victim:
+                await log_in(page, site, victim)
+            async with another_site(attack) as evil:
+                await page.goto(evil)
+                await expect(page.locator("h1")).to_have_text("Forbidden (403)")
+            await page.goto(f"{site.url}/login")
+            await expect(page.get_by_role("main")).to_contain_text(
+                f"You are {victim or 'nobody in particular'}."
+            )
 
 
 async def test_no_page_can_be_framed(tmp_path: Path, chromium: Browser) -> None:

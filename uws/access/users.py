@@ -108,12 +108,10 @@ class Users:
         return right and user is not None
 
     def _fits(self, known: str, password: str) -> bool:
-        if not known:
-            if self._nobody is None:
-                self._nobody = _hasher.hash(secrets.token_hex())
-            known = self._nobody
+        if self._nobody is None:  # for whoever comes first, so that it says nothing of him
+            self._nobody = _hasher.hash(secrets.token_hex())
         try:
-            return _hasher.verify(known, password.encode("utf-8", "surrogateescape"))
+            return _hasher.verify(known or self._nobody, password.encode("utf-8", "surrogateescape"))
         except (Argon2Error, InvalidHashError):
             return False
 

@@ -33,7 +33,7 @@ def sandboxed(argv: Sequence[str], directory: JobDirectory, limits: Mapping[str,
     ]
     return [
         PROGRAM, "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
-        *size, "--tmpfs", "/tmp", *size, "--tmpfs", "/dev/shm",  # noqa: S108
+        *size, "--tmpfs", "/tmp", *size, "--tmpfs", "/dev/shm",  # noqa: S108 - those of the sandbox alone
         "--cap-drop", "ALL",  # which a server that is root has
         "--tmpfs", str(data), *map(str, own + given), "--remount-ro", str(data), "--remount-ro", "/dev",
         "--chdir", str(directory.work), "--", *argv,
