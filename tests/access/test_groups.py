@@ -75,6 +75,8 @@ async def test_a_refusal_names_no_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("user", "sees"), [("ann", True), ("bob", False), ("ops", True), ("adm", True)])
 async def test_the_list_of_services_has_those_that_one_may_use(tmp_path: Path, user: str, sees: bool) -> None:
     async with limited(tmp_path) as (site, _):
+        description = (await site.get("/openapi.json", headers=basic(user))).text
+        assert ("staff" in description) is sees
         for form in ("xml", "json", "html"):
             services = (await site.get(f"/?RESPONSEFORMAT={form}", headers=basic(user))).text
             assert "echo" in services

@@ -18,8 +18,9 @@ from tests.access.test_logging_in import logged_in, token_for
 from tests.harness import Answer, ManualClock, Site, job_id, running
 from tests.web.support import ECHO, events_of, keeping, record, until_waiting
 from tests.web.test_events import listening, types
+from uws.commands import Caller
 from uws.config import AuthSettings, RoleSettings
-from uws.model import Scope
+from uws.model import NotAuthorized, Scope
 from uws.model import events as e
 from uws.web import Authentication
 from uws.web.shares import COOKIE
@@ -257,6 +258,19 @@ async def test_files_of_a_job_are_given_to_another_while_it_is_shared(tmp_path: 
         assert (await site.post("/keep/async", sent, headers=BOB)).status == 400
 
 
+async def test_the_python_api_shares_for_the_owner_only(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        job = (await site.post("/echo/async", headers=ANN)).location
+        await share(site, job, WITH="bob")
+        (shared,) = await shares_of(site, job)
+        (uws,), bob = site.node.services, Caller("bob")
+        with pytest.raises(NotAuthorized, match="you may not share it"):
+            await uws.share_job(job_id(job), bob, to="eve", lasts=None)
+        with pytest.raises(NotAuthorized, match="you may not share it"):
+            await uws.unshare_job(job_id(job), str(shared["id"]), bob)
+        assert await shares_of(site, job) == [shared]
+
+
 # Links
 
 
@@ -369,6 +383,7 @@ async def test_a_cookie_is_for_tls_only_where_the_server_is_reached_so_and_for_i
 async def test_a_wrong_link_is_not_kept(tmp_path: Path) -> None:
     async with guarded(tmp_path) as (site, _):
         job = await ran(site)
+        await link_to(site, job)
         assert "Set-Cookie" not in (await site.get(f"{job}?SHARE=x", headers=PAGE)).headers
         answer = await site.get(f"{job}?SHARE=x", headers={**ANN, **PAGE})
         assert (answer.status, answer.location) == (303, job)

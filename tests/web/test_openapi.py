@@ -63,7 +63,7 @@ def test_a_route_without_a_description_is_found() -> None:
 
     app.router.add_get("/{service}/new", new)
     with pytest.raises(KeyError, match="/new"):
-        describe(app, "http://localhost")
+        describe(app, "http://localhost", [])
 
 
 async def test_parameters_are_described_as_they_are_declared(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ there once for each service, any other once for all.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
 
+from uws.jobs import UserUWS
 from uws.model import FileParameter, Parameter, Phase, Service
 
 from .capabilities import nobody_may_pass, schemes
@@ -23,7 +24,7 @@ from .errors import ANSWERS
 from .forms import KEY
 from .job_lists import MAX_LIMIT, OWN_PARAMETERS
 from .negotiation import HTML, JSON, XML
-from .resource import SITE, Resource
+from .resource import Resource
 
 Schema = dict[str, Any]
 Answers = dict[int, Sequence[str]]
@@ -92,6 +93,7 @@ QUERY: dict[str, Schema] = {
     "LIMIT": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
     "CURSOR": {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
     "FROM-JOB": {"type": "string", "description": "a job of this service, whose parameters are taken"},
+    "SHARE": {"type": "string", "description": "the secret of a link; good below the job, too"},
     "POSITION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
 }
 """What queries take, by our names for it."""
@@ -189,7 +191,7 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_LIST}/": _JOB_LIST,
     f"POST {_LIST}": _command("Makes a job", *_CREATING, takes="form"),
     f"GET {_LIST}/events": _stream("What happens to the caller's jobs, as it happens"),
-    f"GET {_JOB}": _document("A job; WAIT waits for its phase to change", "WAIT", "LASTING"),
+    f"GET {_JOB}": _document("A job; WAIT waits for its phase to change", "WAIT", "LASTING", "SHARE"),
     f"POST {_JOB}": _command("Changes a job", "ACTION", *_CREATING, takes="form"),
     f"DELETE {_JOB}": _command("Destroys a job"),
     f"GET {_JOB}/phase": _text("The job's phase"),
@@ -232,7 +234,7 @@ OPERATIONS: dict[str, Operation] = {
 async def openapi(request: web.Request) -> web.Response:
     """``/openapi.json``: what the server can be asked."""
     resource = Resource(request)
-    description = describe(request.app, resource.base_url)
+    description = describe(request.app, resource.base_url, resource.offered)
     if found := sorted({"basic", "bearer"}.intersection(schemes(resource))):
         description["components"]["securitySchemes"] = {
             name: {"type": "http", "scheme": name} for name in found
@@ -242,9 +244,12 @@ async def openapi(request: web.Request) -> web.Response:
     return resource.answer(msgspec.json.encode(description), JSON)
 
 
-def describe(app: web.Application, base_url: str) -> Schema:
-    """Return the OpenAPI description of an application. Raises `KeyError` for a route that has none."""
-    services = {name: uws.service for name, uws in app[SITE].services.items()}
+def describe(app: web.Application, base_url: str, offered: Iterable[UserUWS]) -> Schema:
+    """Return the OpenAPI description of an application that offers such services.
+
+    Raises `KeyError` for a route that has none.
+    """
+    services = {uws.service.name: uws.service for uws in offered}
     routes = [(route, OPERATIONS[route.key]) for route in _routes(app)]
     of_one = {route.path for route, operation in routes if operation.takes}
     paths: dict[str, Schema] = {}
