@@ -21,7 +21,7 @@ from uws.model import FileParameter, Parameter, Phase, Service
 from .capabilities import nobody_may_pass, schemes
 from .conditions import VERSION
 from .errors import ANSWERS
-from .forms import KEY
+from .forms import KEY, REPLACE
 from .job_lists import MAX_LIMIT, OWN_PARAMETERS
 from .negotiation import HTML, JSON, XML
 from .resource import Resource
@@ -56,7 +56,8 @@ _AS_TEXT: dict[str, Schema] = {
 
 FIELDS: dict[str, Schema] = {
     "PHASE": {"enum": ["RUN", "ABORT"]},
-    "ACTION": {"enum": ["DELETE"]},
+    "ACTION": {"enum": ["DELETE", REPLACE]},
+    "ENDING": {"enum": ["DELETE"]},
     "RUNID": {"type": "string"},
     "EXECUTIONDURATION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "description": "seconds"},
     "DESTRUCTION": _TIME,
@@ -74,7 +75,7 @@ FIELDS: dict[str, Schema] = {
     "PASSWORD": {"type": "string", "format": "password"},
     "NEXT": {"type": "string", "description": "the path of this server that is led to"},
 }
-"""What the fields of forms take that are not parameters of a service."""
+"""What the fields of forms take that are not parameters of a service, by our names for it."""
 _CREATING = ("PHASE", "RUNID", "EXECUTIONDURATION", "DESTRUCTION", "UPLOAD")
 
 QUERY: dict[str, Schema] = {
@@ -94,10 +95,19 @@ QUERY: dict[str, Schema] = {
     "CURSOR": {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
     "FROM-JOB": {"type": "string", "description": "a job of this service, whose parameters are taken"},
     "SHARE": {"type": "string", "description": "the secret of a link; good below the job, too"},
+    "CHANGE-JOB": {"type": "string", "description": "a job of this service that is to be changed"},
+    "VERSION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "description": "events of the job"},
     "POSITION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
 }
 """What queries take, by our names for it."""
-_SENT_AS = {"LASTING": "PHASE", "POSITION": "after", "FROM-JOB": "from-job"}
+_SENT_AS = {  # where that is not our name for it
+    "LASTING": "PHASE",
+    "ENDING": "ACTION",
+    "POSITION": "after",
+    "VERSION": "version",
+    "FROM-JOB": "from-job",
+    "CHANGE-JOB": "change-job",
+}
 _VARIABLE = re.compile(r"\(\?P<(\w+)>([^()]*)\)")
 HEADERS: dict[str, Schema] = {
     KEY: {"type": "string", "pattern": "^[ -~]{1,255}$"},
@@ -139,8 +149,9 @@ def _file(summary: str, *, answers: Answers | None = None, takes: str = "") -> O
     return Operation(summary, whole_or_part | (answers or {}), headers=("Range",), takes=takes)
 
 
-def _stream(summary: str) -> Operation:
-    return Operation(summary, {200: ("text/event-stream",), 204: ()}, ("POSITION",), ("Last-Event-ID",))
+def _stream(summary: str, *query: str) -> Operation:
+    answers: Answers = {200: ("text/event-stream",), 204: ()}
+    return Operation(summary, answers, ("POSITION", *query), ("Last-Event-ID",))
 
 
 def _command(summary: str, *fields: str, takes: str = "") -> Operation:
@@ -171,7 +182,9 @@ OPERATIONS: dict[str, Operation] = {
         "A session", {200: ("text/plain",), 303: ()}, fields=("USERNAME", "PASSWORD", "NEXT")
     ),
     "POST /logout": Operation("The end of a session", {303: ()}),
-    "GET /{service}": _document("A service, as a form that the query fills in", "FROM-JOB", takes="given"),
+    "GET /{service}": _document(
+        "A service, as a form that the query fills in", "FROM-JOB", "CHANGE-JOB", takes="given"
+    ),
     "GET /{service}/": Operation("The service's own address", {303: ()}),
     "GET /{service}/parameters.json": Operation(
         "The JSON Schema of the parameters", {200: ("application/schema+json",)}
@@ -204,7 +217,9 @@ OPERATIONS: dict[str, Operation] = {
     f"POST {_JOB}/executionduration": _command("Sets how long the job may run", "EXECUTIONDURATION"),
     f"POST {_JOB}/destruction": _command("Sets when the job is destroyed", "DESTRUCTION"),
     f"GET {_JOB}/parameters": _document("The values of a job's parameters"),
-    f"POST {_JOB}/parameters": _command("Sets values of a job's parameters", "UPLOAD", takes="form"),
+    f"POST {_JOB}/parameters": _command(
+        "Sets values of a job's parameters", "ACTION", "UPLOAD", takes="form"
+    ),
     f"GET {_JOB}/parameters/{{name}}": _file("The value, or the file, of a parameter", takes="one"),
     f"PUT {_JOB}/parameters/{{name}}": Operation(
         "Sets the value, or the file, of a parameter", {204: ()}, headers=(KEY,), takes="one"
@@ -225,8 +240,8 @@ OPERATIONS: dict[str, Operation] = {
         fields=("WITH", "EXPIRES"),
     ),
     f"DELETE {_JOB}/shares/{{share_id}}": _command("Ends a share"),
-    f"POST {_JOB}/shares/{{share_id}}": _command("Ends a share", "ACTION"),
-    f"GET {_JOB}/events": _stream("What happens to the job, as it happens"),
+    f"POST {_JOB}/shares/{{share_id}}": _command("Ends a share", "ENDING"),
+    f"GET {_JOB}/events": _stream("What happens to the job, as it happens", "VERSION"),
 }
 """What each route does, by method and path; ``uws.xml`` is another name of ``async``."""
 
@@ -365,7 +380,8 @@ def _in_query(service: Service, takes: str) -> Iterator[Schema]:
 
 
 def _bodies(operation: Operation, service: Service | None) -> Iterator[tuple[str, Schema]]:
-    own = {"type": "object", "properties": {name: FIELDS[name] for name in operation.fields or ()}}
+    fields = {_SENT_AS.get(name, name): FIELDS[name] for name in operation.fields or ()}
+    own = {"type": "object", "properties": fields}
     for media_type, kind in ((_URLENCODED, "text"), (_MULTIPART, "parts")):
         if service and operation.takes:
             yield media_type, {"schema": {"allOf": [_reference("schemas", f"{service.name}.{kind}"), own]}}
