@@ -1,7 +1,7 @@
 # make run    start the example services (ARGS="--once" ends after one job of each)
 # make test   run the tests
 # make crash  kill stores and servers under load, 300 times, and look at what is left
-# make fuzz   make 50,000 requests of all kinds to real servers, and look at what is left (ARGS="--seed N" repeats)
+# make fuzz   make 50,000 requests of all kinds to real servers, and look at what is left (ARGS="--fuzz-seed N" repeats)
 # make check  everything a change must pass
 # make lint   the part of it that reads the code without running it
 # make audit  look for known holes in the pinned versions (it asks PyPI)

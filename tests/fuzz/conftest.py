@@ -15,7 +15,7 @@ _REQUESTS = 3000
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--requests", type=int, default=_REQUESTS, help="how many requests are made, in all")
-    parser.addoption("--seed", type=int, help="what chance begins with, to repeat a campaign")
+    parser.addoption("--fuzz-seed", type=int, help="what chance begins with, to repeat a campaign")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def campaign(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Campaign:
     """What one test asks: the same each time, unless there is to be more of it than usual."""
     requests = request.config.getoption("--requests", _REQUESTS)
-    seed = request.config.getoption("--seed", None)
+    seed = request.config.getoption("--fuzz-seed", None)
     if seed is None:
         seed = secrets.randbits(32) if requests > _REQUESTS else 0
     return Campaign(requests, seed, lambda tally: record_property("fuzz", tally))

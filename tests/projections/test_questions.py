@@ -346,6 +346,7 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     await model.get("x")
     await model.list_state("keeps", None)
     await model.list_state("keeps", "ada")
+    await model.list_position("keeps", "ada")
     await model.queue_state()
     await model.paused()
     await model.queued_before("x")
@@ -370,8 +371,8 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     assert asked == 32
     questions = {name for name in vars(JobReadModel) if not name.startswith("_")}
     assert questions == {
-        "get", "page", "entries", "list_state", "queue_state", "paused", "queued_before", "queued_of",
-        "running_of", "use_of",
+        "get", "page", "entries", "list_state", "list_position", "queue_state", "paused", "queued_before",
+        "queued_of", "running_of", "use_of",
         "waiting", "started", "used_lately", "duration_of_like", "outlook", "next_destruction",
         "due", "expired", "keep_files", "usage", "jobs_by_phase", "usual_duration", "services_with_jobs",
         "services",

@@ -178,7 +178,10 @@ async def test_any_other_action_is_refused(tmp_path: Path, value: str) -> None:
     async with running(tmp_path, ECHO) as site:
         job = await site.create("echo")
         answer = await site.post(job, {"ACTION": value})
-        assert (answer.status, answer.text) == (400, f"UsageFault: ACTION: expected DELETE, got {value!r}\n")
+        assert (answer.status, answer.text) == (
+            400,
+            f"UsageFault: ACTION: expected DELETE or REPLACE, got {value!r}\n",
+        )
         assert (await site.get(job)).status == 200
 
 
