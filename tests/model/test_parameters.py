@@ -311,6 +311,7 @@ _PIECES = st.sampled_from(
 )
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of re, for some of these patterns
 @given(st.lists(_PIECES, max_size=7).map("".join), st.sampled_from(["-", "-a", "--", "-b-a", "-1", "--a"]))
 @settings(max_examples=1000)
 @pytest.mark.filterwarnings("ignore:Possible (nested set|set difference):FutureWarning")
