@@ -268,7 +268,7 @@ async def serve(
     raises.
     """
     stop = stop or asyncio.Event()
-    if authenticator is None and settings.auth != AuthSettings(allow_anonymous=settings.auth.allow_anonymous):
+    if authenticator is None and (settings.auth.identifies or not settings.allows_anonymous):
         authenticator = Authentication(settings.auth, settings.data, anonymous=settings.allows_anonymous)
     loop = asyncio.get_running_loop()
     server = settings.server

@@ -10,7 +10,7 @@ import pytest
 from tests.access.support import basic, bearer
 from tests.daemon import serving, uwsd
 
-NAME = "expected 1 to 100 printable characters, no ':', no '@' first"
+NAME = "expected 1 to 255 printable characters, no ':', no '@' first"
 TRUE = '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
 AUTH = '[auth]\nusers = "users.json"\ntokens = true\n[auth.roles]\noperator = ["@staff"]\n'
 

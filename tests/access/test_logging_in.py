@@ -26,7 +26,7 @@ async def token_for(
 ) -> tuple[str, str]:
     backend = site.node.backend
     tokens = Tokens(backend.store, backend.clock)
-    return await tokens.issue(user, SERVER, lasts=lasts, **more)  # type: ignore[arg-type]
+    return await tokens.issue(user, SERVER, lasts=lasts, **more)  # type: ignore[arg-type]  # by name
 
 
 async def logged_in(site: Site, user: str) -> dict[str, str]:
@@ -300,6 +300,9 @@ async def test_a_proxy_is_believed_at_its_address_only(tmp_path: Path) -> None:
                     "<strong>ann</strong>, operator"
                     in (await site.get("/login", headers={**PAGE, **said})).text
                 )
+                for name in ("@operators", "a\u202eb", "x" * 256):
+                    answer = await site.get("/echo/async", headers={"X-Remote-User": name})
+                    assert answer.text == "AuthenticationError: X-Remote-User has no name of a user\n"
 
 
 async def test_a_list_of_others_jobs_is_for_those_whose_role_says_so(tmp_path: Path) -> None:

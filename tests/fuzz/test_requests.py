@@ -73,7 +73,7 @@ def _call(target: Target, case: schemathesis.Case, number: int) -> None:
 
 
 class _Headers(dict[str, list[str]]):
-    def get(self, name: str, default: str = "") -> str:  # type: ignore[override]
+    def get(self, name: str, default: str = "") -> str:  # type: ignore[override]  # one value, as of headers
         return self[name.lower()][0] if name.lower() in self else default
 
 

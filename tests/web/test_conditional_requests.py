@@ -56,7 +56,7 @@ async def test_with_an_authenticator_answers_vary_by_who_asks(tmp_path: Path) ->
     async with running(tmp_path, ECHO, authenticator=BasicUsers()) as site:
         job = await site.create("echo", user="ann")
         for url in lists_and_documents(job):
-            assert (await site.get(url, user="ann")).headers["Vary"] == "Accept, Authorization"
+            assert (await site.get(url, user="ann")).headers["Vary"] == "Accept, Authorization, Cookie"
 
 
 async def test_every_form_of_every_resource_has_a_tag_of_its_own(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ async def test_where_there_are_users_a_page_varies_with_them(tmp_path: Path) -> 
         tags = set()
         for user in ("ada", "bob", None):
             answer = await site.get("/echo/async", user=user, headers={"Accept": CHROMIUM})
-            assert answer.headers["Vary"] == "Accept, Authorization"
+            assert answer.headers["Vary"] == "Accept, Authorization, Cookie"
             assert answer.headers["Cache-Control"] == "private, no-cache"
             tags.add(answer.headers["ETag"])
         assert len(tags) == 3

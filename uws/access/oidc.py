@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from joserfc import jws
 from joserfc.errors import JoseError
@@ -21,12 +21,12 @@ from joserfc.jwk import Key
 from uws.clock import Clock
 from uws.config import OIDCSettings
 from uws.model import Identity, NotAuthenticated
+from uws.model.text import LONGEST_NAME, is_name
 
 from .jwks import KeysAtURL, KeysInFile
 
 MAX_TOKEN = 16_384
 """Characters of a token."""
-_LONGEST_NAME = 255
 _LATEST = 253_402_300_799
 """The end of the year 9999, as a NumericDate."""
 _TYPES = ("jwt", "at+jwt")
@@ -142,13 +142,13 @@ class OIDC:
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
         user = claims.get(self._settings.user_claim)
-        if not _is_name(user) or user.startswith("@"):  # which is how roles name groups
+        if not is_name(user):
             raise NotAuthenticated(
                 f"this token does not say whose it is: {self._settings.user_claim} is to be a name of 1 to "
-                f"{_LONGEST_NAME} printable characters, no '@' first"
+                f"{LONGEST_NAME} printable characters, no '@' first"
             )
         groups = claims.get(self._settings.groups_claim, [])
-        if not isinstance(groups, list) or not all(map(_is_name, groups)):
+        if not isinstance(groups, list) or not all(map(is_name, groups)):
             raise NotAuthenticated(f"this token's {self._settings.groups_claim} is no list of names")
         return Identity(user, frozenset(groups))
 
@@ -218,13 +218,3 @@ def _time(claims: dict[str, Any], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
         raise NotAuthenticated(f"this token's {name} is no time (RFC 7519 section 2)")
     return value
-
-
-def _is_name(value: object) -> TypeGuard[str]:
-    """Whether a user or a group may be called so: printable, so that it stands in a line of a log."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= _LONGEST_NAME
-        and value.isprintable()
-        and value == value.strip()
-    )

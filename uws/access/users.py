@@ -21,14 +21,13 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from uws.clock import Clock
 from uws.model import Unavailable, UsageError, UWSError, did_you_mean
-from uws.model.text import first_foreign
+from uws.model.text import LONGEST_NAME, is_name
 
 LONGEST_PASSWORD = 1024
 _AT_ONCE = 2
 """Passwords that are verified at a time, each with 64 MiB of memory and the better part of 0.1 s."""
 _WAITING = 50
 _REMEMBERED, _FOR = 1000, timedelta(minutes=5)
-_LONGEST_NAME = 100
 
 
 class UsersUnreadable(UWSError):
@@ -173,10 +172,9 @@ def hashed(password: str) -> str:
 
 def check_name(name: str, what: str) -> None:
     """Raise `UsageError` for a name that no user, or no group, can have (RFC 7617: no colon)."""
-    wrong = not name.isprintable() or name != name.strip() or ":" in name or name.startswith("@")
-    if not name or len(name) > _LONGEST_NAME or wrong or first_foreign(name):
+    if not is_name(name) or ":" in name:
         raise UsageError(
-            f"{name!r} can be no {what}: expected 1 to {_LONGEST_NAME} printable characters, "
+            f"{name!r} can be no {what}: expected 1 to {LONGEST_NAME} printable characters, "
             "no ':', no '@' first"
         )
 

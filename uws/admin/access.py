@@ -43,6 +43,7 @@ class ListUsers(Operation[list[UserEntry]], frozen=True, tag="user list"):
 class _ChangeUser(Operation[None], frozen=True):
     """Change the users file, and put that on record; the password's hash stays out of both."""
 
+    needs_read_models = False
     user: str
 
     def __repr__(self) -> str:
@@ -57,7 +58,6 @@ class AddUser(_ChangeUser, frozen=True, tag="user add"):
     """Make a user. ``password`` is the hash of his password."""
 
     begins = True
-    needs_read_models = False
     password: str
     groups: tuple[str, ...] = ()
 
@@ -69,7 +69,6 @@ class AddUser(_ChangeUser, frozen=True, tag="user add"):
 class SetPassword(_ChangeUser, frozen=True, tag="user passwd"):
     """Give a user another password, by its hash."""
 
-    needs_read_models = False
     password: str
 
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
@@ -80,7 +79,6 @@ class SetPassword(_ChangeUser, frozen=True, tag="user passwd"):
 class SetGroups(_ChangeUser, frozen=True, tag="user groups"):
     """Have a user in these groups and no others."""
 
-    needs_read_models = False
     groups: tuple[str, ...]
 
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
@@ -90,8 +88,6 @@ class SetGroups(_ChangeUser, frozen=True, tag="user groups"):
 
 class RemoveUser(_ChangeUser, frozen=True, tag="user remove"):
     """Take a user out of the users file."""
-
-    needs_read_models = False
 
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
         _users(here).remove(self.user)

@@ -15,7 +15,7 @@ from .argv import Template, check_template, option_places
 from .errors import DeclarationError, did_you_mean
 from .examples import Example
 from .parameters import FileParameter, Parameter, StrParameter
-from .text import first_foreign
+from .text import first_foreign, is_name
 from .units import parse_duration, parse_size
 
 MAX_DURATION = 2**31 - 1  # executionDuration is an xs:int
@@ -227,7 +227,7 @@ class Service(
         if not self.progress_prefix.isprintable():
             yield ".progress_prefix", f"{self.progress_prefix!r} is not the beginning of a line of text"
         for index, group in enumerate(self.groups):
-            if not group or group != group.strip() or not group.isprintable() or group.startswith("@"):
+            if not is_name(group):
                 yield f".groups[{index}]", f"{group!r} is no group's name; write it without '@'"
         yield from self._parameter_problems()
         yield from self._example_problems()

@@ -1,9 +1,12 @@
-"""Text that an XML 1.0 document can carry (section 2.2), escaped or not."""
+"""Text that an XML 1.0 document can carry (section 2.2), escaped or not; and names of users and groups."""
 
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
+LONGEST_NAME = 255
+"""Characters of a user's or a group's name (as of ``sub``, OpenID Connect Core 1.0 section 2)."""
 _FOREIGN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -16,3 +19,15 @@ def first_foreign(text: str) -> str | None:
 def made_fit(text: str) -> str:
     """Return ``text`` with U+FFFD in place of what XML cannot carry."""
     return _FOREIGN.sub("\ufffd", text)
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether a user or a group may be called so: in a line of a log, in a document, beside ``@group``."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= LONGEST_NAME
+        and value.isprintable()
+        and value == value.strip()
+        and not value.startswith("@")  # which is how groups are told from users
+        and first_foreign(value) is None
+    )

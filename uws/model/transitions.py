@@ -15,14 +15,13 @@ from .job import Job
 from .jobclass import UserUWSJobBase
 from .phases import ENDED, SETTING_UP, STARTED, TRANSITIONS, Phase
 from .service import MAX_DURATION, Service
-from .text import first_foreign
+from .text import LONGEST_NAME, is_name
 from .units import format_duration
 
 MAX_VERSION = 256
 """A job whose stream is as long takes no more changes; commands fold the whole of it."""
 BEFORE_START = SETTING_UP | {Phase.QUEUED}
 LONGEST_SHARE = timedelta(days=90)
-_LONGEST_NAME = 200
 
 
 SERVER_STOPPED = e.Failure(message="the server was stopped while the job ran", type="transient")
@@ -253,11 +252,11 @@ def _wrong_name(name: str | None) -> str | None:
     if name is None:
         return None
     plain = name.removeprefix("@")
+    if is_name(plain):
+        return None
     if not plain or plain.startswith("@") or plain != plain.strip():
         return "is no name"
-    if len(name) > _LONGEST_NAME or not name.isprintable() or first_foreign(name):
-        return f"is not 1 to {_LONGEST_NAME} printable characters"
-    return None
+    return f"is not 1 to {LONGEST_NAME} printable characters"
 
 
 def _aborted(reason: str, ending: Ending) -> e.JobAborted:

@@ -206,9 +206,9 @@ async def _find_out_who(authenticator: Authenticator | None, request: web.Reques
 
 def _check_service(request: web.Request) -> None:
     """Raise `NotAuthorized` where a service is limited to others. To a job its own rule applies."""
-    if "service" in request.match_info and "job_id" not in request.match_info:
-        resource = Resource(request)
-        resource.caller.check_use(Action.READ, resource.uws.service)
+    about = request.match_info
+    if "job_id" not in about and (uws := request.app[SITE].services.get(about.get("service", ""))):
+        request[CALLER].check_use(Action.READ, uws.service)
 
 
 async def _identified(authenticator: Authenticator, request: web.Request) -> Identity:

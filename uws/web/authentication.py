@@ -23,6 +23,7 @@ from uws.config import AuthSettings
 from uws.jobs import Backend
 from uws.model import Identity, NotAuthenticated, TooMany
 from uws.model import events as e
+from uws.model.text import is_name
 from uws.model.units import parse_duration
 
 from .resource import CALLER
@@ -199,6 +200,8 @@ class Authentication:
         user = request.headers.get(proxy.header, "")
         if not user:
             return None
+        if not is_name(user):
+            raise NotAuthenticated(f"{proxy.header} has no name of a user")
         groups = request.headers.get(proxy.groups_header, "") if proxy.groups_header else ""
         return Identity(user, frozenset(group.strip() for group in groups.split(",") if group.strip()))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -109,8 +108,9 @@ async def job_document(request: web.Request) -> web.Response:
             closing=resource.site.closing,
         )
     standing = await resource.uws.standing(job)
-    xml = partial(documents.job_document, standing=standing, may=_may(resource, job))
-    return _part(resource, job, form, xml, partial(json_documents.job_document, standing=standing))
+    if form is JSON:
+        return resource.answer(json_documents.job_document(resource.uws, job, standing), form)
+    return resource.answer(documents.job_document(resource.uws, job, standing, may=_may(resource, job)), form)
 
 
 def _may(resource: Resource, job: Job) -> str | None:
@@ -264,7 +264,7 @@ async def parameter(request: web.Request) -> web.StreamResponse:
         values = values[int(number) - 1 : int(number)]
     value = values[0]
     if isinstance(value, Upload):
-        await resource.job(Action.FILES)
+        resource.caller.check(Action.FILES, job, resource.uws.backend.clock.now())
         return stored_file(request, resource.uws.backend.files.of(job.id).upload(value))
     return _text("\n".join(str(value) for value in values))
 

@@ -160,7 +160,7 @@ class Resource:
         return {
             "ETag": tag,
             "Cache-Control": "private, no-cache",
-            "Vary": "Accept, Authorization" if self.site.authenticator else "Accept",
+            "Vary": "Accept, Authorization, Cookie" if self.site.authenticator else "Accept",
         }
 
     def answer(self, document: etree._Element | bytes, form: Form, status: int = 200) -> web.Response:
