@@ -11,10 +11,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from uws.access.oidc import OIDC
 from uws.access.record import SecurityRecord
 from uws.access.tokens import PREFIX, Token, Tokens
 from uws.access.users import Users
@@ -27,6 +27,9 @@ from uws.model.text import is_name
 from uws.model.units import parse_duration
 
 from .resource import CALLER
+
+if TYPE_CHECKING:
+    from uws.access.oidc import OIDC
 
 SESSION = "uwsd_session"
 """The cookie with a browser's session."""
@@ -56,7 +59,7 @@ class Authentication:
         self.clock = backend.clock
         self.tokens = Tokens(backend.store, backend.clock)
         self.record = SecurityRecord(backend.store, backend.clock)
-        self.oidc = OIDC(self.settings.oidc, backend.clock) if self.settings.oidc else None
+        self.oidc = self._oidc(backend)
         try:
             async with self.record.kept():
                 await self._declare_roles(backend)
@@ -64,6 +67,13 @@ class Authentication:
         finally:
             if self.oidc:
                 await self.oidc.close()
+
+    def _oidc(self, backend: Backend) -> OIDC | None:
+        if not self.settings.oidc:
+            return None
+        from uws.access.oidc import OIDC  # which takes long to import
+
+        return OIDC(self.settings.oidc, backend.clock)
 
     @property
     def has_form(self) -> bool:
