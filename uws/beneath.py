@@ -82,6 +82,8 @@ def make_private(path: Path) -> None:
     """Make a directory, or make one that is there ours alone. Raises `OSError`, also for a link to one."""
     with suppress(FileExistsError):
         path.mkdir(mode=PRIVATE)
+        if stat.S_IMODE(path.lstat().st_mode) == PRIVATE:  # so it is, but for an odd umask
+            return
     with directory(path.parent, PurePath(path.name)) as descriptor:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o777 != PRIVATE:
             path_of(descriptor).chmod(PRIVATE)
@@ -140,13 +142,18 @@ def _clear(inner: int, top: int) -> list[str]:
 @contextmanager
 def _scanned(name: str, parent: int) -> Iterator[int]:
     """Give a directory so that it can be listed, whatever its mode was. Raises `OSError`."""
-    with _opened(name, parent, os.O_DIRECTORY) as found:
-        path_of(found).chmod(PRIVATE)
-        descriptor = os.open(".", os.O_RDONLY, dir_fd=found)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(name, flags, dir_fd=parent)
+    except PermissionError:
+        with _opened(name, parent, os.O_DIRECTORY) as found:
+            path_of(found).chmod(PRIVATE)
+        descriptor = os.open(name, flags, dir_fd=parent)
+    try:
+        os.fchmod(descriptor, PRIVATE)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
