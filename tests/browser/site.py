@@ -17,7 +17,9 @@ from uws import (
     Service,
     StrParameter,
 )
+from uws.config import AuthSettings
 from uws.model import events as e
+from uws.web import Authentication
 
 TABLE = (
     '<VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>'
@@ -69,7 +71,8 @@ async def full_site(data: Path) -> AsyncIterator[tuple[Site, dict[str, str]]]:
         failed = job_id(await site.run("stars", ra="1"))
         for job in (done, failed):
             await site.ended(f"{site.list_url('stars')}/{job}")
-    async with running(data, STARS, executes=False) as site:
+    by_password = Authentication(AuthSettings(users="users.json"), data, anonymous=True)
+    async with running(data, STARS, executes=False, authenticator=by_password) as site:
         done, failed = (f"{site.list_url('stars')}/{job}" for job in (done, failed))
         held = await site.create("stars", ra="2", band=["J", "H"])
         await record(site, held, e.JobHeld(reason="all places are taken"))
@@ -79,6 +82,7 @@ async def full_site(data: Path) -> AsyncIterator[tuple[Site, dict[str, str]]]:
         waiting = await site.run("stars", ra="4")
         pages = {
             "services": f"{site.url}/",
+            "login": f"{site.url}/login",
             "service": f"{site.url}/stars",
             "service-again": f"{site.url}/stars?from-job={job_id(done)}",
             "service-change": f"{site.url}/stars?change-job={job_id(held)}",
