@@ -8,6 +8,7 @@
 # make screenshots        every page, narrow and wide, light and dark, into docs/pages/
 # make bench-eventstore   what the log does in a second, beside plain SQLite (ARGS="--json FILE")
 # make bench-feed         what it costs to tell thousands of listeners (ARGS="--listeners N")
+# make bench-crowd        how fast others are answered while 5,000 wait and 500 are slow (ARGS="--slow N --waiting N")
 # make bench-growth       what a job costs on disk, from a real trace (ARGS="--trace FILE")
 # make bench-quotes       how good quotes are, for a real trace (ARGS="--trace FILE")
 # make bench-scale        what a server with a million jobs costs (ARGS="--jobs N --output DIRECTORY")
@@ -27,8 +28,8 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test crash fuzz check lint audit screenshots bench-eventstore bench-feed bench-growth bench-quotes \
-	bench-scale bench-execution bench-pages bench-fairness clean
+.PHONY: run test crash fuzz check lint audit screenshots bench-eventstore bench-crowd bench-feed bench-growth \
+	bench-quotes bench-scale bench-execution bench-pages bench-fairness clean
 .DEFAULT_GOAL := test
 
 # Debian's venv module comes without ensurepip: the system's pip fills the environment from outside.
@@ -89,6 +90,9 @@ screenshots: $(VENV)/test
 
 bench-eventstore: $(VENV)/run
 	$(BIN)/python -m benchmarks.eventstore $(ARGS)
+
+bench-crowd: $(VENV)/run
+	$(BIN)/python -m benchmarks.crowd $(ARGS)
 
 bench-feed: $(VENV)/run
 	$(BIN)/python -m benchmarks.feed $(ARGS)

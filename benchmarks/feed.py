@@ -156,7 +156,7 @@ async def _change(
 ) -> dict[str, float]:
     """Change a job again and again, of which ``told`` listeners are told; return what that costs."""
     answered, known, waited = [], [], []
-    begin = _processor(server.pid)
+    begin = server.processor()
     for number in range(EVENTS):
         heard.expect(told)
         others = asyncio.create_task(_ask(session))
@@ -168,7 +168,7 @@ async def _change(
             known.append(await heard.all() - start)
         others.cancel()
         waited.append(await others)
-    used = (_processor(server.pid) - begin) / EVENTS
+    used = (server.processor() - begin) / EVENTS
     figures = {COMMAND: median(answered), OTHERS: median(waited), PROCESSOR: used}
     if told:
         figures[ALL_TOLD] = median(known)
@@ -188,12 +188,6 @@ async def _ask(session: aiohttp.ClientSession) -> float:
                 longest = max(longest, perf_counter() - start)
             await asyncio.sleep(PAUSE)
     return longest
-
-
-def _processor(pid: int) -> float:
-    """Return the seconds of processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -95,6 +96,11 @@ class Server:
             if line.startswith(which):
                 return int(line.split()[1]) * 1024 / MB
         raise AssertionError(f"no {which}")
+
+    def processor(self) -> float:
+        """Return the seconds of processor time that the process has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def forget_peak(self) -> None:
         """Let the most that the process held be what it holds now (proc(5))."""

@@ -129,6 +129,12 @@ class Following:
             if not self._watchers[stream]:
                 del self._watchers[stream]
 
+    def wake(self) -> None:
+        """Set the events of all who watch a stream: there is something else for them to look at."""
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.set()
+
     # Following
 
     async def _follow(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import socket
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,8 +32,10 @@ from uws import (
 from uws.admin import Place
 from uws.app import authenticator_of, open_backend
 from uws.clock import Clock
+from uws.config import LimitSettings
 from uws.jobs import make_uws_for_service
 from uws.model import Identity, NotAuthenticated
+from uws.web import answering
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Schemas and real data that lie beside the checkout, where they do."""
@@ -219,12 +222,14 @@ async def running(
     sync_seconds: float = 30.0,
     queue: QueueSettings | None = None,
     quotas: QuotaSettings | None = None,
+    limits: LimitSettings | None = None,
     executes: bool = True,
 ) -> AsyncIterator[Site]:
     """Serve ``services`` on a free port of the loopback interface.
 
     One that does not ``executes`` leaves all jobs as they are: programs are neither started nor looked for.
     """
+    limits = limits or LimitSettings()
     executing = run_node(
         data,
         services,
@@ -245,6 +250,7 @@ async def running(
             resolver=resolver,
             longest_wait=longest_wait,
             sync_seconds=sync_seconds,
+            waits_per_owner=limits.waits_per_owner,
         )
         outer = app
         if mount:
@@ -253,9 +259,9 @@ async def running(
         runner = web.AppRunner(outer, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            url = f"http://127.0.0.1:{runner.addresses[0][1]}{mount or ''}"
-            async with aiohttp.ClientSession() as session:
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}{mount or ''}"
+            async with answering(runner, [listening], limits), aiohttp.ClientSession() as session:
                 yield Site(node, url, session, app)
         finally:
             await runner.cleanup()

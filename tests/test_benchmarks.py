@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import eventstore, execution, fairness, feed, growth, quotes, scale
+from benchmarks import crowd, eventstore, execution, fairness, feed, growth, quotes, scale
 from benchmarks.servers import Document
 from projections import READ_MODELS
 
@@ -44,6 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(execution, name, number)
     monkeypatch.setattr(fairness, "MADE_UP", 30)
     monkeypatch.setattr(feed, "EVENTS", 3)
+    monkeypatch.setattr(crowd, "SECONDS", {crowd.ALONE: 0.2, crowd.CROWDED: 0.5})
 
 
 def rows_of(told: str) -> dict[str, list[str]]:
@@ -163,6 +164,22 @@ def test_the_benchmark_of_the_feed_tells_what_listeners_cost(small: None, tmp_pa
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize(("most", "status"), [(1e12, 0), (0, 1)])
+def test_the_benchmark_of_a_crowd_tells_by_its_status_whether_the_targets_were_reached(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: float, status: int
+) -> None:
+    lines = [line._replace(most=None) for line in crowd.LINES]
+    monkeypatch.setattr(crowd, "LINES", [lines[0]._replace(most=most), *lines[1:]])
+    done = CliRunner().invoke(crowd.app, ["--slow", "6", "--waiting", "9", "--directory", str(tmp_path)])
+    assert done.exit_code == status, done.output
+    rows = rows_of(done.output)
+    assert [*rows] == [line.name for line in crowd.LINES]
+    assert all(float(figure) > 0 for figure in rows[crowd.P99][1:3])
+    assert rows[crowd.SLOW][2] == "6"
+    assert rows[crowd.WAITING][2] == "9"
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize(
     ("promised", "is_right"), [(None, False), (4, False), (5, True), (20, True), (21, False)]
 )
@@ -191,6 +208,7 @@ def test_the_busiest_days_of_a_trace_are_replayed_from_their_beginning() -> None
         ("execution", ["--jobs", "8"], "supervisors", signal.SIGINT),
         ("fairness", ["--trace", "none"], "128 slots", signal.SIGTERM),
         ("feed", ["--listeners", "50"], "all, of this", signal.SIGTERM),
+        ("crowd", ["--waiting", "50", "--slow", "10"], "crowded", signal.SIGTERM),
     ],
 )
 def test_a_benchmark_leaves_nothing_when_it_is_interrupted(

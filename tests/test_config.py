@@ -150,11 +150,18 @@ def at_cutout(*lines: str) -> str:
             "uploads.longest_fetch: 0.0 is no number of seconds above 0",
         ),
         ("[uploads]\nredirects = 21\n" + SERVICE, "uploads.redirects: 21 is not between 0 and 20"),
+        ("[limits]\nconnections = 9\n" + SERVICE, "limits.connections: 9 is below the minimum 10"),
+        ("[limits]\nslowest = 0\n" + SERVICE, "limits.slowest: 0 is below the minimum 1"),
+        ("[limits]\npatience = inf\n" + SERVICE, "limits.patience: inf is no number of seconds above 0"),
+        (
+            "[limits]\nconections = 9\n" + SERVICE,
+            "limits.conections: unknown key (did you mean connections?)",
+        ),
         ("data = 3\n" + SERVICE, "data: expected str, got int"),
         ("[servre]\n" + SERVICE, "servre: unknown key (did you mean server?)"),
         (
             "prot = 1\n" + SERVICE,
-            "prot: unknown key; known are audit, auth, data, queue, quotas, server, services, uploads",
+            "prot: unknown key; known are audit, auth, data, limits, queue, quotas, server, services, uploads",
         ),
         ("[queue]\nmax_running = 0\n" + SERVICE, "queue.max_running: 0 is below the minimum 1"),
         ('[queue]\nhalf_life = "10min"\n' + SERVICE, "queue.half_life: 10min is below the minimum 1h"),
@@ -230,7 +237,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         hots = "localhost"
     """
     assert problems(tmp_path, text) == (
-        "prot: unknown key; known are audit, auth, data, queue, quotas, server, services, uploads",
+        "prot: unknown key; known are audit, auth, data, limits, queue, quotas, server, services, uploads",
         "services.a.tilte: unknown key (did you mean title?)",
         "services.a.command: expected list, got str",
         "services.a.parameters.ra.min: expected float, got str",

@@ -67,7 +67,7 @@ def test_the_tests_that_show_a_defence_are_there() -> None:
 
 def test_every_key_of_a_declaration_is_documented() -> None:
     from uws import Example, QueueSettings, Service
-    from uws.config import AuditSettings, ServerSettings, UploadSettings
+    from uws.config import AuditSettings, LimitSettings, ServerSettings, UploadSettings
     from uws.model.parameters import Parameter
 
     text = (ROOT / "docs/declaration.md").read_text()
@@ -76,6 +76,7 @@ def test_every_key_of_a_declaration_is_documented() -> None:
         Example,
         QueueSettings,
         AuditSettings,
+        LimitSettings,
         ServerSettings,
         UploadSettings,
         *Parameter.__args__,

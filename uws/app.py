@@ -36,12 +36,22 @@ from uws.audit import Checkpointing
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
 from uws.config import AuditSettings, AuthSettings, Settings, UploadSettings
+from uws.environment import raise_open_files
 from uws.execution import Destruction, Scheduler
 from uws.files import Files
 from uws.jobs import Backend, UserUWS, first_of, make_uws_for_service
 from uws.model import QueueSettings, QuotaSettings, Service, UnknownForm, UWSError
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
-from uws.web import LONGEST_WAIT, SITE, SYNC_SECONDS, Authentication, Authenticator, make_application
+from uws.web import (
+    LONGEST_WAIT,
+    SITE,
+    SYNC_SECONDS,
+    WAITS_PER_OWNER,
+    Authentication,
+    Authenticator,
+    answering,
+    make_application,
+)
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +214,7 @@ def make_uws_application(
     resolver: AbstractResolver | None = None,
     longest_wait: float = LONGEST_WAIT,
     sync_seconds: float = SYNC_SECONDS,
+    waits_per_owner: int = WAITS_PER_OWNER,
     grace: float = 10.0,
     jobs_end_with_server: bool = False,
     audit: AuditSettings | None = None,
@@ -223,6 +234,7 @@ def make_uws_application(
         resolver=resolver,
         longest_wait=longest_wait,
         sync_seconds=sync_seconds,
+        waits_per_owner=waits_per_owner,
     )
 
     async def with_node(app: web.Application) -> AsyncIterator[None]:
@@ -272,6 +284,7 @@ async def serve(
         authenticator = Authentication(settings.auth, settings.data, anonymous=settings.allows_anonymous)
     loop = asyncio.get_running_loop()
     server = settings.server
+    raise_open_files()
     async with AsyncExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)
@@ -288,6 +301,7 @@ async def serve(
             uploads=settings.uploads,
             longest_wait=server.longest_wait,
             sync_seconds=server.sync_seconds,
+            waits_per_owner=settings.limits.waits_per_owner,
             grace=server.grace,
             jobs_end_with_server=server.jobs_end_with_server,
             audit=settings.audit,
@@ -302,8 +316,7 @@ async def serve(
         if stop.is_set():
             return
         await starting
-        for listening in sockets:
-            await web.SockSite(runner, listening).start()
+        await stack.enter_async_context(answering(runner, sockets, settings.limits))
         ready(_url_of(sockets[0]))
         await stop.wait()
 

@@ -103,6 +103,37 @@ class UploadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"redirects: {self.redirects} is not between 0 and 20")
 
 
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[limits]`` table: what one client may take of the server."""
+
+    connections: int = 20_000
+    """Those that are open at one time; a third of the files that the process may open at most."""
+    waits_per_owner: int = 200
+    """Requests of one user that wait for a job at one time; of one address where nobody is known."""
+    head_seconds: float = 20.0
+    """Seconds in which the head of a request comes, from its first byte on."""
+    slowest: int = 500
+    """Bytes a second that a client sends of a body, and takes of an answer, at least."""
+    patience: float = 30.0
+    """Seconds over which that is counted."""
+    keep_alive: float = 75.0
+    """Seconds that a connection stays open without a request."""
+    line_bytes: int = 8190
+    """Of the request line, and of each header."""
+    headers: int = 128
+    """Headers of one request."""
+
+    def __post_init__(self) -> None:
+        for field, least in (
+            ("connections", 10), ("waits_per_owner", 1), ("slowest", 1), ("line_bytes", 1024), ("headers", 16)
+        ):  # fmt: skip
+            if (value := getattr(self, field)) < least:
+                raise ValueError(f"{field}: {value} is below the minimum {least}")
+        for field in ("head_seconds", "patience", "keep_alive"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds above 0")
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ip_address(host.strip("[]")).is_loopback
@@ -282,6 +313,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue: QueueSettings = QueueSettings()
     auth: AuthSettings = AuthSettings()
     quotas: QuotaSettings = QuotaSettings()
+    limits: LimitSettings = LimitSettings()
 
     @property
     def is_private(self) -> bool:
@@ -319,6 +351,7 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     queue: dict[str, Any] = {}
     auth: dict[str, Any] = {}
     quotas: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     services: dict[str, Any]
 
 
@@ -342,9 +375,11 @@ def load(path: Path) -> Settings:
     uploads = _convert(file.uploads, UploadSettings, "uploads", problems)
     audit = _convert(file.audit, AuditSettings, "audit", problems)
     queue = _convert(file.queue, QueueSettings, "queue", problems)
-    auth = _auth(file.auth, path.parent.resolve(), problems)
     quotas = _quotas(file.quotas, problems)
-    if problems or server is None or uploads is None or audit is None or queue is None or auth is None:
+    limits = _convert(file.limits, LimitSettings, "limits", problems)
+    auth = _auth(file.auth, path.parent.resolve(), problems)
+    # Each of them is None only where a problem was told.
+    if problems or not (server and uploads and audit and queue and auth and limits):
         raise DeclarationError(problems)
     return Settings(
         data=(path.parent / file.data).resolve(),
@@ -355,6 +390,7 @@ def load(path: Path) -> Settings:
         queue=queue,
         auth=auth,
         quotas=quotas,
+        limits=limits,
     )
 
 

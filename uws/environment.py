@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,3 +34,12 @@ def job_environment(
         "UWS_PARAMETERS": parameters,
         "UWS_PROGRESS": progress,
     }
+
+
+OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""How many files this process might open when it was started, and at most: so it is for programs."""
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as it may."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES[1], OPEN_FILES[1]))

@@ -287,7 +287,8 @@ class UserUWS:
         """Return the job once it is in none of the phases ``lasting``, after ``seconds`` at most.
 
         By default once it has left its present phase, or at once when that is not PENDING, QUEUED or
-        EXECUTING (UWS 1.1 section 2.2.1.1). Returns at once when ``closing`` is set.
+        EXECUTING (UWS 1.1 section 2.2.1.1). Returns at once when ``closing`` is set, and who waits is woken
+        by `Projector.wake` to see it.
         """
         with self.backend.projector.watch(e.job_stream(job_id)) as changed:
             job = await self.get_job(job_id, caller)
@@ -296,7 +297,7 @@ class UserUWS:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     while job.phase in lasting and not closing.is_set():
-                        await first_of(changed.wait(), closing.wait())
+                        await changed.wait()
                         changed.clear()
                         job = await self.get_job(job_id, caller)
             return job

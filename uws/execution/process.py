@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from uws.environment import base_environment
+from uws.environment import OPEN_FILES, base_environment
 from uws.functions.helper import LONGEST_IMPORT
 from uws.model import Service
 
@@ -156,9 +157,13 @@ class Launcher:
         else:
             command = ["-P", "-m", "uws.execution.warm", str(self._warm.function)]
             environment = {**base_environment(self._warm.environment), _ROOM: " " * 5000}
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable, *command, stdin=PIPE, stdout=PIPE, env=environment
         )
+        # Programs that use select(2), or close all that may be open, get on badly with the server's many.
+        with suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, OPEN_FILES)
+        return process
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout

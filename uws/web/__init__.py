@@ -3,14 +3,18 @@
 from .accounting import ACCESS_LOG
 from .application import make_application
 from .authentication import Authentication
+from .connections import answering
 from .resource import LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator
+from .waiting import WAITS_PER_OWNER
 
 __all__ = [
     "ACCESS_LOG",
     "LONGEST_WAIT",
     "SITE",
     "SYNC_SECONDS",
+    "WAITS_PER_OWNER",
     "Authentication",
     "Authenticator",
+    "answering",
     "make_application",
 ]

@@ -10,6 +10,7 @@ from dataclasses import replace
 import aiohttp
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
+from aiohttp.http import HttpVersion10, HttpVersion11
 
 from uws.config import UploadSettings
 from uws.jobs import UserUWS
@@ -24,7 +25,7 @@ from .authentication import Authentication
 from .availability import availability, healthz, note_start, readyz, service_availability
 from .capabilities import capabilities
 from .descriptor import descriptor
-from .errors import Handler, answer_for, fault_response, http_fault
+from .errors import Encoded, Handler, Misframed, answer_for, fault_response, http_fault
 from .events import STREAMS, Streams, job_events, job_list_events
 from .examples import example_file, examples
 from .faults import readable
@@ -41,6 +42,7 @@ from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, SYNC_SECONDS, Authent
 from .services import index, service, to_service
 from .shares import keep_to_ourselves, led_on, let_in, link_of, share, shares, unshare
 from .sync import outcome, sync
+from .waiting import WAITS_PER_OWNER, Waits
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +60,14 @@ def make_application(
     resolver: AbstractResolver | None = None,
     longest_wait: float = LONGEST_WAIT,
     sync_seconds: float = SYNC_SECONDS,
+    waits_per_owner: int = WAITS_PER_OWNER,
 ) -> web.Application:
     """Return an application that offers ``services``; `aiohttp.web.Application.add_subapp` can mount it.
 
     ``base_url`` is how clients reach it (behind a proxy), by default the way each request came.
     ``uploads`` says what ``UPLOAD=name,http://…`` may name; the addresses of such hosts are found by
     ``resolver``, by default the system's. ``longest_wait`` bounds WAIT, and ``sync_seconds`` the wait for the
-    result of a synchronous request, in seconds.
+    result of a synchronous request, in seconds; ``waits_per_owner`` requests of one owner may wait at a time.
     """
     note_malformed_in_words()
     take_bad_headers_quietly()
@@ -77,6 +80,7 @@ def make_application(
         authenticator=authenticator,
         longest_wait=longest_wait,
         sync_seconds=sync_seconds,
+        waits=Waits(waits_per_owner),
     )
     app[STREAMS] = Streams()
     app[previews.PICTURES] = previews.Pictures()
@@ -165,6 +169,7 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     authenticator = request.app[SITE].authenticator
     response: web.StreamResponse | None
     try:
+        _check_framing(request)
         if request.method in _COMMANDS:
             check_origin(request, request.app[SITE].base_url)
         if request.match_info.route.name not in _FOR_ANYBODY:
@@ -189,6 +194,8 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
                 500, "DefaultFault", f"an internal error; it is on record as {request_id}"
             )
         response = readable(request, response)
+        if isinstance(error, Misframed):
+            response.force_close()
     response.headers["X-Request-ID"] = request_id
     return response
 
@@ -237,6 +244,23 @@ def _challenges(request: web.Request) -> Sequence[str]:
     return challenges
 
 
+def _check_framing(request: web.Request) -> None:
+    """Refuse what a proxy in front may understand in another way, and a body that has to be unpacked.
+
+    Some kilobytes may be unpacked to gigabytes, and no client of these services needs that.
+    """
+    if request.version not in (HttpVersion10, HttpVersion11):
+        raise Misframed("only HTTP/1.1 and HTTP/1.0 are spoken here")
+    for coding in request.headers.getall("Transfer-Encoding", []):
+        if request.version == HttpVersion10:
+            raise Misframed("Transfer-Encoding: HTTP/1.0 knows none (RFC 9112 section 6.1)")
+        if coding.strip().lower() != "chunked":
+            raise Misframed(f"Transfer-Encoding: expected chunked, got {coding}")
+    for coding in request.headers.getall("Content-Encoding", []):
+        if coding.strip().lower() != "identity":
+            raise Encoded(f"Content-Encoding: a body is sent as it is, without {coding}")
+
+
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await led_on(request) or await handler(request)
@@ -245,5 +269,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _let_waiting_go(app: web.Application) -> None:
-    app[SITE].closing.set()
+    site = app[SITE]
+    site.closing.set()
+    if site.backend:
+        site.backend.projector.wake()  # who waits sees that it is over
     app[STREAMS].close()

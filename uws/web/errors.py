@@ -27,16 +27,32 @@ from uws.model import (
     TooMany,
     Unavailable,
     UsageError,
+    UWSError,
 )
 
 _JOB_STREAM = re.compile(r"\bjob(/[0-9a-zA-Z-]+| [0-9a-f]{32}\b)")
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+
+class TooSlow(UWSError, TimeoutError):
+    """A body comes slower than it has to (a TimeoutError is what aiohttp takes for a reason to close)."""
+
+
+class Encoded(UWSError):
+    """A body is compressed, or encoded in another way."""
+
+
+class Misframed(UsageError):
+    """Where a request ends is in doubt, so that nothing behind it can be taken for another one."""
+
+
 ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (RepeatedParameter, 400, "MultiValuedParamNotSupported"),
     (KeyReused, 422, "UsageFault"),
     (TooLarge, 413, "UsageFault"),
+    (TooSlow, 408, "UsageFault"),
+    (Encoded, 415, "UsageFault"),
     (UsageError, 400, "UsageFault"),
     (NotAuthenticated, 401, "AuthenticationError"),
     (NotAuthorized, 403, "AuthorizationError"),
@@ -70,6 +86,8 @@ def answer_for(error: Exception, challenges: Iterable[str] = ()) -> web.Response
                 headers.extend(("WWW-Authenticate", challenge) for challenge in challenges)
             if status in (429, 503, 507):
                 headers["Retry-After"] = str(getattr(error, "retry_after", 5))
+            if status == 415:
+                headers["Accept-Encoding"] = "identity"
             return fault_response(status, fault, discreet(error), headers)
     return None
 

@@ -26,8 +26,8 @@ from .resource import CALLER, SITE, Resource
 log = logging.getLogger(__name__)
 
 MAX_STREAMS = 10_000
-"""Streams of an application that are open at one time. They take half of the open files that the process may
-have at most, so that others are answered, too.
+"""Streams of an application that are open at one time. They take a quarter of the open files that the process
+may have at most: less than all connections, so that others are answered, too.
 """
 SHARE = 10
 """Into how many shares they are divided: a user, or an address of nobody in particular, has one at most."""
@@ -69,7 +69,7 @@ class Streams:
         self._feeds: dict[EventStore, Feed] = {}
         files = limits.getrlimit(limits.RLIMIT_NOFILE)[0]
         self._of: defaultdict[_Client, set[Listener]] = defaultdict(set)
-        self._room = MAX_STREAMS if files == limits.RLIM_INFINITY else min(MAX_STREAMS, files // 2)
+        self._room = MAX_STREAMS if files == limits.RLIM_INFINITY else min(MAX_STREAMS, files // 4)
 
     def feed_of(self, backend: Backend) -> Feed:
         """Return what all who listen to this server's jobs share."""

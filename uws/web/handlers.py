@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -49,6 +50,8 @@ from .resource import Resource
 from .services import refused
 from .stored import stored_file
 
+_SHORTEST = 0.5
+"""The part of the longest wait that who would wait for longer gets at least."""
 SHOWN_AFTER_DELETION = 100
 """Jobs of the list that a client is led to when it has deleted one."""
 Document = Callable[[UserUWS, Job], etree._Element]
@@ -98,14 +101,14 @@ async def job_document(request: web.Request) -> web.Response:
     job = await resource.job()
     phase = None if wanted is None else phase_of(wanted)
     if wait is not None:
-        seconds = whole_number(wait, "WAIT", -1)
+        seconds: float = whole_number(wait, "WAIT", -1)
         longest = resource.site.longest_wait
-        job = await resource.uws.wait(
-            resource.job_id,
-            resource.caller,
-            seconds=longest if seconds < 0 else min(seconds, longest),
-            lasting=None if phase is None else {phase} & ACTIVE,
-            closing=resource.site.closing,
+        if not 0 <= seconds <= longest:
+            # Who came all at once, as after a restart, would come so again and again.
+            seconds = longest * random.uniform(_SHORTEST, 1)  # noqa: S311 - nothing is kept secret by this
+        job = await resource.wait(
+            seconds,
+            None if phase is None else {phase} & ACTIVE,
         )
     standing = await resource.uws.standing(job)
     if form is JSON:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from yarl import URL
 from uws.commands import Caller
 from uws.files import OwnFile, Spool
 from uws.jobs import Backend, UserUWS
-from uws.model import Action, Identity, Job, NotFound, OtherService, UsageError, did_you_mean
+from uws.model import Action, Identity, Job, NotFound, OtherService, Phase, UsageError, did_you_mean
 
 from .conditions import is_held, tag_of, tag_of_state
 from .documents import serialise
@@ -26,6 +26,7 @@ from .fetching import Fetcher, Fetches
 from .negotiation import HTML, Form
 from .own_files import own_file
 from .pages import render, revision
+from .waiting import WAITS_PER_OWNER, Waits
 
 LONGEST_WAIT = 60
 """Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
@@ -62,6 +63,7 @@ class Site:
     authenticator: Authenticator | None
     longest_wait: float = LONGEST_WAIT
     sync_seconds: float = SYNC_SECONDS
+    waits: Waits = field(default_factory=lambda: Waits(WAITS_PER_OWNER))
 
     @property
     def backend(self) -> Backend | None:
@@ -116,6 +118,13 @@ class Resource:
     async def job(self, action: Action = Action.READ) -> Job:
         """Return the job that the URL names, for those who only look, be it into its files."""
         return await self.uws.get_job(self.job_id, self.caller, action)
+
+    async def wait(self, seconds: float, lasting: Collection[Phase] | None) -> Job:
+        """Do what `UserUWS.wait` does. Raises `TooMany` when the caller waits for as much as he may."""
+        with self.site.waits.counted(self.request, self.caller.user):
+            return await self.uws.wait(
+                self.job_id, self.caller, seconds=seconds, lasting=lasting, closing=self.site.closing
+            )
 
     async def admit(self, *actions: Action) -> bool:
         """See `UserUWS.admit`: for the job that the URL names, or for a new one."""

@@ -35,13 +35,7 @@ async def outcome(request: web.Request) -> web.Response:
     After ``sync_seconds`` it leads to the job.
     """
     resource = Resource(request)
-    job = await resource.uws.wait(
-        resource.job_id,
-        resource.caller,
-        seconds=resource.site.sync_seconds,
-        lasting=_UNDER_WAY,
-        closing=resource.site.closing,
-    )
+    job = await resource.wait(resource.site.sync_seconds, _UNDER_WAY)
     if job.phase in _UNDER_WAY:
         if resource.site.closing.is_set():
             raise Unavailable(

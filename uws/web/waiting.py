@@ -1,0 +1,54 @@
+"""Who waits for jobs: so many of one owner at one time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+
+from uws.model import TooMany
+
+WAITS_PER_OWNER = 200
+"""Requests of one user that wait at one time; of one address where nobody is known."""
+_AGAIN = 5
+"""Seconds after which who waits for too much may ask again."""
+
+_Waiting = dict[asyncio.Task[None], web.Request]
+
+
+class Waits:
+    """The requests of an application that wait for a job."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._waiting: defaultdict[tuple[str, str], _Waiting] = defaultdict(dict)
+
+    @contextmanager
+    def counted(self, request: web.Request, user: str | None) -> Iterator[None]:
+        """Let a request wait. Raises `TooMany` when its owner has as many that do as may."""
+        owner = ("address", request.remote or "") if user is None else ("user", user)
+        waiting = self._waiting[owner]
+        if len(waiting) >= self._most and self._dismiss(waiting) >= self._most:
+            whose = "this address" if user is None else user
+            raise TooMany(f"{self._most} requests of {whose} wait for jobs, which is as many as may", _AGAIN)
+        task = request.task
+        waiting[task] = request
+        try:
+            yield
+        finally:
+            del waiting[task]
+            if not waiting and self._waiting.get(owner) is waiting:
+                del self._waiting[owner]
+
+    def _dismiss(self, waiting: _Waiting) -> int:
+        """Let those end whose clients have gone, which is noticed here, or when they are answered.
+
+        Returns how many are left.
+        """
+        gone = [task for task, request in waiting.items() if request.transport is None]
+        for task in gone:
+            task.cancel()
+        return len(waiting) - len(gone)
