@@ -161,7 +161,8 @@ def at_cutout(*lines: str) -> str:
         ("[servre]\n" + SERVICE, "servre: unknown key (did you mean server?)"),
         (
             "prot = 1\n" + SERVICE,
-            "prot: unknown key; known are audit, auth, data, limits, queue, quotas, server, services, uploads",
+            "prot: unknown key; "
+            "known are audit, auth, data, limits, queue, quotas, server, services, uploads",
         ),
         ("[queue]\nmax_running = 0\n" + SERVICE, "queue.max_running: 0 is below the minimum 1"),
         ('[queue]\nhalf_life = "10min"\n' + SERVICE, "queue.half_life: 10min is below the minimum 1h"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -60,6 +61,10 @@ _LONGEST_MAKING = 3600.0
 """Seconds that a start waits for read models that are made anew."""
 _NEEDED_TO_RUN_JOBS = ("queue", "job_list")
 """The read models without which no job is started, settled or destroyed."""
+_COLLECTED = 10_000, 10, 100
+"""When Python looks for garbage (`gc.set_threshold`): at all that lives only rarely, for where thousands of
+clients wait this takes a quarter of a second, in which nobody is answered.
+"""
 _ATTEMPTS, _BETWEEN_ATTEMPTS = 100, 0.1
 """How often, and every how many seconds, an admin command tries to reach who has the data directory."""
 
@@ -286,6 +291,8 @@ async def serve(
     server = settings.server
     raise_open_files()
     async with AsyncExitStack() as stack:
+        stack.callback(gc.set_threshold, *gc.get_threshold())
+        gc.set_threshold(*_COLLECTED)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)
             stack.callback(loop.remove_signal_handler, number)

@@ -584,7 +584,7 @@ async def test_nothing_is_left_of_a_client_that_goes(tmp_path: Path, clock: Manu
         assert (await site.post(f"{job}/phase", {"PHASE": "ABORT"})).status == 303
 
 
-@pytest.mark.parametrize(("most", "files"), [(2, 1024), (10_000, 5)])
+@pytest.mark.parametrize(("most", "files"), [(2, 1024), (10_000, 8)])
 async def test_more_streams_than_there_may_be_are_refused_for_a_while(
     tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, most: int, files: int
 ) -> None:

@@ -152,7 +152,7 @@ async def test_wait_is_never_longer_than_the_server_allows(tmp_path: Path, wait:
         job = await site.create("echo")
         begun = asyncio.get_running_loop().time()
         assert await soon(waiting(site, f"{job}?WAIT={wait}")) == "PENDING"
-        assert asyncio.get_running_loop().time() - begun >= 0.05
+        assert asyncio.get_running_loop().time() - begun >= 0.05 / 2  # so that not all come again at once
 
 
 @pytest.mark.parametrize(

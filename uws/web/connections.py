@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import socket
 import struct
@@ -18,10 +17,7 @@ from aiohttp.http_exceptions import LineTooLong
 
 from uws.config import LimitSettings
 
-from .accounting import ACCESS_LOG
 from .errors import TooSlow, fault_response, legible
-
-log = logging.getLogger(ACCESS_LOG)
 
 _LOOKS = 4
 """How often a connection is looked at in the shortest time that a client may take."""
@@ -29,6 +25,8 @@ _BACKLOG = 1024
 """Connections that the system holds until they are accepted."""
 _AT_ONCE = 1000
 """Connections that are looked at before others have their turn."""
+_LEAST = 10
+"""Connections that there may be, however few files the process may open."""
 _REFUSED = 100
 """Connections that are told why they are closed, at one time; more are cut off."""
 _TIME_TO_READ = 2.0
@@ -112,7 +110,9 @@ class Connection(web.RequestHandler):
         else:
             said = f"this is no request that HTTP knows: {said}"
         request_id = uuid.uuid4().hex
-        log.info("a request from %s was refused: %s", request.remote, said, extra={"request_id": request_id})
+        # Of this, `note_malformed_in_words` makes a line.
+        told: dict[str, Any] = {"exc_info": exc, "extra": {"request_id": request_id}}
+        self.log_exception("Error handling request from %s", request.remote, **told)
         response = fault_response(status, "UsageFault", said, {"X-Request-ID": request_id})
         response.force_close()
         return response
@@ -273,7 +273,7 @@ def room_for_connections(most: int) -> int:
     As many again are for the files that are sent and received there; the last third is for jobs and the log.
     """
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return most if files == resource.RLIM_INFINITY else min(most, files // 3)
+    return most if files == resource.RLIM_INFINITY else min(most, max(files // 3, _LEAST))
 
 
 def _acknowledged(wire: asyncio.Transport) -> int:

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
-from ipaddress import ip_network
 
 from aiohttp import web
 from msgspec.structs import replace
@@ -22,6 +21,7 @@ from uws.queueing import Standing
 from . import json_documents
 from .forms import query_of, single, whole_number
 from .resource import CALLER, SITE, Resource
+from .waiting import Client, client_of
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,6 @@ def _queue(job_id: str, standing: Standing) -> bytes:
     return b"event: queue\ndata: %s\n\n" % json_documents.job_standing(job_id, standing)
 
 
-_Client = tuple[str | None, str]
-
-
 class Streams:
     """The streams of an application that are open. All end with the server."""
 
@@ -68,7 +65,7 @@ class Streams:
         self._open: dict[Listener, web.Request] = {}
         self._feeds: dict[EventStore, Feed] = {}
         files = limits.getrlimit(limits.RLIMIT_NOFILE)[0]
-        self._of: defaultdict[_Client, set[Listener]] = defaultdict(set)
+        self._of: defaultdict[Client, set[Listener]] = defaultdict(set)
         self._room = MAX_STREAMS if files == limits.RLIM_INFINITY else min(MAX_STREAMS, files // 4)
 
     def feed_of(self, backend: Backend) -> Feed:
@@ -85,7 +82,7 @@ class Streams:
         """
         if len(self._open) >= self._room and self._dismiss(self._open) >= self._room:
             raise Unavailable(f"{self._room} streams of events are open, which is as many as may", _AGAIN)
-        client, share = _client_of(request), max(1, self._room // SHARE)
+        client, share = client_of(request, request[CALLER].user), max(1, self._room // SHARE)
         if len(self._of[client]) >= share and self._dismiss(self._of[client]) >= share:
             raise TooMany(
                 f"you have {share} streams of events open, which is as many as one may; "
@@ -121,17 +118,6 @@ class Streams:
             listener.end()
             if request.transport and request.transport.get_write_buffer_size():
                 _cut_off(request)
-
-
-def _client_of(request: web.Request) -> _Client:
-    """Return whom a stream counts for: the user, or the address that nobody in particular comes from.
-
-    Of IPv6 a client has a whole network of addresses (RFC 6177).
-    """
-    user, address = request[CALLER].user, request.remote or ""
-    if user is None and ":" in address:
-        address = str(ip_network((address.partition("%")[0], 64), strict=False))
-    return user, address if user is None else ""
 
 
 def _cut_off(request: web.Request) -> None:

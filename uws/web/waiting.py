@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 
 from aiohttp import web
 
@@ -16,6 +17,8 @@ WAITS_PER_OWNER = 200
 _AGAIN = 5
 """Seconds after which who waits for too much may ask again."""
 
+Client = tuple[str | None, str]
+"""Who is counted: a user, or an address."""
 _Waiting = dict[asyncio.Task[None], web.Request]
 
 
@@ -24,12 +27,12 @@ class Waits:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._waiting: defaultdict[tuple[str, str], _Waiting] = defaultdict(dict)
+        self._waiting: defaultdict[Client, _Waiting] = defaultdict(dict)
 
     @contextmanager
     def counted(self, request: web.Request, user: str | None) -> Iterator[None]:
         """Let a request wait. Raises `TooMany` when its owner has as many that do as may."""
-        owner = ("address", request.remote or "") if user is None else ("user", user)
+        owner = client_of(request, user)
         waiting = self._waiting[owner]
         if len(waiting) >= self._most and self._dismiss(waiting) >= self._most:
             whose = "this address" if user is None else user
@@ -52,3 +55,14 @@ class Waits:
         for task in gone:
             task.cancel()
         return len(waiting) - len(gone)
+
+
+def client_of(request: web.Request, user: str | None) -> Client:
+    """Return whom a request counts for: the user, or the address that nobody in particular comes from.
+
+    Of IPv6 a client has a whole network of addresses (RFC 6177).
+    """
+    address = request.remote or ""
+    if user is None and ":" in address:
+        address = str(ip_network((address.partition("%")[0], 64), strict=False))
+    return user, address if user is None else ""
