@@ -36,6 +36,30 @@ WORTH_A_PROCESS = 20_000
 """Events: fewer are folded sooner than a process is started."""
 
 
+class Watch:
+    """What one who watches a stream waits for: an `asyncio.Event` but small, as there may be thousands."""
+
+    __slots__ = ("_grown",)
+
+    def __init__(self) -> None:
+        self._grown = asyncio.get_running_loop().create_future()
+
+    def set(self) -> None:
+        if not self._grown.done():
+            self._grown.set_result(None)
+
+    def clear(self) -> None:
+        if self._grown.done():
+            self._grown = asyncio.get_running_loop().create_future()
+
+    def is_set(self) -> bool:
+        return self._grown.done()
+
+    def wait(self) -> asyncio.Future[None]:
+        """Return what is done when this has been set; one may wait for it at a time."""
+        return self._grown
+
+
 class Behind(StoreUnavailable):
     """A read model has not reached the asked-for position in time."""
 
@@ -66,7 +90,7 @@ class Following:
         self._position = 0
         """How far the live ones have come."""
         self._advanced = asyncio.Event()
-        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._watchers: defaultdict[str, set[Watch]] = defaultdict(set)
         self._alone = asyncio.Lock()
         """Held to fold, and to change what is folded."""
         self._making = asyncio.Lock()
@@ -118,9 +142,9 @@ class Following:
             ) from None
 
     @contextmanager
-    def watch(self, stream: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set each time ``stream`` has grown and the read models show it."""
-        watcher = asyncio.Event()
+    def watch(self, stream: str) -> Iterator[Watch]:
+        """Give what is set each time ``stream`` has grown and the read models show it."""
+        watcher = Watch()
         self._watchers[stream].add(watcher)
         try:
             yield watcher
@@ -130,7 +154,7 @@ class Following:
                 del self._watchers[stream]
 
     def wake(self) -> None:
-        """Set the events of all who watch a stream: there is something else for them to look at."""
+        """Set what all who watch a stream wait for: there is something else for them to look at."""
         for watchers in self._watchers.values():
             for watcher in watchers:
                 watcher.set()
