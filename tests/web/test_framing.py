@@ -94,6 +94,14 @@ async def test_a_request_whose_end_is_in_doubt_is_refused_with_all_that_follows(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+@pytest.mark.parametrize("form", ["HTTP/0.9", "HTTP/2 in name"])
+async def test_other_versions_of_http_are_refused(tmp_path: Path, form: str) -> None:
+    async with running(tmp_path, TYPES) as site:
+        answer = await sent(site, FORMS[form])
+        assert answer.split(" ")[1] == "400"
+        assert answer.endswith("UsageFault: only HTTP/1.1 and HTTP/1.0 are spoken here\n")
+
+
 async def test_chunks_are_understood_whatever_their_extensions(tmp_path: Path) -> None:
     async with running(tmp_path, TYPES) as site:
         answer = await sent(site, f"{CHUNKED}6;a=b;c\r\ntext=x\r\n0\r\n\r\n{SMUGGLED}")
