@@ -33,11 +33,11 @@ from benchmarks.servers import MB, UWSD, Server, ended_in_order, serving, uwsd
 from benchmarks.tables import Figures, Line, new_console, show
 from eventstore import SQLiteEventStore
 from uws.admin import Place
-from uws.app import open_backend
 from uws.config import load
 from uws.importing import import_swf
 from uws.model.events import job_stream
 from uws.model.units import format_time
+from uws.node import open_backend
 
 SMALLEST = 1_000
 """Jobs; each size is ten times the one before."""

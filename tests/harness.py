@@ -30,11 +30,12 @@ from uws import (
     run_node,
 )
 from uws.admin import Place
-from uws.app import authenticator_of, open_backend
+from uws.app import authenticator_of
 from uws.clock import Clock
 from uws.config import LimitSettings
 from uws.jobs import make_uws_for_service
 from uws.model import Identity, NotAuthenticated
+from uws.node import open_backend
 from uws.web import answering
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -12,10 +12,11 @@ from uws.model import *  # noqa: F403 - the model is the public vocabulary
 from uws.model import __all__ as _model
 
 if TYPE_CHECKING:
-    from uws.app import Node, make_uws_application, run_node, serve
+    from uws.app import make_uws_application, serve
     from uws.commands import Caller, Changes
     from uws.config import UploadSettings, make_service
     from uws.jobs import Backend, UserUWS, make_uws_for_service
+    from uws.node import Node, run_node
     from uws.web import Authenticator, make_application
 
 __all__ = [
@@ -38,10 +39,11 @@ __all__.extend(_model)
 # The rooms above the model are imported when they are asked for: `projections` imports the model, and they
 # import `projections`.
 _ROOMS = {
-    "uws.app": ("Node", "make_uws_application", "run_node", "serve"),
+    "uws.app": ("make_uws_application", "serve"),
     "uws.commands": ("Caller", "Changes"),
     "uws.config": ("UploadSettings", "make_service"),
     "uws.jobs": ("Backend", "UserUWS", "make_uws_for_service"),
+    "uws.node": ("Node", "run_node"),
     "uws.web": ("Authenticator", "make_application"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -18,7 +18,8 @@ import pytest
 from eventstore import SQLiteEventLog
 from eventstore.checkpoint import SigningKey
 from tests.daemon import UWSD, Daemon, Ended, serving, uwsd
-from uws.admin import ProjectionsStatus, ask
+from uws.admin import ProjectionsStatus
+from uws.admin.client import ask
 
 DECLARATION = """
 [services.echo]

@@ -24,8 +24,9 @@ from aiohttp import web
 from eventstore.checkpoint import SigningKey
 from tests.daemon import PATIENCE, UWSD, serving, uwsd
 from uws import Caller, Changes, Service, make_uws_application, run_node
-from uws.admin import EraseJob, NobodyListens, Place, PruneLog, Refusal, Unreachable, ask
-from uws.app import administer
+from uws.admin import EraseJob, NobodyListens, Place, PruneLog, Refusal, Unreachable
+from uws.admin.client import ask
+from uws.node import administer
 
 ECHO = Service(name="echo", title="Echo", command=["true"])
 TRUE = '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
@@ -345,7 +346,7 @@ async def test_a_command_waits_for_a_server_that_ends_or_another_command(tmp_pat
 async def test_one_that_has_the_log_and_does_not_answer_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uws.app._ATTEMPTS", 2)
+    monkeypatch.setattr("uws.node._ATTEMPTS", 2)
     async with run_node(tmp_path, [ECHO]):
         (tmp_path / "admin.sock").unlink()
         with pytest.raises(Unreachable) as refused:

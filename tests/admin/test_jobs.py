@@ -19,7 +19,8 @@ from eventstore import SQLiteEventLog
 from tests.daemon import PATIENCE, UWSD, Ended, announcements, has_ended, serving, uwsd
 from tests.harness import BasicUsers, ManualClock, job_id, running
 from uws import Service, StrParameter
-from uws.admin import ListJobs, Wanted, ask
+from uws.admin import ListJobs, Wanted
+from uws.admin.client import ask
 from uws.execution.progress import EVERY
 from uws.model import Phase
 from uws.model.units import format_time

@@ -19,6 +19,7 @@ import pytest
         "uws.functions",
         "uws.execution",
         "uws.web",
+        "uws.node",
         "uws.app",
         "uws.cli",
     ],
@@ -29,6 +30,11 @@ def test_a_room_can_be_imported_before_all_others(room: str) -> None:
 
 def test_the_model_is_imported_without_http() -> None:
     code = "import sys, uws.model; sys.exit('aiohttp' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_is_imported_without_http() -> None:
+    code = "import sys, uws.cli; sys.exit('aiohttp' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -1,7 +1,8 @@
-"""Admin commands: what they do, and the Unix socket through which they reach a running server."""
+"""Admin commands: what they do, and the Unix socket through which they reach a running server.
 
-from .client import ask
-from .door import listening
+Its two sides, `uws.admin.client` and `uws.admin.door`, are imported by who needs one of them.
+"""
+
 from .failures import DoesNotHold, NobodyListens, Refusal, Unreachable, problems_of
 from .jobs import (
     ABORTABLE,
@@ -36,9 +37,11 @@ from .operations import (
     carry_out,
     counting,
 )
+from .wire import SOCKET
 
 __all__ = [
     "ABORTABLE",
+    "SOCKET",
     "AbortJobs",
     "Administered",
     "DestroyJobs",
@@ -67,11 +70,9 @@ __all__ = [
     "VerifyProjections",
     "Wanted",
     "WatchJob",
-    "ask",
     "caller_of",
     "carry_out",
     "counting",
     "is_over",
-    "listening",
     "problems_of",
 ]

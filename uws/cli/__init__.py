@@ -10,7 +10,6 @@ import typer
 import uvloop
 from rich.text import Text
 
-from uws.app import serve as run_server
 from uws.config import Settings, load
 from uws.model import DeclarationError, FileParameter, Service
 from uws.model.units import format_duration, format_size
@@ -21,7 +20,6 @@ from .audit import audit
 from .common import FAILED, INTERRUPTED, duration_of, err, out, reported, table
 from .importing import importing
 from .jobs import jobs
-from .logs import begin_log
 from .projections import projections
 from .queueing import queueing
 from .running import run
@@ -94,6 +92,10 @@ def serve(
     data: Annotated[Path | None, typer.Option(help="Keep the log and the jobs in this directory.")] = None,
 ) -> None:
     """Offer the declared services until SIGTERM or Ctrl-C. Options win over the file."""
+    from uws.app import serve as run_server  # what other commands need not wait for
+
+    from .logs import begin_log
+
     with reported():
         settings = with_options(load(file), host=host, port=port, data=data)
         settings.check_access()

@@ -25,10 +25,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from uws.admin import DoesNotHold, Operation, Place, Report, problems_of
-from uws.app import administer
 from uws.config import load
 from uws.model import UsageError
 from uws.model.units import parse_duration
+from uws.node import administer
 
 R = TypeVar("R")
 
@@ -110,7 +110,7 @@ def carried_out(
 ) -> R:
     """Carry out an admin command, by the server if one runs, with a bar on terminals.
 
-    Ctrl-C prints ``interrupted`` and ends with status 130. Raises what `uws.app.administer` does.
+    Ctrl-C prints ``interrupted`` and ends with status 130. Raises what `uws.node.administer` does.
     """
     try:
         with bar(doing, None, *columns) as report:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import uvloop
 
-from uws.app import run_node
 from uws.commands import Caller, Changes
 from uws.config import Settings
 from uws.files import Spool, Spooled, files_of_example
 from uws.jobs import UserUWS
 from uws.model import ENDED, Example, Job, Phase, Role
 from uws.model.units import format_size
+from uws.node import run_node
 
 from .common import bar, err, out, table
 

@@ -28,9 +28,9 @@ from uws.admin import (
     WatchJob,
     is_over,
 )
-from uws.app import administer
 from uws.model import Job, Phase, Upload, UsageError
 from uws.model.units import format_duration, format_size, format_time
+from uws.node import administer
 
 from .common import (
     CONFIG,

@@ -1,0 +1,224 @@
+"""A server without its HTTP side, and admin commands with or without one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from eventstore import EventStore, SQLiteEventLog, SQLiteEventStore, StoreLocked
+from projections import Behind, JobReadModel, Projector
+from uws.admin import (
+    SOCKET,
+    Administered,
+    NobodyListens,
+    Operation,
+    Place,
+    Question,
+    Report,
+    Unreachable,
+    caller_of,
+    carry_out,
+)
+from uws.audit import Checkpointing
+from uws.clock import Clock, SystemClock
+from uws.commands import SERVER
+from uws.config import AuditSettings, AuthSettings
+from uws.execution import Destruction, Scheduler
+from uws.files import Files
+from uws.jobs import Backend, UserUWS, make_uws_for_service
+from uws.model import QueueSettings, QuotaSettings, Service, UnknownForm
+from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+_LONGEST_MAKING = 3600.0
+"""Seconds that a start waits for read models that are made anew."""
+_NEEDED_TO_RUN_JOBS = ("queue", "job_list")
+"""The read models without which no job is started, settled or destroyed."""
+_ATTEMPTS, _BETWEEN_ATTEMPTS = 100, 0.1
+"""How often, and every how many seconds, an admin command tries to reach who has the data directory."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A running server without its HTTP side: jobs are taken, run and destroyed."""
+
+    backend: Backend
+    services: tuple[UserUWS, ...]
+
+
+@asynccontextmanager
+async def open_backend(
+    place: Place, *, clock: Clock | None = None, follow: bool = True
+) -> AsyncIterator[Backend]:
+    """Open the data directory, made when there is none, and put the services on record.
+
+    The read models ``follow`` the log, or are left as they are. Raises `eventstore.StoreLocked` when another
+    process has it, `eventstore.StoreUnavailable` and `OSError` when it cannot be used.
+    """
+    clock = clock or SystemClock()
+    place.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        store = await SQLiteEventStore.open(place.log, now=clock.now)
+        stack.push_async_callback(store.close)
+        files = Files(place.data)
+        files.prepare()
+        projector = await Projector.open(place.projections, store, follow=follow)
+        stack.push_async_callback(projector.close)
+        for service in place.services:
+            await _declare(store, service)
+        services = {service.name: service for service in place.services}
+        yield Backend(
+            store, projector, JobReadModel(projector), files, clock, services, place.queue, place.quotas
+        )
+
+
+async def administer(place: Place, operation: Operation[R], report: Report) -> R:
+    """Have ``operation`` carried out by the server that has the data directory, or here when none has it.
+
+    Raises what `uws.admin.client.ask` does, and what `uws.admin.problems_of` knows; `Unreachable` when
+    another process keeps the directory for itself.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        with suppress(NobodyListens):
+            return await _ask(place, operation, report)
+        try:
+            return await _administer_alone(place, operation, report)
+        except StoreLocked as error:  # by a server that starts or ends, or by another such command
+            if attempt == _ATTEMPTS:
+                raise Unreachable(place.data, error.pid) from error
+        await asyncio.sleep(_BETWEEN_ATTEMPTS)
+    raise AssertionError("not reached")
+
+
+async def _ask(place: Place, operation: Operation[R], report: Report) -> R:
+    if not (place.data / SOCKET).exists():
+        raise NobodyListens(place.data / SOCKET)
+    from uws.admin.client import ask  # takes longer to import than most commands take alone
+
+    return await ask(place.data, operation, report)
+
+
+async def _administer_alone(place: Place, operation: Operation[R], report: Report) -> R:
+    if place.log.exists() or not operation.begins:
+        log = await SQLiteEventLog.read(place.log)  # a log that is there, and is one
+        try:
+            if isinstance(operation, Question):
+                answer: R = await operation.read(place, log)
+                return answer
+        finally:
+            await log.close()
+    async with open_backend(place, follow=operation.needs_read_models) as backend:
+        here = Administered(place, backend, _finder(backend, {}))
+        return await carry_out(operation, here, caller_of(operation), report)
+
+
+@asynccontextmanager
+async def run_node(
+    data: Path,
+    services: Iterable[Service],
+    *,
+    base_url: str = "http://127.0.0.1:8080",
+    grace: float = 10.0,
+    jobs_end_with_server: bool = False,
+    audit: AuditSettings | None = None,
+    queue: QueueSettings | None = None,
+    auth: AuthSettings | None = None,
+    quotas: QuotaSettings | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Node]:
+    """Open the data directory, take over what an earlier server ran, and run jobs until the context is left.
+
+    Admin commands are taken through ``admin.sock`` in the data directory. With ``audit``, checkpoints of the
+    log are written on its schedule; ``queue`` says what holds for all services together, ``quotas``
+    what owners may have.
+    Leaving closes the log; programs go on under their supervisors, and the
+    next server takes them over. With ``jobs_end_with_server`` they are stopped (SIGTERM, SIGKILL after
+    ``grace`` seconds), and their jobs recorded as ERROR. Raises what `open_backend` does.
+    """
+    signed = audit or AuditSettings()
+    place = Place(
+        data.absolute(),
+        signed,
+        signed.origin,
+        tuple(services),
+        queue or QueueSettings(),
+        auth or AuthSettings(),
+        quotas or QuotaSettings(),
+    )
+    async with AsyncExitStack() as stack:
+        backend = await stack.enter_async_context(open_backend(place, clock=clock))
+        uwses = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
+        find = _finder(backend, uwses)
+        from uws.admin.door import listening  # which a command that runs alone needs not
+
+        await stack.enter_async_context(listening(Administered(place, backend, find)))
+        try:
+            # What is only missing is made anew meanwhile.
+            await backend.projector.caught_up(*_NEEDED_TO_RUN_JOBS, timeout=_LONGEST_MAKING)
+        except Behind as error:
+            log.error("%s: what needs it waits until it is mended", error)
+
+        scheduler = Scheduler(backend, uwses, find, grace=grace, end_with_server=jobs_end_with_server)
+        await scheduler.start()
+        stack.push_async_callback(scheduler.close)
+        destruction = Destruction(backend, find)
+        await destruction.start()
+        stack.push_async_callback(destruction.close)
+        if audit and audit.seconds:
+            checkpointing = Checkpointing(
+                backend.store,
+                backend.clock,
+                origin=audit.origin,
+                key=place.key,
+                directory=data / audit.checkpoints,
+                every=audit.seconds,
+            )
+            await checkpointing.start()
+            stack.push_async_callback(checkpointing.close)
+        yield Node(backend, tuple(uwses.values()))
+
+
+async def _declare(store: EventStore, service: Service) -> None:
+    """Put the declaration on record unless it is the last one there."""
+    stream = service_stream(service.name)
+    recorded = await store.read_stream(stream)
+    if recorded and decode_declaration(recorded[-1]).digest == service.digest:
+        return
+    event = ServiceDeclared(
+        service=service.name, digest=service.digest, declaration=service.canonical.decode()
+    )
+    new = encode(event, SERVER.metadata)
+    await store.append(stream, [new], expected=recorded[-1].version if recorded else 0)
+
+
+def _finder(backend: Backend, offered: Mapping[str, UserUWS]) -> Callable[[str], Awaitable[UserUWS]]:
+    """Return what finds the service of a name: one that is ``offered``, or else was once."""
+    known = dict(offered)
+
+    async def find(name: str) -> UserUWS:
+        if name not in known:
+            service = await _last_declaration(backend.store, name)
+            known[name] = make_uws_for_service(service, backend, "")
+        return known[name]
+
+    return find
+
+
+async def _last_declaration(store: EventStore, name: str) -> Service:
+    """Return a service as it was last offered, for the jobs that it has left."""
+    try:
+        recorded = await store.read_stream(service_stream(name))
+        return msgspec.json.decode(decode_declaration(recorded[-1]).declaration, type=Service)
+    except (IndexError, UnknownForm, msgspec.MsgspecError):
+        # Enough to end and destroy its jobs.
+        log.exception("the last declaration of service %s cannot be read", name)
+        return Service(name=name, title=name, command=["false"])
