@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from tests import daemon
 from tests.harness import ManualClock
+from tests.preloaded import preloaded
 from tests.processes import no_process_stays_behind
+
+
+@pytest.fixture(autouse=True, scope="session")
+def commands_start_faster() -> Iterator[None]:
+    with preloaded() as daemon.preloaded:
+        yield
+    daemon.preloaded = None
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 
 from eventstore import SQLiteEventLog
 from eventstore.checkpoint import SigningKey
-from tests.daemon import UWSD, Daemon, Ended, serving, uwsd
+from tests.daemon import UWSD, Daemon, Ended, serving, uwsd, uwsd_on_terminal
 from uws.admin import ProjectionsStatus
 from uws.admin.client import ask
 
@@ -207,18 +207,9 @@ async def test_verify_tells_the_first_difference_and_the_event_behind_it_until_i
 
 
 async def test_rebuild_shows_a_bar_on_a_terminal(file: Path, jobs: list[str]) -> None:
-    ours, theirs = os.openpty()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            UWSD, "projections", "rebuild", "--config", file, stdout=PIPE, stderr=theirs
-        )
-        out, _ = await process.communicate()
-        drawn = os.read(ours, 100_000).decode()
-    finally:
-        os.close(ours)
-        os.close(theirs)
-    assert out.startswith(b"documents: 14 events in ")
-    assert "rebuilding" in drawn
+    rebuilt = await uwsd_on_terminal("projections", "rebuild", "--config", file)
+    assert rebuilt.out.startswith("documents: 14 events in ")
+    assert "rebuilding" in rebuilt.err
 
 
 async def test_ctrl_c_ends_a_rebuild_and_the_next_one_goes_on_where_it_was(file: Path) -> None:

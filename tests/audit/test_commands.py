@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import hashlib
 import json
@@ -18,7 +17,7 @@ import pytest
 from eventstore import SQLiteEventLog, SQLiteEventStore
 from eventstore.archive import verify_archive, write_archive
 from eventstore.checkpoint import VerifierKey, open_checkpoint
-from tests.daemon import UWSD, Daemon, serving, uwsd
+from tests.daemon import Daemon, serving, uwsd, uwsd_on_terminal
 from tests.harness import text
 
 DECLARATION = """
@@ -74,19 +73,10 @@ async def test_verify_tells_what_stands_and_how_fast(declaration: Path) -> None:
 async def test_verify_shows_a_bar_on_a_terminal(declaration: Path) -> None:
     async with serving(declaration) as server:
         await ran(server, "hello")
-    ours, theirs = os.openpty()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            UWSD, "audit", "verify", "--config", declaration, stdout=asyncio.subprocess.PIPE, stderr=theirs
-        )
-        out, _ = await process.communicate()
-        assert out.startswith(b"5 events verified")
-        drawn = os.read(ours, 10_000).decode()
-    finally:
-        os.close(ours)
-        os.close(theirs)
-    assert "verifying" in drawn
-    assert "5/5" in drawn
+    verified = await uwsd_on_terminal("audit", "verify", "--config", declaration)
+    assert verified.out.startswith("5 events verified")
+    assert "verifying" in verified.err
+    assert "5/5" in verified.err
 
 
 async def test_verify_works_beside_a_running_server(declaration: Path) -> None:

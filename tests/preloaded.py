@@ -1,0 +1,92 @@
+"""`uwsd` without the time that it takes to start: a process has imported it, and runs it in copies of itself.
+
+What is run is what `uwsd` runs, in a process and a session of its own. The environment is that of the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+LONGEST = 100_000
+"""Bytes of a call."""
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True):
+    """A command's words, the directory in which it runs, and the bits that new files shall not have."""
+
+    command: list[bytes]
+    cwd: bytes
+    umask: int
+
+
+@contextmanager
+def preloaded() -> Iterator[socket.socket]:
+    """Start the process; give what takes calls (`begin`) until the context is left."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
+        yield ours
+    process.wait()
+
+
+def begin(preloaded: socket.socket, call: Call, files: Sequence[int]) -> socket.socket:
+    """Have a command run with ``files`` as its standard input, output and error.
+
+    Returns where there comes its process id, and then, when it has ended, its exit status: minus the signal
+    that ended it.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        socket.send_fds(preloaded, [msgspec.json.encode(call)], [*files, theirs.fileno()])
+    return ours
+
+
+def main() -> None:
+    import uws.admin.client
+    import uws.admin.door
+    import uws.cli
+
+    calls = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who wait for a command need nobody to wait for them
+    while True:
+        message, given, _, _ = socket.recv_fds(calls, LONGEST, 4)
+        if not message:
+            return
+        if not os.fork():
+            break
+        for fd in given:
+            os.close(fd)
+    calls.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    *files, told = given
+    answers = socket.socket(fileno=told)
+    if pid := os.fork():
+        answers.send(str(pid).encode())
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        answers.send(str(status).encode())
+        return
+    answers.close()
+    call = msgspec.json.decode(message, type=Call)
+    os.setsid()
+    os.chdir(call.cwd)
+    os.umask(call.umask)
+    for number, fd in enumerate(files):
+        os.dup2(fd, number)
+        os.close(fd)
+    sys.argv = [os.fsdecode(word) for word in call.command]
+    uws.cli.main()
+
+
+if __name__ == "__main__":
+    main()
