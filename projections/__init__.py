@@ -4,7 +4,7 @@ from ._following import Behind
 from ._shelf import Making, Status, read_status
 from .documents import Documents
 from .history import Page
-from .job_list import Cursor, ExpiredJob, JobList, JobReference
+from .job_list import EVERYBODY, Cursor, ExpiredJob, JobList, JobReference, Whose
 from .projector import READ_MODELS, Difference, Projector, Rebuilt
 from .questions import JobReadModel
 from .queue import Queue, QueueState, WaitingJob
@@ -14,6 +14,7 @@ from .usage import DESTROYED, Usage, UsageOf
 
 __all__ = [
     "DESTROYED",
+    "EVERYBODY",
     "READ_MODELS",
     "Batch",
     "Behind",
@@ -39,5 +40,6 @@ __all__ = [
     "Usage",
     "UsageOf",
     "WaitingJob",
+    "Whose",
     "read_status",
 ]

@@ -13,7 +13,7 @@ from uws.model.job import Job
 from uws.model.phases import Phase
 
 from .documents import sized_document_of
-from .job_list import Cursor, references
+from .job_list import Cursor, Whose, references
 
 EXAMINED = 10_000
 """Jobs that one question looks at: it takes about 0.1 s."""
@@ -34,7 +34,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 def entries(
-    connection: sqlite3.Connection, service: str, owner: str | None, *,
+    connection: sqlite3.Connection, service: str, owner: Whose, *,
     phases: Collection[Phase] | None, after: datetime | None, before: Cursor | None,
     run_id: str | None, parameters: Mapping[str, str], text: str | None, limit: int, examine: int,
 ) -> Page:  # fmt: skip

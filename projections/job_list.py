@@ -6,6 +6,7 @@ import heapq
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from hashlib import sha256
 from importlib import resources
 from itertools import islice
@@ -58,6 +59,14 @@ WHERE NOT destroyed AND service = :service AND owner IS :owner AND run_id = :run
   AND created > :after AND (created, position) < (:created, :position)
 ORDER BY created DESC, position DESC LIMIT :limit
 """
+_OWNERS = """
+WITH RECURSIVE of (owner) AS (
+  SELECT min(owner) FROM job WHERE NOT destroyed AND service = :service
+  UNION ALL
+  SELECT (SELECT min(owner) FROM job WHERE NOT destroyed AND service = :service AND owner > of.owner)
+  FROM of WHERE owner IS NOT NULL
+) SELECT owner FROM of
+"""
 _MOVE = "UPDATE changed SET position = ?, time = ? WHERE service = ? AND owner IS ?"
 _BEGIN = "INSERT INTO changed VALUES (?, ?, ?, ?)"
 _FORGET_CHANGES = "DELETE FROM changed WHERE position <= ?"
@@ -66,7 +75,13 @@ SELECT 'changed', position || ' ' || time FROM changed WHERE service = ? AND own
 UNION ALL SELECT 'cut', position FROM cut
 UNION ALL SELECT name, file FROM pragma_database_list WHERE name IN ('job_list', 'documents')
 """
+_STATE_OF_ALL = """
+SELECT 'changed', count(*) || ' ' || max(position) || ' ' || max(time) FROM changed WHERE service = ?
+UNION ALL SELECT 'cut', position FROM cut
+UNION ALL SELECT name, file FROM pragma_database_list WHERE name IN ('job_list', 'documents')
+"""
 _POSITION = "SELECT position FROM changed WHERE service = ? AND owner IS ?"
+_POSITION_OF_ALL = "SELECT max(position) FROM changed WHERE service = ?"
 _NEXT_DESTRUCTION = """
 SELECT min(destruction) FROM job
 WHERE NOT destroyed AND phase <> 'ARCHIVED' AND destruction IS NOT NULL AND destruction > ?
@@ -195,6 +210,17 @@ def _told(time: int) -> int:
     return time // 1000 * 1000
 
 
+class Everybody(Enum):
+    """Stands where an owner may, for all of them."""
+
+    EVERYBODY = "everybody"
+
+
+EVERYBODY = Everybody.EVERYBODY
+Whose = str | Everybody | None
+"""Whose jobs are asked for: one owner's, everybody's, or, for None, those of nobody in particular."""
+
+
 class Cursor(NamedTuple):
     """A place in a job list: behind the job that was created then (microseconds), at that position."""
 
@@ -214,47 +240,58 @@ class JobReference(msgspec.Struct, frozen=True, gc=False):
 
 
 def references(
-    connection: sqlite3.Connection, service: str, owner: str | None, *,
+    connection: sqlite3.Connection, service: str, owner: Whose, *,
     phases: Iterable[Phase] | None, run_id: str | None, after: datetime | None, before: Cursor | None,
     limit: int,
 ) -> list[JobReference]:  # fmt: skip
     """Return the jobs behind ``before`` created after ``after``, newest first, at most ``limit``.
 
     ``phases`` None are all but ARCHIVED. Each kind of list is read along an index of its own: what it costs
-    depends on what comes out.
+    depends on what comes out; of everybody's jobs, also on how many owners there are.
     """
     created, position = before or (_END_OF_TIME, _END_OF_TIME)
     asked: dict[str, Any] = {
-        "service": service, "owner": owner, "run_id": run_id, "limit": limit,
+        "service": service, "run_id": run_id, "limit": limit,
         "after": to_microseconds(after) if after else -_END_OF_TIME, "created": created, "position": position,
     }  # fmt: skip
-    found: Iterable[tuple[Any, ...]]
     if phases is None and run_id is None:
-        found = connection.execute(_BY_TIME, asked)
+        query, kinds = _BY_TIME, [asked]
     else:
-        wanted = {*phases} if phases is not None else _LISTED
         query = _BY_PHASE if run_id is None else _BY_RUN_ID
-        by_phase = [connection.execute(query, {**asked, "phase": phase}) for phase in wanted]
-        found = islice(heapq.merge(*by_phase, key=lambda row: row[4:6], reverse=True), limit)
+        kinds = [{**asked, "phase": phase} for phase in ({*phases} if phases is not None else _LISTED)]
+    owners = _owners(connection, service) if owner is EVERYBODY else [owner]
+    lists = [connection.execute(query, {**kind, "owner": each}) for each in owners for kind in kinds]
+    found: Iterable[tuple[Any, ...]] = (
+        lists[0]
+        if len(lists) == 1
+        else (islice(heapq.merge(*lists, key=lambda row: row[4:6], reverse=True), limit))
+    )
     return [
         JobReference(job_id, Phase(phase), run, user, from_microseconds(time), Cursor(time, place))
         for job_id, phase, run, user, time, place in found
     ]
 
 
-def list_state(connection: sqlite3.Connection, service: str, owner: str | None) -> str:
+def _owners(connection: sqlite3.Connection, service: str) -> list[str | None]:
+    """Return who has or had jobs of a service, nobody in particular included."""
+    return [owner for (owner,) in connection.execute(_OWNERS, {"service": service})]
+
+
+def list_state(connection: sqlite3.Connection, service: str, owner: Whose) -> str:
     """Return what is another one as soon as anything has happened to any job of a list.
 
     It is another one, too, when the tables were made anew, whatever they were before.
     """
-    facts = sorted(connection.execute(_STATE, (service, owner)))
+    asked = (_STATE_OF_ALL, (service,)) if owner is EVERYBODY else (_STATE, (service, owner))
+    facts = sorted(connection.execute(*asked))
     told = as_json([name, str(fact).rpartition("/")[2]] for name, fact in facts)
     return sha256(told.encode()).hexdigest()[:32]
 
 
-def list_position(connection: sqlite3.Connection, service: str, owner: str | None) -> int | None:
+def list_position(connection: sqlite3.Connection, service: str, owner: Whose) -> int | None:
     """Return where the log last told something of a job of a list, None when that is not known."""
-    found = connection.execute(_POSITION, (service, owner)).fetchone()
+    asked = (_POSITION_OF_ALL, (service,)) if owner is EVERYBODY else (_POSITION, (service, owner))
+    found = connection.execute(*asked).fetchone()
     return found[0] if found else None
 
 

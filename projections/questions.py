@@ -14,7 +14,7 @@ from uws.model.quotas import Use
 
 from . import documents, history, job_list, queue, services, usage
 from .history import Page
-from .job_list import Cursor, ExpiredJob, JobReference
+from .job_list import Cursor, ExpiredJob, JobReference, Whose
 from .projector import Projector
 from .queue import QueueState, WaitingJob
 from .services import DeclaredService
@@ -39,7 +39,8 @@ class Outlook(NamedTuple):
 class JobReadModel:
     """Questions about jobs. Answers are as fresh as the projector's read models.
 
-    ``owner`` is always exact: None stands for the jobs of nobody in particular. All methods raise
+    ``owner`` is exact: None stands for the jobs of nobody in particular, and in a list `EVERYBODY` for
+    all. All methods raise
     `StoreUnavailable` when the files cannot be read.
     """
 
@@ -55,7 +56,7 @@ class JobReadModel:
     # Of the job list
 
     async def page(
-        self, service: str, owner: str | None, *,
+        self, service: str, owner: Whose, *,
         phases: Iterable[Phase] | None = None, run_id: str | None = None, after: datetime | None = None,
         before: Cursor | None = None, limit: int,
     ) -> list[JobReference]:  # fmt: skip
@@ -69,11 +70,11 @@ class JobReadModel:
             limit=limit,
         )  # fmt: skip
 
-    async def list_state(self, service: str, owner: str | None) -> str:
+    async def list_state(self, service: str, owner: Whose) -> str:
         """Return what is another one as soon as anything has happened to any job of a list."""
         return await self._ask(job_list.list_state, service, owner)
 
-    async def list_position(self, service: str, owner: str | None) -> int | None:
+    async def list_position(self, service: str, owner: Whose) -> int | None:
         """Return where the log last told something of a job of a list, None when that is not known."""
         return await self._ask(job_list.list_position, service, owner)
 
@@ -99,7 +100,7 @@ class JobReadModel:
     # Of the job list and the documents
 
     async def entries(
-        self, service: str, owner: str | None, *,
+        self, service: str, owner: Whose, *,
         phases: Iterable[Phase] | None = None, after: datetime | None = None, before: Cursor | None = None,
         run_id: str | None = None, parameters: Mapping[str, str] | None = None, text: str | None = None,
         limit: int, examine: int = history.EXAMINED,

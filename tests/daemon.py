@@ -90,9 +90,7 @@ async def uwsd_on_terminal(*arguments: str | Path) -> Ended:
     try:
         process = await asyncio.create_subprocess_exec(UWSD, *arguments, stdout=PIPE, stderr=theirs)
         os.close(theirs)
-        drawing = asyncio.create_task(
-            asyncio.to_thread(_drawn, ours)
-        )  # it holds little
+        drawing = asyncio.create_task(asyncio.to_thread(_drawn, ours))  # it holds little
         out, _ = await process.communicate()
         assert process.returncode is not None
         return Ended(process.returncode, out.decode(), await drawing)

@@ -36,7 +36,7 @@ from eventstore import (
     new_id,
     to_microseconds,
 )
-from projections import Cursor, JobReadModel, JobReference, Page, Projector
+from projections import Cursor, JobReadModel, JobReference, Page, Projector, Whose
 from uws.clock import Clock, pause
 from uws.commands import SERVER, Caller, Changes, Command
 from uws.files import Files, Spool, Spooled
@@ -220,7 +220,7 @@ class UserUWS:
 
     async def get_ids_and_phases(
         self,
-        owner: str | None,
+        owner: Whose,
         *,
         phase: Iterable[Phase] = (),
         last: int | None = None,
@@ -236,7 +236,7 @@ class UserUWS:
             return [reference async for page in pages for reference in page]
 
     async def pages(
-        self, owner: str | None, wanted: JobFilter, *, last: int | None = None
+        self, owner: Whose, wanted: JobFilter, *, last: int | None = None
     ) -> AsyncGenerator[list[JobReference], None]:
         """Yield the owner's jobs of this service, newest first, a bounded number at a time, or none yet.
 
@@ -255,7 +255,7 @@ class UserUWS:
                 last -= len(references)
 
     async def find_jobs(
-        self, owner: str | None, wanted: JobFilter, *, before: Cursor | None = None, limit: int
+        self, owner: Whose, wanted: JobFilter, *, before: Cursor | None = None, limit: int
     ) -> Page:
         """Return the owner's jobs of this service, newest first, that come after the entry ``before``.
 
@@ -265,12 +265,12 @@ class UserUWS:
         await self._listable(looking_into_jobs=True)
         return await self._entries(owner, wanted, before, limit)
 
-    async def list_state(self, owner: str | None) -> str:
+    async def list_state(self, owner: Whose) -> str:
         """Return a text that is another one whenever the owner's list of jobs, or one in it, may be."""
         await self._listable(looking_into_jobs=False)
         return await self.backend.jobs.list_state(self.service.name, owner)
 
-    async def list_position(self, owner: str | None) -> int | None:
+    async def list_position(self, owner: Whose) -> int | None:
         """Return where the log last told something of the owner's jobs, None when that is not known."""
         await self._listable(looking_into_jobs=False)
         return await self.backend.jobs.list_position(self.service.name, owner)
@@ -342,7 +342,7 @@ class UserUWS:
         await self.backend.projector.caught_up("job_list", *["documents"] * looking_into_jobs)
 
     async def _references(
-        self, owner: str | None, wanted: JobFilter, before: Cursor | None, limit: int
+        self, owner: Whose, wanted: JobFilter, before: Cursor | None, limit: int
     ) -> tuple[list[JobReference], Cursor | None]:
         if wanted.looks_into_jobs:
             found = await self._entries(owner, wanted, before, limit)
@@ -358,7 +358,7 @@ class UserUWS:
         )
         return references, references[-1].cursor if len(references) == limit else None
 
-    async def _entries(self, owner: str | None, wanted: JobFilter, before: Cursor | None, limit: int) -> Page:
+    async def _entries(self, owner: Whose, wanted: JobFilter, before: Cursor | None, limit: int) -> Page:
         return await self.backend.jobs.entries(
             self.service.name,
             owner,

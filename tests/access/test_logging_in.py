@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.access.support import PASSWORDS, basic, bearer, guarded
@@ -320,3 +321,32 @@ async def test_a_list_of_others_jobs_is_for_those_whose_role_says_so(tmp_path: P
                 assert answer.status == status, (user, form)
                 assert answer.text.count(job_id(job)) >= listed
         assert len((await site.get("/echo/async", headers=basic("ops"))).xml) == 0, "his own are none"
+
+
+async def test_a_list_of_everybodys_jobs_is_one_list_that_changes_with_each_of_them(tmp_path: Path) -> None:
+    async with guarded(tmp_path, anonymous=True) as (site, _):
+        jobs = [
+            job_id((await site.post("/echo/async", {"x": "1"}, headers=basic(user))).location)
+            for user in ("ann", "bob", "adm", "ann")
+        ]
+        jobs.append(job_id((await site.post("/echo/async", {"x": "1"})).location))
+        whole = await site.get("/echo/async?OWNERID=*", headers=basic("ops"))
+        assert [entry.get("id") for entry in whole.xml] == jobs[::-1]
+        held = {**basic("ops"), "If-None-Match": whole.headers["ETag"]}
+        assert (await site.get("/echo/async?OWNERID=*", headers=held)).status == 304
+        first = await site.get("/echo/async?OWNERID=*&LIMIT=2&RESPONSEFORMAT=json", headers=basic("ops"))
+        found, page = [], msgspec.json.decode(first.body)
+        while True:
+            found += [job["jobId"] for job in page["jobs"]]
+            if not page["next"]:
+                break
+            page = msgspec.json.decode((await site.get(page["next"], headers=basic("ops"))).body)
+        assert found == jobs[::-1]
+        for whose, there in (("*", jobs), ("", jobs[4:]), ("ann", [jobs[0], jobs[3]])):
+            shown = await site.get(f"/echo/async?OWNERID={whose}", headers={**basic("ops"), **PAGE})
+            assert [job for job in jobs if job in shown.text] == there
+        await site.post(f"/echo/async/{jobs[1]}", {"ACTION": "DELETE"}, headers=basic("bob"))
+        changed = await site.get("/echo/async?OWNERID=*", headers=held)
+        assert changed.status == 200
+        assert [entry.get("id") for entry in changed.xml] == [jobs[4], jobs[3], jobs[2], jobs[0]]
+        assert (await site.get("/echo/async?OWNERID=*", headers=basic("ann"))).status == 403

@@ -83,6 +83,7 @@ TABLE: dict[tuple[str, str], list[Row]] = {
     ("GET", "/{service}/async"): [
         Row(LISTING),
         Row(LISTING - {OTHER, FRIEND}, query="?OWNERID=ann"),
+        Row(LISTING - {OWNER, READ, OTHER, FRIEND}, query="?OWNERID=*"),
     ],
     ("GET", "/{service}/async/"): [Row(LISTING)],
     ("POST", "/{service}/async"): [Row(MAKING, 303, upload)],

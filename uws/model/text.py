@@ -29,5 +29,6 @@ def is_name(value: object) -> TypeGuard[str]:
         and value.isprintable()
         and value == value.strip()
         and not value.startswith("@")  # which is how groups are told from users
+        and value != "*"  # which stands for everybody
         and first_foreign(value) is None
     )

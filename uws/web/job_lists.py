@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 from lxml import etree
 
-from projections import Cursor, JobReference
+from projections import EVERYBODY, Cursor, JobReference, Whose
 from uws.jobs import PAGE, JobFilter
 from uws.model import Action, Job, NotAuthorized, Service, UsageError, did_you_mean
 
@@ -93,7 +93,7 @@ def _cleaned(resource: Resource, pairs: Sequence[Pair]) -> str | None:
     It has nothing of what a form sends for fields that were left blank, and no slash at its end, behind which
     the links of the page would lead astray.
     """
-    given = [pair for pair in pairs if pair.value]
+    given = [pair for pair in pairs if pair.value or pair.name.upper() == "OWNERID"]  # blank, it is nobody's
     if len(given) == len(pairs) and not resource.request.path.endswith("/"):
         return None
     return _list_url(resource, given)
@@ -140,7 +140,7 @@ class _Page:
         self,
         resource: Resource,
         pairs: Sequence[Pair],
-        owner: str | None,
+        owner: Whose,
         wanted: JobFilter,
         last: int | None,
         default: int,
@@ -168,7 +168,8 @@ class _Page:
 
     async def _references(self) -> etree._Element:
         # Read before the jobs are: who listens from there on misses nothing.
-        position = await self._resource.uws.list_position(self._resource.caller.user)
+        mine = self._owner == self._resource.caller.user  # of others' jobs nobody is told as it happens
+        position = await self._resource.uws.list_position(self._owner) if mine else None
         jobs, behind = await self._found(lambda job: job)
         after = self._wanted.after
         facts: Facts = {
@@ -216,14 +217,14 @@ class _Page:
         return _list_url(self._resource, [*kept, *more])
 
 
-def _owner(resource: Resource, pairs: Sequence[Pair]) -> str | None:
+def _owner(resource: Resource, pairs: Sequence[Pair]) -> Whose:
     """Return whose jobs are listed: the caller's, or by OWNERID those of others, where his role lets him."""
     caller, wanted = resource.caller, single(pairs, "OWNERID")
     if wanted is None or wanted == caller.user:
         return caller.user
     if not caller.may_with_all(Action.READ):
         raise NotAuthorized("OWNERID: the jobs of others are listed to operators, auditors and admins only")
-    return wanted or None
+    return EVERYBODY if wanted == "*" else wanted or None
 
 
 def _filter_of(pairs: Sequence[Pair], service: Service) -> JobFilter:
