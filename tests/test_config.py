@@ -253,6 +253,46 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("auth", "mistake"),
+    [
+        (
+            'proxy = { header = "Cookie", addresses = ["::1"] }',
+            "auth.proxy.header: Cookie means something else; name one such as X-Remote-User",
+        ),
+        (
+            'proxy = { header = "X-U", groups_header = "x-u", addresses = ["::1"] }',
+            "auth.proxy.groups_header: x-u is the header with the user's name",
+        ),
+        (
+            'proxy = { header = "X-U", addresses = ["10.0.0.1", "0.0.0.0/0"] }',
+            "auth.proxy.addresses: with 0.0.0.0/0 whoever sends the header is believed",
+        ),
+        (
+            'tokens = true\nroles = { admin = ["ann", "@"] }',
+            "auth.roles.admin: '@' is no user's name, and no group's such as @staff",
+        ),
+        (
+            'tokens = true\nroles = { operator = ["*"] }',
+            "auth.roles.operator: '*' is no user's name, and no group's such as @staff",
+        ),
+        (
+            'roles = { admin = ["ann"] }',
+            "auth.roles: without users, tokens, oidc or proxy nobody can be anybody",
+        ),
+        (
+            'oidc = { issuer = "https://id.example", audience = "us", jwks = "keys.json" }',
+            "auth.oidc.jwks: there is no file {directory}/keys.json",
+        ),
+    ],
+)
+def test_ways_to_be_somebody_that_cannot_be_meant_are_refused(
+    tmp_path: Path, auth: str, mistake: str
+) -> None:
+    found = problems(tmp_path, f"[auth]\n{auth}\n{SERVICE}")
+    assert found == (mistake.format(directory=tmp_path),)
+
+
 def test_the_data_directory_is_relative_to_the_file(tmp_path: Path) -> None:
     assert read(tmp_path, SERVICE).data == tmp_path / "var"
     assert read(tmp_path, 'data = "jobs"\n' + SERVICE).data == tmp_path / "jobs"

@@ -36,6 +36,7 @@ from uws.model.errors import closest
 from uws.model.examples import Given
 from uws.model.quotas import OTHERS
 from uws.model.service import ExecutionDuration, Lifetime, Limits
+from uws.model.text import is_name
 from uws.model.units import parse_duration
 
 T = TypeVar("T")
@@ -44,6 +45,11 @@ T = TypeVar("T")
 _BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.ASCII)
 _HOST = re.compile(r"([\w-][\w.-]*|\[([0-9A-Fa-f:.]+)\])(?::(\d{1,5}))?", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9-]+")
+_MEANS_SOMETHING_ELSE = re.compile(
+    "accept|authorization|connection|content-.*|cookie|date|expect|forwarded|host|if-.*|origin|range|referer|te"
+    "|trailer|transfer-encoding|upgrade|user-agent|via",
+    re.IGNORECASE,
+)
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
 
 
@@ -191,13 +197,19 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for field in ("header", "groups_header"):
             if (name := getattr(self, field)) is not None and not _TOKEN.fullmatch(name):
                 raise ValueError(f"{field}: {name!r} is no header's name such as X-Remote-User")
+            if name and _MEANS_SOMETHING_ELSE.fullmatch(name):
+                raise ValueError(f"{field}: {name} means something else; name one such as X-Remote-User")
+        if self.groups_header and self.groups_header.lower() == self.header.lower():
+            raise ValueError(f"groups_header: {self.groups_header} is the header with the user's name")
         if not self.addresses:
             raise ValueError("addresses: there is none; name those from which the header is believed")
         for entry in self.addresses:
             try:
-                ip_network(entry)
+                everywhere = ip_network(entry).prefixlen == 0
             except ValueError as error:
                 raise ValueError(f"addresses: {error}") from None
+            if everywhere:
+                raise ValueError(f"addresses: with {entry} whoever sends the header is believed")
 
     @property
     def networks(self) -> list[IPv4Network | IPv6Network]:
@@ -261,6 +273,12 @@ class RoleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     operator: list[str] = []
     auditor: list[str] = []
     admin: list[str] = []
+
+    def __post_init__(self) -> None:
+        for role in Role:
+            for name in getattr(self, role):
+                if not is_name(name.removeprefix("@")):
+                    raise ValueError(f"{role}: {name!r} is no user's name, and no group's such as @staff")
 
     def of(self, user: str, groups: Collection[str]) -> frozenset[Role]:
         """Return the roles of a user who is in these groups."""
@@ -414,9 +432,13 @@ def _auth(table: dict[str, Any], directory: Path, problems: list[str]) -> AuthSe
     except ValueError as error:
         problems.append(f"auth.{error}")
         return None
+    if auth.roles != RoleSettings() and not auth.identifies:
+        problems.append("auth.roles: without users, tokens, oidc or proxy nobody can be anybody")
     if auth.oidc and not auth.oidc.jwks_url:
-        keys = str(directory / auth.oidc.jwks)
-        auth = msgspec.structs.replace(auth, oidc=msgspec.structs.replace(auth.oidc, jwks=keys))
+        keys = directory / auth.oidc.jwks
+        if not keys.is_file():
+            problems.append(f"auth.oidc.jwks: there is no file {keys}")
+        auth = msgspec.structs.replace(auth, oidc=msgspec.structs.replace(auth.oidc, jwks=str(keys)))
     return auth
 
 

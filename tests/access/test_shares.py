@@ -222,14 +222,42 @@ async def test_besides_the_owner_an_admin_shares_a_job_and_no_other(
         assert (await site.get(job, headers=BOB)).status == (200 if status == 303 else 403)
 
 
-@pytest.mark.parametrize(("scope", "status"), [("read", 403), ("submit", 303)])
-async def test_a_token_shares_within_the_scope_submit(tmp_path: Path, scope: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("scopes", "shares", "looks"),
+    [(["read"], 403, 200), (["submit"], 403, 403), (["read", "submit"], 303, 200)],
+)
+async def test_a_token_shares_what_it_may_look_at_and_change(
+    tmp_path: Path, scopes: list[str], shares: int, looks: int
+) -> None:
     async with guarded(tmp_path) as (site, _):
         job = (await site.post("/echo/async", headers=ANN)).location
-        _, token = await token_for(site, "ann", listed=True, scopes=frozenset({Scope(scope)}))
-        assert (await share(site, job, bearer(token), WITH="bob")).status == status
-        _, token = await token_for(site, "bob", listed=True, scopes=frozenset({Scope(scope)}))
-        assert (await site.get(job, headers=bearer(token))).status == 403, "not shared, or out of scope"
+        _, token = await token_for(site, "ann", listed=True, scopes=frozenset(map(Scope, scopes)))
+        for whom in ("bob", "LINK"):
+            made = await share(site, job, bearer(token), WITH=whom, EXPIRES="1d")
+            assert made.status == (201 if (shares, whom) == (303, "LINK") else shares)
+        await share(site, job, WITH="bob")
+        _, token = await token_for(site, "bob", listed=True, scopes=frozenset(map(Scope, scopes)))
+        assert (await site.get(job, headers=bearer(token))).status == looks
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ({"ACTION": "DELETE", "WITH": "bob"}, "UsageFault: ACTION: expected WITH, EXPIRES"),
+        (
+            {"WITH": "bob", "EXPIRE": "1d"},
+            "UsageFault: EXPIRE: expected WITH, EXPIRES (did you mean EXPIRES?)",
+        ),
+    ],
+)
+async def test_what_is_not_understood_shares_nothing(
+    tmp_path: Path, form: dict[str, str], reason: str
+) -> None:
+    async with guarded(tmp_path) as (site, _):
+        job = (await site.post("/echo/async", headers=ANN)).location
+        answer = await share(site, job, **form)
+        assert (answer.status, answer.text.strip()) == (400, reason)
+        assert (await site.get(job, headers=BOB)).status == 403
 
 
 @pytest.mark.parametrize("archive", [False, True])

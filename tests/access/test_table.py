@@ -30,6 +30,7 @@ KNOWN = EVERYBODY - {NOBODY, LINK}
 LOOKING = {OWNER, OPERATOR, AUDITOR, ADMIN, READ, FRIEND, LINK}
 FILES = {OWNER, ADMIN, READ, FRIEND, LINK}
 CHANGING = {OWNER, ADMIN, SUBMIT}
+SHARING = {OWNER, ADMIN}
 ENDING = {OWNER, OPERATOR, ADMIN, SUBMIT}
 MAKING = KNOWN - {READ}
 LISTING = KNOWN - {SUBMIT}
@@ -114,10 +115,10 @@ TABLE: dict[tuple[str, str], list[Row]] = {
     ("GET", f"{JOB}/results/{{result_id}}"): [Row(FILES)],
     ("GET", f"{JOB}/results/{{result_id}}/preview"): [Row(FILES)],
     ("GET", f"{JOB}/results/{{result_id}}/quicklook"): [Row(FILES, 404)],  # a text has none
-    ("GET", f"{JOB}/shares"): [Row(CHANGING)],
-    ("POST", f"{JOB}/shares"): [Row(CHANGING, 303, form(WITH="eve"))],
-    ("DELETE", f"{JOB}/shares/{{share_id}}"): [Row(CHANGING, 404)],  # there is none of this id
-    ("POST", f"{JOB}/shares/{{share_id}}"): [Row(CHANGING, 404, form(ACTION="DELETE"))],
+    ("GET", f"{JOB}/shares"): [Row(SHARING)],
+    ("POST", f"{JOB}/shares"): [Row(SHARING, 303, form(WITH="eve"))],
+    ("DELETE", f"{JOB}/shares/{{share_id}}"): [Row(SHARING, 404)],  # there is none of this id
+    ("POST", f"{JOB}/shares/{{share_id}}"): [Row(SHARING, 404, form(ACTION="DELETE"))],
     ("GET", f"{JOB}/logs/{{name}}"): [Row(FILES)],
     ("GET", f"{JOB}/logs/{{name}}/preview"): [Row(FILES)],
 }  # fmt: skip

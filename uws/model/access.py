@@ -51,9 +51,10 @@ TO_ALL_JOBS: dict[Role, frozenset[Action]] = {
     Role.AUDITOR: frozenset({Action.READ, Action.HISTORY}),
     Role.ADMIN: frozenset(Action),
 }
-WITHIN: dict[Scope, frozenset[Action]] = {
-    Scope.READ: frozenset({Action.READ, Action.HISTORY, Action.FILES}),
-    Scope.SUBMIT: frozenset({Action.SUBMIT, Action.CHANGE, Action.ABORT, Action.DESTROY, Action.SHARE}),
+NEEDED: dict[Action, frozenset[Scope]] = {
+    **dict.fromkeys((Action.READ, Action.HISTORY, Action.FILES), frozenset({Scope.READ})),
+    **dict.fromkeys((Action.SUBMIT, Action.CHANGE, Action.ABORT, Action.DESTROY), frozenset({Scope.SUBMIT})),
+    Action.SHARE: frozenset(Scope),  # who shares could else give himself what he may not look at
 }
 SHARED = frozenset({Action.READ, Action.HISTORY, Action.FILES})
 """What may be done to a job by those with whom it is shared."""
@@ -109,7 +110,7 @@ class Identity:
 
     def has_scope(self, action: Action) -> bool:
         """Whether the token that is used, if any, is good for this."""
-        return self.scopes is None or any(action in WITHIN[scope] for scope in self.scopes)
+        return self.scopes is None or NEEDED[action] <= self.scopes
 
     def check(self, action: Action, job: Job, now: datetime) -> None:
         """Raise `NotAuthenticated` or `NotAuthorized` where this may not be done to ``job`` now."""

@@ -102,11 +102,16 @@ def key_of(request: web.Request) -> str | None:
 async def read_form(request: web.Request, *names: str) -> list[str]:
     """Read the form that a POST has as its body; return what it gives for ``names``, else "".
 
-    Raises `UsageError`, `TooLarge`.
+    Raises `UsageError`, for what has another name, too, and `TooLarge`.
     """
     if request.content_type != "application/x-www-form-urlencoded":
         raise UsageError("expected a form: application/x-www-form-urlencoded")
     pairs = _pairs(await _read_text(request.content.iter_chunked(_CHUNK)))
+    for pair in pairs:
+        if pair.name.upper() not in names:
+            raise UsageError(
+                f"{pair.name[:100]}: expected {', '.join(names)}{did_you_mean(pair.name, names)}"
+            )
     return [single(pairs, name) or "" for name in names]
 
 

@@ -65,7 +65,7 @@ async def share(request: web.Request) -> web.Response:
     made = await resource.uws.share_job(
         resource.job_id,
         resource.caller,
-        to=None if to == LINK else to,
+        to=None if to.upper() == LINK else to,
         lasts=_time(expires) if expires else None,
     )
     if made is None or made[1] is None:
