@@ -54,6 +54,7 @@ from uws.model import (
     OverQuota,
     ParameterError,
     Phase,
+    ProgramFile,
     QueueSettings,
     QuotaSettings,
     Result,
@@ -574,15 +575,15 @@ class UserUWS:
 
     # Commands of the server
 
-    async def start_job(self, job_id: str) -> Job:
-        """Record that a program is started now, under the present declaration."""
+    async def start_job(self, job_id: str, program: tuple[ProgramFile, ...] = ()) -> Job:
+        """Record that a program, of these files, is started now, under the present declaration."""
         self.backend.files.check_room()
         recorded = await self.backend.store.read_stream(e.job_stream(job_id))
         job = self._admitted(fold(recorded), job_id, SERVER)
         quote = await self.estimate(job.owner, job.parameters)
         return await self._carry_out(
             job_id,
-            [lambda job: self.transitions.start_job(job, quote)],
+            [lambda job: self.transitions.start_job(job, quote, program)],
             Command(SERVER, led_by=("JobQueued",)),
             recorded,
         )

@@ -40,6 +40,7 @@ from uws.model.queueing import AT_ONCE
 from . import _failpoints as failpoint
 from ._persistence import keep_doing
 from .process import LAST_WAIT, LauncherGone, Launchers, NotStarted, Process, end_sessions, sessions_with
+from .programs import Programs
 from .progress import Progress
 from .records import End, Record, has_restarted, last_record, leave_mark, next_record
 from .results import collect, not_started, results_of
@@ -77,7 +78,7 @@ class Scheduler:
     ) -> None:
         self._backend, self._offered, self._find = backend, offered, find
         self._end_with_server = end_with_server
-        self._here = _Here(Launchers(), grace, asyncio.Event(), has_restarted(backend.files.boot))
+        self._here = _Here(Launchers(), Programs(), grace, asyncio.Event(), has_restarted(backend.files.boot))
         self._running: dict[str, Run] = {}
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -201,6 +202,7 @@ class _Here(NamedTuple):
     """What all jobs have in common that this server runs."""
 
     launchers: Launchers
+    programs: Programs
     grace: float
     closing: asyncio.Event
     restarted: bool
@@ -236,8 +238,9 @@ class Run:
             return
         with suppress(OSError):  # it is tried again, and told, when the start is decided
             self._directory.make()
+        program = await self._here.programs.of(self._uws.service)
         try:
-            job = await self._recording(lambda: self._uws.start_job(self.job_id))
+            job = await self._recording(lambda: self._uws.start_job(self.job_id, program))
         except IllegalPhase:  # aborted in the meantime
             return
         except JobGone:

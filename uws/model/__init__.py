@@ -27,7 +27,7 @@ from .errors import (
     UWSError,
     did_you_mean,
 )
-from .events import Failure, Result, Share, Upload, Values
+from .events import Failure, ProgramFile, Result, Share, Upload, Values
 from .examples import Example
 from .job import PHASE_AFTER, Job, apply, fold
 from .jobclass import UserUWSJobBase, make_user_uws_job_class, parameters_schema
@@ -93,6 +93,7 @@ __all__ = [
     "Phase",
     "PointParameter",
     "PolygonParameter",
+    "ProgramFile",
     "QueueFull",
     "QueueSettings",
     "QuotaSettings",

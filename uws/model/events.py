@@ -65,6 +65,13 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.expires is None or now < self.expires
 
 
+class ProgramFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a program consists of, by its name without the directory and its SHA-256."""
+
+    name: str
+    sha256: str
+
+
 StopReason = Literal["abort", "destroy", "duration", "shutdown"]
 Finding = Literal["running", "ended", "lost", "not started"]
 """A program runs, or has ended on record, or has gone without one; or the start was decided and not made."""
@@ -91,7 +98,8 @@ class JobCreated(Event, frozen=True):
     """A job exists, PENDING. ``declaration`` is the digest of the service declaration it was made under.
 
     ``sync`` says that the request which made it waits for its result (DALI 1.1 section 2.2). ``quotas`` names
-    the tables of quotas that hold for its owner, besides that for everybody.
+    the tables of quotas that hold for its owner, besides that for everybody. ``rerun_of`` is the job
+    whose inputs it was given anew.
     """
 
     service: str
@@ -104,6 +112,7 @@ class JobCreated(Event, frozen=True):
     quote: datetime | None = None
     sync: bool = False
     quotas: tuple[str, ...] = ()
+    rerun_of: str | None = None
 
 
 class ParametersSet(Event, frozen=True):
@@ -135,10 +144,15 @@ class JobHeld(Event, frozen=True):
 
 
 class JobStarted(Event, frozen=True):
-    """A program is about to be started for the job, under the declaration ``declaration``."""
+    """A program is about to be started for the job, under the declaration ``declaration``.
+
+    ``program`` is what it consists of as far as its command says so: the executable, then the files that
+    fixed arguments name, or the module of a function. Nothing was found out where it is empty.
+    """
 
     declaration: str
     quote: datetime | None = None
+    program: tuple[ProgramFile, ...] = ()
 
 
 class JobSuspended(Event, frozen=True):

@@ -24,6 +24,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     ``progress``, from 0 to 1, and ``doing`` are what its program told last, ``reports`` how often it did.
     ``sync`` is whether the request that made it waits for its result. ``quotas`` names the tables of quotas
     that held for its owner when it was made. ``shares`` are those that were not ended, expired ones included.
+    ``rerun_of`` is the job whose inputs it was given anew.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     sync: bool = False
     quotas: tuple[str, ...] = ()
     shares: tuple[e.Share, ...] = ()
+    rerun_of: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -169,6 +171,7 @@ def _begin(event: e.JobCreated, job_id: str, now: datetime, position: int) -> Jo
         quote=event.quote,
         sync=event.sync,
         quotas=event.quotas,
+        rerun_of=event.rerun_of,
     )
 
 

@@ -178,6 +178,7 @@ class Service(
     title: str
     command: Template
     description: str = ""
+    version: str = ""
     environment: dict[str, str] = {}
     max_running: int = 1
     execution_duration: ExecutionDuration = ExecutionDuration()
@@ -210,7 +211,7 @@ class Service(
             yield "", f"the name {self.name!r} is not made of letters, digits, '_' and '-', a letter first"
         elif self.name in _RESERVED_SERVICES:
             yield "", f"the name {self.name} is taken by the server itself"
-        for key in ("title", "description"):
+        for key in ("title", "description", "version"):
             if first_foreign(getattr(self, key)):
                 yield f".{key}", "has a character that cannot be part of an XML document"
         for key in ("max_running", "max_running_per_owner", "max_queued_per_owner"):

@@ -25,7 +25,8 @@ def tell(event: e.JobEvent) -> str:
     """Return one line that says what an event is about."""
     match event:
         case e.JobCreated():
-            return f"created{_named(event.run_id)}{' by a request that waits for its result' * event.sync}"
+            sync = " by a request that waits for its result" * event.sync
+            return f"created{_named(event.run_id)}{sync}{_again(event.rerun_of)}"
         case e.ParametersSet():
             return f"parameters set: {', '.join(event.parameters)}"
         case e.RunIdSet():
@@ -75,6 +76,10 @@ def tell(event: e.JobEvent) -> str:
 
 def _named(run_id: str | None) -> str:
     return f" as {run_id}" if run_id else ""
+
+
+def _again(first: str | None) -> str:
+    return f", to run job {first} again" if first else ""
 
 
 def _whom(share: e.Share) -> str:

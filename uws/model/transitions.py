@@ -54,7 +54,7 @@ class UserUWSTransitions:
     def create_job(
         self, now: datetime, *, owner: str | None, run_id: str | None,
         parameters: dict[str, e.Values], quote: datetime | None, sync: bool = False,
-        quotas: tuple[str, ...] = (), longest: int | None = None,
+        quotas: tuple[str, ...] = (), longest: int | None = None, rerun_of: str | None = None,
     ) -> list[e.JobEvent]:  # fmt: skip
         """Begin a job with the service's default duration and lifetime, which is the ``longest`` at most."""
         lifetime = _shortest(self.service.lifetime.seconds, longest)
@@ -70,6 +70,7 @@ class UserUWSTransitions:
                 quote=quote,
                 sync=sync,
                 quotas=quotas,
+                rerun_of=rerun_of,
             )
         ]
 
@@ -196,10 +197,12 @@ class UserUWSTransitions:
             raise NotFound(f"job {job.id} has no share {share_id}")
         return [e.JobUnshared(share=found)]
 
-    def start_job(self, job: Job, quote: datetime | None) -> list[e.JobEvent]:
-        """Decide that a program is started for a queued job now."""
+    def start_job(
+        self, job: Job, quote: datetime | None, program: tuple[e.ProgramFile, ...] = ()
+    ) -> list[e.JobEvent]:
+        """Decide that a program, which consists of these files, is started for a queued job now."""
         require(job, {Phase.QUEUED}, "starting")
-        return [e.JobStarted(declaration=self.service.digest, quote=quote)]
+        return [e.JobStarted(declaration=self.service.digest, quote=quote, program=program)]
 
     def stop_job(self, job: Job, reason: e.StopReason) -> list[e.JobEvent]:
         """Decide that a running program is stopped, for the server's own reasons."""
