@@ -398,6 +398,14 @@
         <xsl:with-param name="url" select="concat($self, '/history')"/>
         <xsl:with-param name="text" select="'History'"/>
       </xsl:call-template>
+      <p>
+        <xsl:text>Provenance: </xsl:text>
+        <a href="{$self}/provenance?RESPONSEFORMAT=svg">a drawing</a>
+        <xsl:text>, </xsl:text>
+        <a href="{$self}/provenance?RESPONSEFORMAT=json">PROV-JSON</a>
+        <xsl:text>, </xsl:text>
+        <a href="{$self}/provenance?RESPONSEFORMAT=provn">PROV-N</a>
+      </p>
     </section>
   </xsl:template>
 

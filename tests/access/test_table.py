@@ -56,7 +56,7 @@ def upload() -> object:
 
 
 JOB = "/{service}/async/{job_id}"
-GET_ONLY = {"/{service}/sync", f"{JOB}/results/{{result_id}}/quicklook"}
+GET_ONLY = {"/{service}/sync", f"{JOB}/provenance", f"{JOB}/results/{{result_id}}/quicklook"}
 """What has no HEAD."""
 TABLE: dict[tuple[str, str], list[Row]] = {
     ("GET", "/"): [Row(KNOWN)],
@@ -98,7 +98,7 @@ TABLE: dict[tuple[str, str], list[Row]] = {
         ("GET", f"{JOB}/{name}"): [Row(LOOKING)]
         for name in (
             "phase", "executionduration", "destruction", "quote", "error", "owner", "parameters", "results",
-            "history",
+            "history", "provenance",
         )
     },
     # Who has heard of the end of a job is answered 204.

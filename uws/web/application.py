@@ -38,6 +38,7 @@ from .negotiation import is_for_reading
 from .openapi import openapi
 from .origins import check_origin
 from .pages import STATIC, protect
+from .provenance import DRAWINGS, Drawings, provenance
 from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, Resource, Site
 from .services import index, service, to_service
 from .shares import keep_to_ourselves, led_on, let_in, link_of, share, shares, unshare
@@ -84,6 +85,7 @@ def make_application(
     )
     app[STREAMS] = Streams()
     app[previews.PICTURES] = previews.Pictures()
+    app[DRAWINGS] = Drawings()
 
     async def with_fetcher(app: web.Application) -> AsyncIterator[None]:
         app[FETCHER] = Fetcher(uploads or UploadSettings(), resolver or aiohttp.ThreadedResolver())
@@ -155,6 +157,9 @@ def _add_job_routes(app: web.Application, job: str) -> None:
     app.router.add_get(f"{job}/logs/{{name:stdout|stderr}}", on.log)
     app.router.add_get(f"{job}/logs/{{name:stdout|stderr}}/preview", previews.log_preview)
     app.router.add_get(f"{job}/history", history)
+    app.router.add_get(
+        f"{job}/provenance", provenance, allow_head=False
+    )  # to know a drawing's size is to make it
     app.router.add_get(f"{job}/events", job_events)
     app.router.add_get(f"{job}/shares", shares)
     app.router.add_post(f"{job}/shares", share)

@@ -29,6 +29,7 @@ from uws.model import (
     UsageError,
     UWSError,
 )
+from uws.provenance.drawing import CannotDraw
 
 _JOB_STREAM = re.compile(r"\bjob(/[0-9a-zA-Z-]+| [0-9a-f]{32}\b)")
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (OutOfSpace, 507, "ServiceUnavailable"),
     (Unavailable, 503, "ServiceUnavailable"),
     (EventStoreError, 500, "DefaultFault"),
+    (CannotDraw, 501, "DefaultFault"),
 )
 """Which status and fault each error is; the first match counts."""
 

@@ -24,6 +24,7 @@ from .errors import ANSWERS
 from .forms import KEY, REPLACE
 from .job_lists import MAX_LIMIT, OWN_PARAMETERS
 from .negotiation import HTML, JSON, XML
+from .provenance import FORMS
 from .resource import Resource
 
 Schema = dict[str, Any]
@@ -83,6 +84,7 @@ QUERY: dict[str, Schema] = {
     "RESPONSEFORMAT": {
         "enum": [name for form in (XML, JSON, HTML) for name in (form.name, *form.media_types)]
     },
+    "PROVFORMAT": {"enum": [name for form in FORMS for name in (form.name, *form.media_types)]},
     "WAIT": {"type": "integer", "minimum": -1, "maximum": 10**18 - 1, "description": "seconds"},
     "LASTING": {"enum": [*Phase]},
     "PHASE": {"type": "array", "items": {"enum": [*Phase]}},
@@ -103,6 +105,7 @@ QUERY: dict[str, Schema] = {
 _SENT_AS = {  # where that is not our name for it
     "LASTING": "PHASE",
     "ENDING": "ACTION",
+    "PROVFORMAT": "RESPONSEFORMAT",
     "POSITION": "after",
     "VERSION": "version",
     "FROM-JOB": "from-job",
@@ -232,6 +235,12 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_JOB}/logs/{{name}}": _file("What the program wrote so far"),
     f"GET {_JOB}/logs/{{name}}/preview": _document("The end of what the program wrote", forms=_SEEN),
     f"GET {_JOB}/history": _document("What happened to the job, event by event"),
+    f"GET {_JOB}/provenance": Operation(
+        "What the job came of, and what came of it (W3C PROV)",
+        {200: tuple(form.media_types[0] for form in FORMS), 304: ()},
+        ("PROVFORMAT",),
+        ("If-None-Match",),
+    ),
     f"GET {_JOB}/shares": _document("With whom the job is shared"),
     f"POST {_JOB}/shares": Operation(
         "Shares the job, to be looked at",
