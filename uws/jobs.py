@@ -423,6 +423,45 @@ class UserUWS:
                     return done
                 raise
 
+    async def rerun_job(self, first: Job, files: Mapping[Upload, Spooled], caller: Caller) -> Job:
+        """Create a job with what ``first`` was given, and queue it; ``files`` are copies of its uploads.
+
+        It belongs to the owner of ``first``, whose quotas hold; that it was ``caller`` who made it is on
+        record. Raises what `create_job` does.
+        """
+        self.backend.files.check_room()
+        for name in first.parameters:
+            if self.service.find(name) is None:
+                raise ParameterError(name, self.service.unknown(name))
+        parameters = dict(self.job_class.check(name, values) for name, values in first.parameters.items())
+        owner, names, quota = first.owner, first.quotas, self.backend.quotas.of(SERVER, first)
+        quote = await self.estimate(owner, parameters)
+        queued = await self.estimate(owner, parameters, queued=True, quotas=names)
+
+        def create(_: Job) -> list[e.JobEvent]:
+            return self.transitions.create_job(
+                self.backend.clock.now(),
+                owner=owner,
+                run_id=None,  # the client's own jobs are called so
+                parameters=parameters,
+                quote=quote,
+                quotas=names,
+                longest=quota.lifetime,
+                rerun_of=first.id,
+            )
+
+        job_id = new_job_id()
+        async with self.backend.quotas.turn(self.service, owner, quota):
+            steps: list[Step] = [
+                await self._within(quota, owner, parameters, new=True),
+                create,
+                lambda job: self.transitions.set_execution_duration(job, first.execution_duration),
+                await self._queueing(owner, quota, queued),
+            ]
+            new = Command(caller).encode(self._decide(job_id, None, steps))
+            with self._taking(job_id, [(spooled, upload) for upload, spooled in files.items()]):
+                return await self._append(job_id, None, new)
+
     async def change_job(
         self, job_id: str, changes: Changes, caller: Caller, *, run: bool = False, abort: bool = False
     ) -> Job:

@@ -37,6 +37,7 @@ from .operations import (
     carry_out,
     counting,
 )
+from .rerunning import Rerun, RerunJob
 from .wire import SOCKET
 
 __all__ = [
@@ -63,6 +64,8 @@ __all__ = [
     "RebuildProjections",
     "Refusal",
     "Report",
+    "Rerun",
+    "RerunJob",
     "ResumeQueue",
     "ShowJob",
     "ShowQueue",

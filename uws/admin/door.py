@@ -26,6 +26,7 @@ from .access import ACCESS_OPERATIONS
 from .failures import DoesNotHold, problems_of
 from .jobs import JOB_OPERATIONS
 from .operations import OPERATIONS, Administered, Operation, caller_of, carry_out
+from .rerunning import RERUN_OPERATIONS
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ _EVERY = 0.1
 _LEAVING = 5.0
 """Seconds that clients have at the end to read why there is no result."""
 _decoder: msgspec.json.Decoder[Operation[Any]] = msgspec.json.Decoder(
-    reduce(or_, OPERATIONS + JOB_OPERATIONS + ACCESS_OPERATIONS)
+    reduce(or_, OPERATIONS + JOB_OPERATIONS + ACCESS_OPERATIONS + RERUN_OPERATIONS)
 )
 
 

@@ -14,6 +14,7 @@ from uws.config import Settings, load
 from uws.model import DeclarationError, FileParameter, Service
 from uws.model.units import format_duration, format_size
 
+from . import comparing as _comparing  # noqa: F401 - it adds to `audit`
 from . import examples
 from .access import token, user
 from .audit import audit

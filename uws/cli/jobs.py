@@ -215,14 +215,14 @@ def watch(job: JobId, config: Config = CONFIG, data: Data = None) -> None:
     """Show how a job goes on until it has ended; exit 0 when it COMPLETED, else 1."""
     with reported():
         try:
-            last = _shown(_watched(place_of(config, data), job))
+            last = _shown(watched(place_of(config, data), job))
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
     _print(f"{last.phase}: {last.failure.message}" if last.failure else last.phase)
     raise typer.Exit(0 if last.phase is Phase.COMPLETED else FAILED)
 
 
-def _watched(place: Place, job_id: str) -> Iterator[Job]:
+def watched(place: Place, job_id: str) -> Iterator[Job]:
     """Yield a job as it is, and as it is after each event, until it has ended."""
     version = 0
     while True:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from uws.model import ENDED, Upload
+from uws.model import ENDED, Service, Upload
 from uws.model.events import Value
 from uws.model.units import format_time
 
@@ -62,6 +62,11 @@ class Comparison(msgspec.Struct, frozen=True):
         """Whether both have made the same files, byte by byte."""
         return all(result.identical for result in self.results)
 
+    @property
+    def reproduced(self) -> bool:
+        """Whether the second has ended as the first did, and made the same."""
+        return self.same_results and not any(found.what == "outcome" for found in self.differences)
+
 
 def compare(first: Run, second: Run) -> Comparison:
     """Hold two runs against each other: what was asked for, what ran, and what came of it."""
@@ -101,10 +106,8 @@ def _inputs(first: Run, second: Run) -> Iterator[Difference]:
     limits = (str(run.job.execution_duration) for run in (first, second))
     yield from _different("execution duration", *limits)
     if first.job.declaration != second.job.declaration:
-        lines = difflib.unified_diff(
-            _pretty(first), _pretty(second), first.job.declaration, second.job.declaration, lineterm=""
-        )
-        yield Difference("declaration", first.job.declaration, second.job.declaration, [*lines])
+        lines = _diff(first.job.declaration, first.declaration, second.job.declaration, second.declaration)
+        yield Difference("declaration", first.job.declaration, second.job.declaration, lines)
     if first.program and second.program:
         files = [{file.name: file.sha256 for file in run.program} for run in (first, second)]
         for name in dict.fromkeys([*files[0], *files[1]]):
@@ -150,8 +153,16 @@ def _listed(values: Sequence[Value]) -> str | None:
     return ", ".join(map(told, values)) if values else None
 
 
-def _pretty(run: Run) -> list[str]:
-    return msgspec.json.format(run.declaration or "", indent=2).splitlines() if run.declaration else []
+def declarations_differ(run: Run, service: Service) -> list[str]:
+    """Return how the declaration of a run differs from that of ``service`` now, as a unified diff."""
+    return _diff(run.job.declaration, run.declaration, service.digest, service.canonical.decode())
+
+
+def _diff(name: str, text: str | None, other_name: str, other: str | None) -> list[str]:
+    if text is None or other is None:
+        return []
+    before, after = (msgspec.json.format(each, indent=2).splitlines() for each in (text, other))
+    return [*difflib.unified_diff(before, after, name, other_name, lineterm="")]
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> str | None:

@@ -1,0 +1,88 @@
+"""Running a job again: a new one from the same inputs, under the same declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from uws.commands import Caller
+from uws.files import JobDirectory, Spool, Spooled
+from uws.model import Upload, UsageError, UWSError
+from uws.provenance import Run, declarations_differ, read_run
+
+from .operations import Administered, Operation, Report
+
+
+class Rerun(msgspec.Struct, frozen=True):
+    """The new job, which is queued, or held; and what its declaration has that the first one's had not."""
+
+    job: str
+    declaration: list[str]
+
+
+class RerunJob(Operation[Rerun], frozen=True, tag="audit rerun"):
+    """Make a job from the inputs of another one, whose owner it gets, and queue it.
+
+    That the declaration is the same as the first one's is not asked for ``with_current_declaration``.
+    """
+
+    job_id: str
+    with_current_declaration: bool = False
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> Rerun:
+        backend = here.backend
+        first = await read_run(backend.store, self.job_id)
+        if first.erased:
+            raise UsageError(f"job {self.job_id} was erased: what it was given is not known any more")
+        name = first.job.service
+        if name not in backend.services:
+            raise UsageError(f"job {self.job_id}: the service {name} is not offered any more")
+        uws = await here.find(name)
+        lines = declarations_differ(first, uws.service)
+        if first.job.declaration != uws.service.digest and not self.with_current_declaration:
+            raise UsageError(
+                f"job {self.job_id} was made under another declaration of {name}, and programs are started "
+                "under the present one alone; with --with-current-declaration, it runs under that. "
+                "They differ:\n" + ("\n".join(lines) or "(the text of the first is not on record)")
+            )
+        async with backend.files.spool() as spool:
+            files = await _copied(first, backend.files.of(self.job_id), spool)
+            job = await uws.rerun_job(first.job, files, caller)
+        return Rerun(job.id, lines)
+
+
+async def _copied(first: Run, directory: JobDirectory, spool: Spool) -> dict[Upload, Spooled]:
+    """Copy the files that a job was given. Raises `UsageError` naming all that are gone or changed."""
+    copies: dict[Upload, Spooled] = {}
+    gone: list[str] = []
+    for name, values in first.job.parameters.items():
+        for upload in (value for value in values if isinstance(value, Upload)):
+            try:
+                copies[upload] = await _copy(name, upload, directory, spool)
+            except (UWSError, OSError) as error:
+                gone.append(f"{name}: {upload.filename}, SHA-256 {upload.sha256}: {error}")
+    if gone:
+        raise UsageError(_without(first, gone))
+    return copies
+
+
+async def _copy(name: str, upload: Upload, directory: JobDirectory, spool: Spool) -> Spooled:
+    copy = await spool.receive(
+        directory.upload(upload).chunks(),
+        name=name,
+        filename=upload.filename,
+        media_type=upload.media_type,
+        max_size=upload.size,
+    )
+    if copy.sha256 != upload.sha256:
+        raise UsageError("its contents were changed")
+    return copy
+
+
+def _without(first: Run, gone: Sequence[str]) -> str:
+    return f"job {first.job.id} cannot be run again without the files it was given:\n" + "\n".join(gone)
+
+
+RERUN_OPERATIONS: tuple[type[Operation[Any]], ...] = (RerunJob,)

@@ -1,0 +1,154 @@
+"""``uwsd audit diff``, ``rerun`` and ``provenance``: runs are compared, repeated and explained."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+import typer
+
+from eventstore import SQLiteEventLog
+from uws.admin import Place, RerunJob
+from uws.model import UsageError
+from uws.provenance import Comparison, Difference, Run, compare, read_run
+from uws.provenance.drawing import draw
+
+from .audit import audit
+from .common import CONFIG, FAILED, INTERRUPTED, Config, Data, carried_out, place_of, reported
+from .jobs import watched
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
+Other = Annotated[str, typer.Argument(metavar="JOB", help="The id of the job that it is held against.")]
+
+
+@audit.command()
+def diff(
+    job: JobId,
+    other: Other,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    config: Config = CONFIG,
+    data: Data = None,
+) -> None:
+    """Print what differs between two jobs, destroyed ones included; exit 0 when nothing does, else 1."""
+    with reported():
+        compared = _compared(place_of(config, data), job, other)
+        if as_json:
+            sys.stdout.write(msgspec.json.format(msgspec.json.encode(compared)).decode() + "\n")
+        else:
+            _print_comparison(compared)
+    raise typer.Exit(0 if compared.is_same else FAILED)
+
+
+@audit.command()
+def rerun(
+    job: JobId,
+    with_current_declaration: Annotated[
+        bool,
+        typer.Option(
+            "--with-current-declaration",
+            help="Run it under the present declaration, though it was another one.",
+        ),
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for its end; exit 1 when its results are not the same.")
+    ] = False,
+    config: Config = CONFIG,
+    data: Data = None,
+) -> None:
+    """Make a new job from the inputs of another one, for the same owner, and run it."""
+    with reported():
+        place = place_of(config, data)
+        made = carried_out(place, RerunJob(job, with_current_declaration), "copying")
+        _print(f"job {made.job} is made from what job {job} was given, and is to run")
+        if made.declaration:
+            _print("it runs under another declaration:")
+            _print_lines(made.declaration)
+        if not wait:
+            return
+        sys.stdout.flush()
+        try:
+            for _ in watched(place, made.job):
+                pass
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        compared = _compared(place, job, made.job)
+        _print_comparison(compared)
+        for held in compared.results:
+            _print(f"result {held.id}: {'identical' if held.identical else 'not identical'}")
+        _print("the results are identical" if compared.reproduced else "the results are not identical")
+    raise typer.Exit(0 if compared.reproduced else FAILED)
+
+
+@audit.command()
+def provenance(
+    job: JobId,
+    as_json: Annotated[bool, typer.Option("--json", help="As PROV-JSON, which is the default.")] = False,
+    as_provn: Annotated[bool, typer.Option("--provn", help="As PROV-N.")] = False,
+    as_svg: Annotated[bool, typer.Option("--svg", help="As a drawing; needs Graphviz.")] = False,
+    config: Config = CONFIG,
+    data: Data = None,
+) -> None:
+    """Print where a job came from and what came of it, as W3C PROV; of a destroyed one, too."""
+    with reported():
+        if as_json + as_provn + as_svg > 1:
+            raise UsageError("--json, --provn, --svg: expected one of them")
+        (run,) = asyncio.run(_read(place_of(config, data), job))
+        sys.stdout.flush()
+        sys.stdout.buffer.write(_written(run, provn=as_provn, svg=as_svg))
+
+
+def _written(run: Run, *, provn: bool, svg: bool) -> bytes:
+    from uws.provenance import document as to
+    from uws.provenance.graph import dot_of
+
+    document = to.document_of(run)
+    if svg:
+        return asyncio.run(draw(dot_of(document), f"Provenance of job {run.job.id}"))
+    return to.as_provn(document) if provn else to.as_json(document)
+
+
+def _compared(place: Place, job: str, other: str) -> Comparison:
+    return compare(*asyncio.run(_read(place, job, other)))
+
+
+async def _read(place: Place, *job_ids: str) -> list[Run]:
+    log = await SQLiteEventLog.read(place.log)
+    try:
+        return [await read_run(log, job_id) for job_id in job_ids]
+    finally:
+        await log.close()
+
+
+def _print_comparison(compared: Comparison) -> None:
+    _print(f"--- job {compared.first}")
+    _print(f"+++ job {compared.second}")
+    for found in compared.differences:
+        _print(found.what)
+        _print_both(found)
+        _print_lines(found.lines)
+    for unknown in compared.unknown:
+        _print(unknown)
+    if compared.is_same:
+        _print("nothing differs: service, parameters, declaration, program, outcome and results are the same")
+    for found in compared.measures:
+        _print(f"{found.what}, which does not count")
+        _print_both(found)
+
+
+def _print_both(found: Difference) -> None:
+    for sign, value in (("-", found.first), ("+", found.second)):
+        if value is not None:
+            _print(f"{sign} {value}")
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        _print(f"    {line}")
+
+
+def _print(line: str) -> None:
+    # What clients sent may not steer the auditor's terminal.
+    sys.stdout.write("".join(each if each.isprintable() else "\ufffd" for each in line) + "\n")
