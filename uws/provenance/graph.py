@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from prov.constants import PROV, PROV_ATTRIBUTE_QNAMES, PROV_N_MAP
 from prov.identifier import QualifiedName
 from prov.model import ProvActivity, ProvAgent, ProvDocument, ProvElement, ProvRecord
+
+from uws.model.units import format_time
 
 from .document import DECLARATION, UWSD, VOPROV
 
@@ -42,7 +42,8 @@ def dot_of(document: ProvDocument) -> str:
         lines.append(f"more [shape=plaintext, style=solid, label={_label([f'and {len(more)} more'])}]")
     edges: dict[tuple[str, str, str], list[str]] = {}
     for record in records:
-        for effect, cause, relation in _relations(record):
+        if found := _relation(record):
+            effect, cause, relation = found
             if effect in numbers and cause in numbers:
                 roles = edges.setdefault((numbers[effect], numbers[cause], relation), [])
                 roles += [str(role) for role in record.get_attribute(PROV["role"])]
@@ -74,11 +75,7 @@ def _words(element: ProvElement) -> list[str]:
     if isinstance(element, ProvAgent):
         return [name]
     if isinstance(element, ProvActivity):
-        times = [
-            time.isoformat(" ", "seconds")
-            for time in (element.get_startTime(), element.get_endTime())
-            if time
-        ]
+        times = [format_time(time) for time in (element.get_startTime(), element.get_endTime()) if time]
         return [name, _fact(element, UWSD["phase"]), *times, _fact(element, VOPROV["comment"])]
     if value := _fact(element, VOPROV["value"]):
         return [f"{name} = {value}"]
@@ -91,17 +88,13 @@ def _fact(element: ProvElement, name: QualifiedName) -> str:
     return next((str(value) for value in element.get_attribute(name)), "")
 
 
-def _relations(record: ProvRecord) -> Iterator[tuple[QualifiedName, QualifiedName, str]]:
-    """Yield what of a relation is drawn: an effect, what it goes back to, and by which relation."""
-    if record.is_element():
-        return
+def _relation(record: ProvRecord) -> tuple[QualifiedName, QualifiedName, str] | None:
+    """Return what of a relation is drawn: an effect, what it goes back to, and by which relation."""
     ends = [value for name, value in record.formal_attributes if name in PROV_ATTRIBUTE_QNAMES and value]
+    if record.is_element() or len(ends) < 2:
+        return None
     kinds = [kind for kind in record.get_attribute(PROV["type"]) if isinstance(kind, QualifiedName)]
-    relation = kinds[0].localpart if kinds else PROV_N_MAP[record.get_type()]
-    if len(ends) > 1:
-        yield ends[0], ends[1], relation
-    if len(ends) > 2:  # the plan of an association
-        yield ends[0], ends[2], "plan"
+    return ends[0], ends[1], kinds[0].localpart if kinds else PROV_N_MAP[record.get_type()]
 
 
 def _label(lines: list[str]) -> str:
