@@ -16,6 +16,7 @@ from prov.model import ProvActivity, ProvAssociation, ProvDocument
 from eventstore import SQLiteEventLog
 from tests.daemon import Daemon, Ended, serving, uwsd
 from tests.harness import job_id, text
+from tests.web.support import GRAPHVIZ
 from uws.model import events as e
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -138,7 +139,7 @@ async def test_another_declaration_is_shown_line_by_line_and_another_program_by_
     assert '\n    +  "version": "2",\n' in told.out
     digests = [sha256(each.encode()) for each in (SCRIPT, SCRIPT + "# changed\n")]
     assert f"program show.sh\n- {digests[0]}\n+ {digests[1]}\n" in told.out
-    assert "result" not in told.out
+    assert "\nresult " not in told.out
 
 
 async def test_what_is_destroyed_is_compared_and_what_is_erased_is_said_to_be(declaration: Path) -> None:
@@ -270,6 +271,7 @@ async def test_a_run_that_failed_alike_is_the_same_again(declaration: Path) -> N
 # provenance
 
 
+@GRAPHVIZ
 async def test_the_provenance_of_a_destroyed_job_is_printed_in_each_form(declaration: Path) -> None:
     async with serving(declaration) as server:
         job = await ran(server, "show", file=b"x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from email.parser import BytesHeaderParser
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from lxml import etree
 
 from eventstore import Metadata
@@ -32,6 +34,8 @@ from uws import (
 )
 from uws.model import events as e
 
+GRAPHVIZ = pytest.mark.skipif(shutil.which("dot") is None, reason="there is no dot to draw with")
+"""Marks what needs a drawing."""
 PATIENCE = 20.0
 """Seconds after which something is taken not to happen."""
 
