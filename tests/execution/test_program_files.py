@@ -61,10 +61,11 @@ async def test_files_that_fixed_arguments_name_belong_to_the_program_and_values_
     tmp_path: Path,
 ) -> None:
     code, given = script(tmp_path / "code.sh", "true"), script(tmp_path / "given.sh", "true")
+    script(tmp_path / "{file}", "true")
     service = Service(
         name="own",
         title="Own",
-        command=["sh", str(code), "{file}", str(tmp_path), str(tmp_path / "nothing")],
+        command=["sh", str(code), "{file}", f"{tmp_path}/{{file}}", str(tmp_path), f"{tmp_path}/nothing"],
         parameters={"file": StrParameter(required=True)},
     )
     async with running(tmp_path / "data", service) as site:

@@ -135,8 +135,8 @@ async def test_aborting_in_the_same_breath_as_the_start_leaves_nothing(
     """The stop is on record before the program is there to be stopped."""
     start = UserUWS.start_job
 
-    async def start_and_abort(self: UserUWS, job_id: str) -> Job:
-        job = await start(self, job_id)
+    async def start_and_abort(self: UserUWS, job_id: str, program: tuple[ProgramFile, ...]) -> Job:
+        job = await start(self, job_id, program)
         await self.abort_job(job_id, Caller())
         return job
 

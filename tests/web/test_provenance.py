@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import aiohttp
 import pytest
@@ -199,6 +201,18 @@ async def test_who_aborted_and_who_shared_a_job_are_its_agents(tmp_path: Path) -
         }  # fmt: skip
 
 
+async def test_people_may_be_called_as_they_like(tmp_path: Path) -> None:
+    name = "ad\u00e4 o'Neil/%28, [x=1]) \\ <b> \u2728"
+    async with running(tmp_path, ECHO, authenticator=BasicUsers()) as site:
+        job = await site.create("echo", user=name)
+        document = await told(site, job, user=name)
+        assert document == await told(site, job, "provn", user=name)
+        (person,) = [agent for agent in document.get_records(ProvAgent) if "Person" in types_of(agent)]
+        assert fact(person, f"{VOPROV}name") == name
+        assert unquote(str(person.identifier)) == f"user:{name}"
+        assert re.fullmatch(r"user:[A-Za-z0-9%._~-]+", str(person.identifier))
+
+
 async def test_what_was_never_started_has_used_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, FILES, executes=False) as site:
         job = await site.create("files", image=b"hello")
@@ -318,6 +332,16 @@ async def test_the_drawing_holds_what_was_sent_as_text_and_needs_nothing_from_el
         assert f"SHA-256 {sha256(b'hello')[:16]}…" in words
         assert {"used", "wasGeneratedBy", "wasAssociatedWith", "isDescribedBy"} <= {*words}
         assert root.findtext(f"{SVG}title") == f"Provenance of job {job_id(job)}"
+
+
+@GRAPHVIZ
+async def test_what_means_something_to_graphviz_is_drawn_as_it_was_sent(tmp_path: Path) -> None:
+    words = ["\\N \\L \\\\ \\", '" ] ; n0 -> n1', "&lt;b&gt; &#65;", "<b>", "{a|b}", "%d", "\\n"]
+    async with running(tmp_path, MANY) as site:
+        job = await site.create("many", word=words)
+        root = (await site.get(f"{job}/provenance?RESPONSEFORMAT=svg")).xml
+        drawn = [each.text for each in root.iter(f"{SVG}text")]
+        assert {f"word = {word}" for word in words} <= {*drawn}
 
 
 @GRAPHVIZ
