@@ -21,6 +21,7 @@ from tests.execution.test_programs import info, results, used
 from tests.harness import ManualClock, job_id, running, text
 from uws import Caller, ExecutionDuration, Job, ResultDeclaration, UserUWS
 from uws.execution.process import end_sessions, sessions_with
+from uws.model import ProgramFile
 from uws.model.events import decode
 from uws.model.units import parse_time
 

@@ -14,7 +14,6 @@ from eventstore import SQLiteEventLog
 from uws.admin import Place, RerunJob
 from uws.model import UsageError
 from uws.provenance import Comparison, Difference, Run, compare, read_run
-from uws.provenance.drawing import draw
 
 from .audit import audit
 from .common import CONFIG, FAILED, INTERRUPTED, Config, Data, carried_out, place_of, reported
@@ -101,7 +100,9 @@ def provenance(
 
 
 def _written(run: Run, *, provn: bool, svg: bool) -> bytes:
+    # Imported for who asks: other commands start without.
     from uws.provenance import document as to
+    from uws.provenance.drawing import draw
     from uws.provenance.graph import dot_of
 
     document = to.document_of(run)
