@@ -25,7 +25,7 @@ class Rerun(msgspec.Struct, frozen=True):
 class RerunJob(Operation[Rerun], frozen=True, tag="audit rerun"):
     """Make a job from the inputs of another one, whose owner it gets, and queue it.
 
-    That the declaration is the same as the first one's is not asked for ``with_current_declaration``.
+    Its declaration has to be the one that is in force, unless it is to run ``with_current_declaration``.
     """
 
     job_id: str
