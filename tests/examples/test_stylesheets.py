@@ -240,6 +240,7 @@ def test_every_address_of_a_job_page_works_behind_a_path_prefix(base: str) -> No
         f"{job}/destruction",
         f"{job}/error",
         f"{job}/history",
+        *(f"{job}/provenance?RESPONSEFORMAT={form}" for form in ("svg", "json", "provn")),
     }
 
 
