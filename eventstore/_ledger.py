@@ -34,6 +34,7 @@ from .connection import transaction, translated
 _INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ONE_BY_ID = "SELECT * FROM event WHERE id = ?"
 STREAM = "SELECT * FROM event WHERE stream = ? AND version > ? ORDER BY version"
+AT = "SELECT * FROM event WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"
 _BY_ID = "SELECT * FROM event WHERE id IN (SELECT value FROM json_each(?)) ORDER BY position"
 _TIPS = """
 SELECT stream, version, time FROM json_each(?) JOIN event
@@ -51,6 +52,10 @@ WHERE position > ? ORDER BY position LIMIT ?
 """
 _ANCHORS = "SELECT position, hash FROM anchor WHERE position BETWEEN ? AND ?"
 _FIRST, _LAST = -(1 << 63), (1 << 63) - 1
+_HASHES = """
+SELECT position, hash FROM event WHERE position IN (SELECT value FROM json_each(:p))
+UNION ALL SELECT position, hash FROM anchor WHERE position IN (SELECT value FROM json_each(:p))
+"""
 _HASH_AT = "SELECT hash FROM event WHERE position = :p UNION ALL SELECT hash FROM anchor WHERE position = :p"
 
 # Zeros of the same length overwrite the bytes where they lie: no copy of them is left in another page.
@@ -172,6 +177,18 @@ def read_head(connection: sqlite3.Connection) -> Head:
     return Head(*found) if found else EMPTY
 
 
+def read_positions(connection: sqlite3.Connection, stream: str) -> list[int]:
+    """Return where the events of a stream stand, in order."""
+    found = connection.execute("SELECT position FROM event WHERE stream = ? ORDER BY version", (stream,))
+    return [position for (position,) in found]
+
+
+def read_hashes(connection: sqlite3.Connection, positions: Collection[int]) -> dict[int, bytes]:
+    """Return the hashes of events and anchors at ``positions``, and of the beginning of the chain, 0."""
+    found = connection.execute(_HASHES, {"p": _json(positions)})
+    return {EMPTY.position: EMPTY.hash, **dict(found.fetchall())}
+
+
 def read_anchored(connection: sqlite3.Connection) -> list[int]:
     """Return the positions of all anchors."""
     return [position for (position,) in connection.execute("SELECT position FROM anchor")]
@@ -275,5 +292,5 @@ def _why_not_settled(connection: sqlite3.Connection) -> StoreUnavailable | None:
     return None
 
 
-def _json(values: Iterable[str]) -> str:
+def _json(values: Iterable[str | int]) -> str:
     return msgspec.json.encode(list(values)).decode()

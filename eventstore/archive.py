@@ -12,7 +12,6 @@ import asyncio
 import gzip
 import hashlib
 import zlib
-from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import takewhile
@@ -23,8 +22,9 @@ import msgspec
 
 from ._chain import EMPTY, Walk, row
 from ._errors import ChainBroken, EventStoreError
-from ._publishing import published
+from ._lines import EventLine, fields_of
 from ._types import Head, Pruned, RecordedEvent, to_microseconds
+from .publishing import published
 
 FORMAT = "eventstore-archive/1"
 _PAGE = 2000
@@ -94,26 +94,6 @@ class _Header(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     after: _Place
 
 
-class _Event(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """An event as a line. ``data`` is text where the payload is UTF-8, else ``data_base64`` has it.
-
-    An erased event has no ``salt``, ``metadata`` and ``data``.
-    """
-
-    position: int
-    stream: str
-    version: int
-    id: str
-    type: str
-    time: int
-    metadata: str = ""
-    salt: str = ""
-    data: str = ""
-    data_base64: str = ""
-    digest: str
-    hash: str
-
-
 class _Trailer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     head: _Place
     events: int
@@ -122,7 +102,7 @@ class _Trailer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_event = msgspec.json.Decoder(EventLine).decode
 
 
 async def beginning(log: Readable) -> Head:
@@ -207,7 +187,7 @@ def verify_archive(
                 trailer = msgspec.json.decode(line, type=_Trailer)
                 end = trailer.head.head
             else:
-                page.append(_event(line))
+                page.append(_decode_event(line).event)
         except (msgspec.MsgspecError, ValueError) as error:
             raise ArchiveError(path, f"line {number}: {error}") from None
         if not trailer:
@@ -281,24 +261,4 @@ def _line(value: Any) -> bytes:
 
 
 def _event_line(event: RecordedEvent) -> bytes:
-    try:
-        text, binary = event.data.decode(), ""
-    except UnicodeDecodeError:
-        text, binary = "", b64encode(event.data).decode()
-    return _line(
-        _Event(
-            position=event.position, stream=event.stream, version=event.version, id=event.id, type=event.type,
-            time=event.time, metadata=event.metadata.decode(), salt=event.salt.hex(),
-            data=text, data_base64=binary, digest=event.digest.hex(), hash=event.hash.hex(),
-        )
-    )  # fmt: skip
-
-
-def _event(line: bytes) -> RecordedEvent:
-    event = _decode_event(line)
-    return RecordedEvent(
-        position=event.position, stream=event.stream, version=event.version, id=event.id, type=event.type,
-        time=event.time, metadata=event.metadata.encode(), salt=bytes.fromhex(event.salt),
-        data=b64decode(event.data_base64) if event.data_base64 else event.data.encode(),
-        digest=bytes.fromhex(event.digest), hash=bytes.fromhex(event.hash),
-    )  # fmt: skip
+    return _line(EventLine(**fields_of(event)))

@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ._errors import EventStoreError
-from ._publishing import published
 from ._types import Head
+from .publishing import published
 
 _ED25519 = b"\x01"
 """The signature type, signed-note, "Signature types"."""
@@ -180,6 +180,11 @@ def open_checkpoint(note: str | bytes, key: VerifierKey) -> Checkpoint:
     if checkpoint.origin != key.name:
         raise CheckpointError(f"the key is that of {key.name}, and the checkpoint is of {checkpoint.origin}")
     return checkpoint
+
+
+def read_checkpoint(note: str | bytes) -> Checkpoint:
+    """Return what ``note`` says, whoever says it. Raises `CheckpointError` when it is not in the form."""
+    return _read(_split(note)[0])
 
 
 def write_checkpoint(directory: Path, note: str, position: int) -> Path:

@@ -17,6 +17,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Self, TypeVar
 
+import msgspec
+
 from . import _failpoints as failpoint
 from . import _ledger as ledger
 from ._chain import Append, Outcome, Row, Walk, prepare
@@ -74,6 +76,18 @@ class SQLiteEventLog(Following):
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
         """See `EventStore.read_all`."""
         return await self._read(_READ_ALL, (after, limit))
+
+    async def positions(self, stream: str) -> list[int]:
+        """Return where the events of ``stream`` stand, in order."""
+        return await self._ask(ledger.read_positions, stream)
+
+    async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]:
+        """Return the events that stand at ``positions``, in order."""
+        return await self._read(ledger.AT, (msgspec.json.encode(positions).decode(),))
+
+    async def hashes_at(self, positions: Sequence[int]) -> dict[int, bytes]:
+        """Return the hashes at ``positions``: of events, and of pruned ones that stand before an event."""
+        return await self._ask(ledger.read_hashes, positions)
 
     async def head(self) -> Head:
         """See `EventStore.head`."""

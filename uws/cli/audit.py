@@ -5,23 +5,35 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eventstore import ChainBroken, Head, SQLiteEventLog
+from eventstore import Head
 from eventstore.archive import ArchiveError, Contents, verify_archive
 from eventstore.checkpoint import Checkpoint, CheckpointError, VerifierKey, open_checkpoint
-from uws.admin import DoesNotHold, EraseJob, Place, PruneLog, counting
+from uws.admin import EraseJob, Place, PruneLog, counting
 from uws.audit import archive, check_pruning, check_signature, sign_head
 from uws.model import UsageError
-from uws.model.units import format_size, format_time, parse_time
+from uws.model.units import format_size, parse_time
 
-from .common import CONFIG, Config, Data, bar, carried_out, out, place_of, reported
+from .common import (
+    CONFIG,
+    Config,
+    Data,
+    bar,
+    carried_out,
+    faults,
+    is_given,
+    out,
+    place_of,
+    print_seen,
+    reading,
+    reported,
+)
+from .histories import Results, Through, export_history, looks_like_history, verify_history_file
 
 audit = typer.Typer(
     help="Verify the log, sign it, erase from it, archive it.",
@@ -37,27 +49,38 @@ Key = Annotated[
 
 @audit.command()
 def verify(
-    archived: Annotated[
-        Path | None, typer.Argument(metavar="[ARCHIVE]", help="Verify this archive, not the log.")
+    context: typer.Context,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Verify this archive or history, not the log.")
     ] = None,
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="Show that what this checkpoint saw is still there.")
     ] = None,
     key: Key = None,
+    results: Results = None,
     config: Config = CONFIG,
     data: Data = None,
 ) -> None:
-    """Recompute the hash chain of the log or of an archive; exit 1 at the first fault."""
+    """Recompute the hash chain of the log, of an archive or of a history; exit 1 at the first fault.
+
+    A history is held against the log, too, where --data or --config says which.
+    """
     with reported():
         known = VerifierKey.parse(key) if key else None
         place = None
-        if archived is None or (checkpoint and known is None):  # an archive may be all there is
+        is_history = file is not None and looks_like_history(file)
+        if results and not is_history:
+            raise UsageError("--results: only a history says of which job; give its file, too")
+        beside = is_history and bool(data or is_given(context, "config"))
+        if file is None or beside or (checkpoint and known is None):  # a file may be all there is
             place = place_of(config, data)
             if known is None and (checkpoint or place.key.exists()):
                 known = place.verifier_key()
         seen = [(path, open_checkpoint(path.read_bytes(), known)) for path in checkpoint or [] if known]
-        if archived:
-            _verify_archive(archived, known, seen)
+        if file and is_history:
+            verify_history_file(file, known, seen, results, place if beside else None)
+        elif file:
+            _verify_archive(file, known, seen)
         elif place:
             asyncio.run(_verify_log(place, known, seen))
 
@@ -65,9 +88,9 @@ def verify(
 async def _verify_log(
     place: Place, key: VerifierKey | None, seen: list[tuple[Path, Checkpoint]]
 ) -> None:  # fmt: skip
-    async with _reading(place) as log:
+    async with reading(place) as log:
         head = await log.head()
-        with bar("verifying", head.position) as report, _faults(CheckpointError):
+        with bar("verifying", head.position) as report, faults(CheckpointError):
             progress = counting(report, head.position)
             began = time.perf_counter()
             verified = await log.verify(contains=[c.head for _, c in seen], progress=progress)
@@ -80,11 +103,11 @@ async def _verify_log(
     if verified.pruning and key is None:
         out.print("that it was the server that pruned was not checked: give --key", soft_wrap=True)
     _print_head(verified.head)
-    _print_seen(seen)
+    print_seen(seen)
 
 
 def _verify_archive(path: Path, key: VerifierKey | None, seen: list[tuple[Path, Checkpoint]]) -> None:
-    with bar("verifying") as report, _faults(ArchiveError, CheckpointError):
+    with bar("verifying") as report, faults(ArchiveError, CheckpointError):
         progress = counting(report)
         contents = verify_archive(path, contains=[c.head for _, c in seen], progress=progress)
         if key:
@@ -92,7 +115,7 @@ def _verify_archive(path: Path, key: VerifierKey | None, seen: list[tuple[Path, 
     _print_contents(contents)
     if key is None:
         out.print("that it was the server that wrote it was not checked: give --key", soft_wrap=True)
-    _print_seen(seen)
+    print_seen(seen)
 
 
 @audit.command("checkpoint")
@@ -103,7 +126,7 @@ def checkpoint_(config: Config = CONFIG, data: Data = None) -> None:
 
 
 async def _checkpoint(place: Place) -> str:
-    async with _reading(place) as log:
+    async with reading(place) as log:
         return sign_head(place.signing_key(), await log.head(), datetime.now(UTC))
 
 
@@ -129,16 +152,33 @@ def erase(
 
 @audit.command()
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The archive, a new file.")],
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to this UTC time.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A new file.")],
+    jobs: Annotated[
+        list[str] | None, typer.Argument(metavar="[JOB]...", help="Write the histories of these jobs.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Archive up to this UTC time.")] = None,
     pruning: Annotated[
         bool, typer.Option("--prune", help="Then do what `uwsd audit prune FILE` does.")
     ] = False,
+    through: Through = None,
     config: Config = CONFIG,
     data: Data = None,
 ) -> None:
-    """Write the log, from where it was pruned last, into a compressed archive that can be verified alone."""
+    """Write the log, from where it was pruned last, or the histories of jobs into a file that verifies alone.
+
+    Without JOB it is a compressed archive. With JOB it is a ZIP file for whoever asks what happened to these.
+    """
     with reported():
+        if jobs:
+            for option, given in (("--until", until is not None), ("--prune", pruning)):
+                if given:
+                    raise UsageError(
+                        f"{option}: goes with the archive of the log, not with histories of jobs"
+                    )
+            export_history(place_of(config, data), jobs, output, through)
+            return
+        if through:
+            raise UsageError("--through: goes with histories of jobs; say which jobs")
         place = place_of(config, data)
         try:
             latest = parse_time(until) if until is not None else None
@@ -150,9 +190,9 @@ def export(
 
 
 async def _export(place: Place, path: Path, until: datetime | None) -> None:
-    async with _reading(place) as log:
+    async with reading(place) as log:
         head = await log.head()
-        with bar("archiving", head.position) as report, _faults():
+        with bar("archiving", head.position) as report, faults():
             progress = counting(report, head.position)
             contents = await archive(
                 log, path, place.signing_key(), datetime.now(UTC), until=until, progress=progress
@@ -179,25 +219,6 @@ def _prune(place: Place, path: Path) -> None:
     out.print(f"pruned: the log had {format_size(pruned.before)} and has {format_size(pruned.after)}")
 
 
-@asynccontextmanager
-async def _reading(place: Place) -> AsyncIterator[SQLiteEventLog]:
-    log = await SQLiteEventLog.read(place.log)
-    try:
-        yield log
-    finally:
-        await log.close()
-
-
-@contextmanager
-def _faults(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn errors that show a fault, `eventstore.ChainBroken` and ``kinds``, into `DoesNotHold`."""
-    faults: tuple[type[Exception], ...] = (ChainBroken, *kinds)
-    try:
-        yield
-    except faults as error:
-        raise DoesNotHold(str(error)) from error
-
-
 def _print_contents(contents: Contents) -> None:
     first = contents.after.position + 1
     out.print(f"{contents.events} events, positions {first} to {contents.head.position}")
@@ -211,12 +232,3 @@ def _print_contents(contents: Contents) -> None:
 
 def _print_head(head: Head) -> None:
     out.print(f"head {head.position} {head.hash.hex()}", soft_wrap=True)
-
-
-def _print_seen(seen: list[tuple[Path, Checkpoint]]) -> None:
-    for path, checkpoint in seen:
-        out.print(
-            f"{path}: what {checkpoint.origin} had at position {checkpoint.head.position} "
-            f"on {format_time(checkpoint.time)} is there",
-            soft_wrap=True,
-        )

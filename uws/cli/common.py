@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -24,10 +24,12 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from eventstore import ChainBroken, SQLiteEventLog
+from eventstore.checkpoint import Checkpoint
 from uws.admin import DoesNotHold, Operation, Place, Report, problems_of
 from uws.config import load
 from uws.model import UsageError
-from uws.model.units import parse_duration
+from uws.model.units import format_time, parse_duration
 from uws.node import administer
 
 R = TypeVar("R")
@@ -118,6 +120,42 @@ def carried_out(
     except KeyboardInterrupt:
         err.print(interrupted, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+@asynccontextmanager
+async def reading(place: Place) -> AsyncIterator[SQLiteEventLog]:
+    """Give the log, to be read beside whoever writes it."""
+    log = await SQLiteEventLog.read(place.log)
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+@contextmanager
+def faults(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors that show a fault, `eventstore.ChainBroken` and ``kinds``, into `DoesNotHold`."""
+    shown: tuple[type[Exception], ...] = (ChainBroken, *kinds)
+    try:
+        yield
+    except shown as error:
+        raise DoesNotHold(str(error)) from error
+
+
+def is_given(context: typer.Context, option: str) -> bool:
+    """Whether somebody has typed ``option``, be it with its default."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def print_seen(seen: Iterable[tuple[Path, Checkpoint]]) -> None:
+    """Say of each checkpoint in a file that what it saw is still there."""
+    for path, checkpoint in seen:
+        out.print(
+            f"{path}: what {checkpoint.origin} had at position {checkpoint.head.position} "
+            f"on {format_time(checkpoint.time)} is there",
+            soft_wrap=True,
+        )
 
 
 class Rate(ProgressColumn):

@@ -15,12 +15,12 @@ from typing import BinaryIO
 def published(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Give a file to write that stands at ``path`` once the context is left, complete and on disk.
 
-    When that fails, there is none. Blocks on the disk. Raises `FileExistsError` when there is a file already;
-    that one is on disk, too.
+    It can be read back meanwhile. When that fails, there is none. Blocks on the disk. Raises
+    `FileExistsError` when there is a file already; that one is on disk, too.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with open(draft, "xb", opener=partial(os.open, mode=0o600)) as file:
+        with open(draft, "x+b", opener=partial(os.open, mode=0o600)) as file:
             os.fchmod(file.fileno(), mode)
             yield file
             file.flush()
