@@ -7,6 +7,7 @@ checkpoint, whose signature covers the other three. docs/proof.md has it to the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from errno import ENOTDIR
@@ -71,6 +72,8 @@ async def export_histories(
     was written; ``progress`` is told of that. Cancelled or failed, there is no file. Raises `JobNotFound`,
     `UsageError`, `eventstore.ChainBroken`, `eventstore.checkpoint.CheckpointError`, `OSError`.
     """
+    if os.path.lexists(path):
+        raise _exists(path)
     earlier = open_checkpoint(through, key.verifier) if through else None
     found = await _found(log, jobs)
     header = Header(format=FORMAT, jobs=sorted(found, key=lambda job: found[job][0]), through=through)
@@ -97,10 +100,14 @@ async def export_histories(
                 sink.write(note.encode())
             file.write(directory(members))
     except FileExistsError:
-        raise UsageError(f"{path}: there is such a file already; histories are never overwritten") from None
+        raise _exists(path) from None
     except OverflowError as error:
         raise UsageError(f"{path}: {error}; export fewer jobs, or through an earlier checkpoint") from None
     return Proven(history, open_checkpoint(note, key.verifier), earlier, signed=True)
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path}: there is such a file already; histories are never overwritten")
 
 
 async def _found(log: SQLiteEventLog, jobs: Iterable[str]) -> dict[str, list[int]]:
@@ -223,10 +230,10 @@ def verify_history(path: Path, key: VerifierKey | None = None, *, contains: Iter
     with path.open("rb") as file:
         try:
             members = read_members(file, (README, EVENTS, PAGE, CHECKPOINT))
-            *signed, last = members
-            if last.size > _LONGEST_NOTE:
+            *signed, note = members
+            if note.size > _LONGEST_NOTE:
                 raise ValueError(f"{CHECKPOINT} is longer than {_LONGEST_NOTE} bytes")
-            checkpoint = opened(b"".join(chunks(file, last)))
+            checkpoint = opened(b"".join(chunks(file, note)))
             if extension(signed) not in checkpoint.extensions:
                 raise ValueError(f"it is not what was signed: {CHECKPOINT} does not say {extension(signed)}")
             header = read_header(next(lines(file, members[1]), b""))
@@ -234,8 +241,9 @@ def verify_history(path: Path, key: VerifierKey | None = None, *, contains: Iter
             history = examine(
                 lines(file, members[1]), contains=contains, through=through.head if through else None
             )
-            if history.ends[-1].position > checkpoint.head.position:
-                raise ValueError(f"position {history.ends[-1].position} is later than its checkpoint")
+            last, end = history.ends[-1], checkpoint.head
+            if last.position > end.position or (last.position == end.position and last != end):
+                raise ValueError(f"position {last.position} is not what its checkpoint saw, or later")
         except (HistoryError, msgspec.MsgspecError, ValueError) as error:
             raise HistoryError(f"{path}: {error}") from None
     return Proven(history, checkpoint, through, signed=key is not None)

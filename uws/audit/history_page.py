@@ -89,7 +89,8 @@ def write_page(sink: Sink, history: History, lines: Callable[[], Iterable[bytes]
 
     What is kept in memory does not grow with the number of events.
     """
-    title = "History of " + ", ".join(f"job {job}" for job in history.jobs)
+    count = len(history.jobs)
+    title = f"History of job {next(iter(history.jobs))}" if count == 1 else f"Histories of {count} jobs"
     with etree.htmlfile(sink, encoding="utf-8") as file:
         page = _Page(file)
         file.write_doctype("<!DOCTYPE html>")
@@ -143,8 +144,8 @@ def _write_job(page: _Page, history: History, told: JobHistory) -> None:
             "p",
             "Made from the declaration below and the parameters; "
             + ("" if job.started or told.ended else "it has not been started; ")
-            + "files are named as they lie below the directory of the job, which is not on record, and the "
-            "program runs in the directory work of it.",
+            + "files are named as they lie below the job's directory. Where that is, is not on record; the "
+            "program runs in the directory work below it.",
             class_="note",
         )
     except ValueError as error:
@@ -172,17 +173,19 @@ def _facts(history: History, told: JobHistory) -> Iterator[tuple[str, str]]:
         return
     declaration = history.declaration_of(job)
     yield "service", job.service
-    yield "title", _title(declaration) if declaration else ""
+    if declaration:
+        yield "title", _title(declaration)
     yield "owner", job.owner or "nobody in particular"
-    yield "run id", job.run_id or ""
+    if job.run_id:
+        yield "run id", job.run_id
     for name in ("created", "queued", "started", "ended", "destroyed"):
         if time := getattr(job, name):
             yield name, format_time(time)
     yield "may run for", format_duration(job.execution_duration)
     if told.stopped:
-        yield "asked to be stopped by", _who(told.stopped)
+        yield "who had it stopped", _who(told.stopped)
     if told.ended:
-        yield "ended", _who(told.ended)
+        yield "how it ended", _who(told.ended)
     if job.failure:
         yield "error", job.failure.message
     if job.exit_code is not None or job.signal:

@@ -150,6 +150,8 @@ def _print_proven(proven: Proven) -> None:
 
 def _compare(history: History, directory: Path) -> None:
     """Say which results are as they were recorded. Raises `DoesNotHold` when any is not."""
+    if not any(job.results for job in history.jobs.values()):
+        out.print("no results are on record")
     altered = []
     for compared in compare_results(history, directory):
         where = f"result {compared.result.id} of job {compared.job}, {compared.path}"

@@ -1,0 +1,375 @@
+"""The file of a history: not one bit of it can be changed unnoticed, whoever verifies it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+import zipfile
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstore import EventStoreError, Head, Metadata
+from eventstore.checkpoint import Checkpoint, SigningKey
+from tests.audit.logs import ANNA, ORIGIN, export, key_of, log_again, log_in, verify
+from tests.daemon import Ended, run, uwsd
+from uws.audit.histories import verify_history
+from uws.model import UWSError
+from uws.model import events as e
+
+VERIFIER = Path(__file__).parents[2] / "docs" / "verify-history.mjs"
+NAMES = ("README.txt", "history.jsonl", "history.html", "checkpoint")
+Lines = list[dict[str, Any]]
+
+
+def node_is_there() -> bool:
+    """Whether there is a Node that knows what the verifier needs."""
+    asked = ["node", "--eval", "process.exit(require('node:zlib').crc32 ? 0 : 1)"]
+    return shutil.which("node") is not None and subprocess.run(asked, check=False).returncode == 0
+
+
+NODE = pytest.mark.skipif(not node_is_there(), reason="needs Node 20.15 or newer")
+
+
+async def node(path: Path, key: SigningKey) -> Ended:
+    """Verify a file with the program of the documentation."""
+    return await run("node", VERIFIER, path, str(key.verifier))
+
+
+@pytest.fixture
+async def data(tmp_path: Path) -> Path:
+    """A log in which the events of one job lie between those of others, an erased one among them."""
+    async with log_in(tmp_path / "var") as log:
+        await log.run("a", parameters={"word": ("wörd",)})
+        await log.append("a", e.JobDestroyed(reason="destroyed on request"), by=ANNA)
+        await log.store.erase("job/a", reason="asked for", metadata=Metadata(actor="grace"))
+        await log.create("b", parameters={"word": ("wörd \u202e",)})
+        await log.run("c")
+        await log.append("b", e.JobAborted(reason="aborted on request"), by=Metadata(actor="grace"))
+    return log.data
+
+
+@pytest.fixture
+async def path(data: Path, tmp_path: Path) -> Path:
+    """The history of two jobs, with an earlier checkpoint."""
+    ended = await uwsd("audit", "checkpoint", "--data", data, cwd=data)
+    (tmp_path / "kept.checkpoint").write_text(ended.out)
+    async with log_again(data) as log:
+        await log.run("d")
+        await log.append("b", e.JobDestroyed(reason="its destruction time came"))
+    return await export(data, tmp_path / "jobs.zip", "a", "b", "--through", tmp_path / "kept.checkpoint")
+
+
+@NODE
+async def test_the_program_of_the_documentation_accepts_what_was_exported(
+    data: Path, path: Path, tmp_path: Path
+) -> None:
+    ended = await node(path, key_of(data))
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith("15 events verified, job a, job b\nsigned at ")
+    assert "up to position 14 as it was at 20" in ended.out
+    alone = await export(data, tmp_path / "alone.zip", "d")
+    ended = await node(alone, key_of(data))
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith("5 events verified, job d\nsigned at ")
+    assert "up to" not in ended.out
+    assert len(VERIFIER.read_text().splitlines()) < 80
+
+
+async def test_every_zip_program_opens_it(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        assert file.testzip() is None
+        assert file.namelist() == [*NAMES]
+        assert all(member.compress_type == zipfile.ZIP_STORED for member in file.infolist())
+
+
+def places_in(content: bytes) -> list[int]:
+    """Return places of bytes in all parts of the file, of its contents and of what is around them."""
+    with zipfile.ZipFile(BytesIO(content)) as file:
+        places = {*range(file.start_dir, len(content), 23), len(content) - 1}
+        for member in file.infolist():
+            begin = member.header_offset + 30 + len(member.filename)
+            end = begin + member.file_size
+            places |= {*range(member.header_offset, begin, 9), begin, (begin + end) // 2, end - 1}
+    return sorted(places)
+
+
+def flipped(content: bytes, place: int, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[place] ^= 1 << bit
+    return bytes(changed)
+
+
+@NODE
+async def test_the_program_of_the_documentation_rejects_a_flipped_bit_wherever_it_is(
+    data: Path, path: Path, tmp_path: Path
+) -> None:
+    content, changed = path.read_bytes(), tmp_path / "changed.zip"
+    for number, place in enumerate(places_in(content)):
+        changed.write_bytes(flipped(content, place, number % 8))
+        ended = await node(changed, key_of(data))
+        assert (ended.status, ended.out) == (1, ""), f"byte {place}"
+        assert len(ended.err.splitlines()) == 1, ended.err
+
+
+async def test_the_command_rejects_a_flipped_bit_and_says_where(
+    data: Path, path: Path, tmp_path: Path
+) -> None:
+    content, changed = path.read_bytes(), tmp_path / "changed.zip"
+    for number, place in enumerate(places_in(content)[::6]):
+        changed.write_bytes(flipped(content, place, number % 8))
+        ended = await verify(changed, "--key", str(key_of(data).verifier))
+        assert (ended.status, ended.out) == (1, ""), f"byte {place}"
+        assert ended.err.startswith(f"{changed}: "), ended.err
+        assert len(ended.err.splitlines()) == 1, ended.err
+
+
+async def test_no_bit_of_it_can_be_flipped_unnoticed(data: Path, path: Path, tmp_path: Path) -> None:
+    content, changed, key = path.read_bytes(), tmp_path / "changed.zip", key_of(data).verifier
+    for place in {*range(0, len(content), 11), *places_in(content)}:
+        changed.write_bytes(flipped(content, place, place % 8))
+        with pytest.raises((UWSError, EventStoreError)):
+            verify_history(changed, key)
+
+
+@pytest.mark.parametrize("cut", [0, 2, 100, -1])
+async def test_a_file_that_was_cut_off_is_refused(path: Path, tmp_path: Path, cut: int) -> None:
+    half = tmp_path / "half.zip"
+    half.write_bytes(path.read_bytes()[:cut])
+    ended = await verify(half)
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.startswith(f"{half}: ")
+    longer = tmp_path / "longer.zip"
+    longer.write_bytes(path.read_bytes() + b" ")
+    assert (await verify(longer)).status == 1
+
+
+async def test_any_other_zip_file_is_no_history(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+        file.writestr("README.txt", "Dear diary")
+    ended = await verify(tmp_path / "other.zip")
+    assert (ended.status, ended.err) == (
+        1, f"{tmp_path / 'other.zip'}: byte 0: this is not how README.txt begins\n",
+    )  # fmt: skip
+
+
+async def test_the_signature_of_another_server_is_refused(data: Path, path: Path, tmp_path: Path) -> None:
+    other = SigningKey.load_or_create(tmp_path / "key", ORIGIN)
+    ended = await verify(path, "--key", str(other.verifier))
+    assert (ended.status, ended.out) == (1, "")
+    assert "signed by other keys only" in ended.err
+
+
+# Files that are signed, and do not hold
+
+
+def made(members: dict[str, bytes]) -> bytes:
+    """Return the ZIP file of these members, from the words of the documentation."""
+    front, back = b"", b""
+    for name, content in members.items():
+        measures = struct.pack("<III", zlib.crc32(content), len(content), len(content))
+        fixed = struct.pack("<5H", 20, 0, 0, 0, 33)
+        place = struct.pack("<II", 0, len(front))
+        front += b"PK\3\4" + fixed + measures + struct.pack("<2H", len(name), 0) + name.encode() + content
+        back += b"PK\1\2" + struct.pack("<H", 20) + fixed + measures
+        back += struct.pack("<5H", len(name), 0, 0, 0, 0) + place + name.encode()
+    end = struct.pack("<4HIIH", 0, 0, len(members), len(members), len(back), len(front), 0)
+    return front + back + b"PK\5\6" + end
+
+
+def signed(path: Path, key: SigningKey, head: Head, lines: Lines) -> None:
+    """Change the events of a file, and sign it anew."""
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in NAMES}
+    members["history.jsonl"] = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    del members["checkpoint"]
+    listed = "".join(f"{sha256(content).hexdigest()}  {name}\n" for name, content in members.items())
+    extension = f"history {sha256(listed.encode()).hexdigest()}"
+    note = Checkpoint(ORIGIN, head, datetime(2026, 3, 2, tzinfo=UTC), (extension,)).sign(key)
+    path.write_bytes(made({**members, "checkpoint": note.encode()}))
+
+
+def lines_of(path: Path) -> Lines:
+    with zipfile.ZipFile(path) as file:
+        return [json.loads(line) for line in file.read("history.jsonl").splitlines()]
+
+
+def number(value: int) -> bytes:
+    return struct.pack(">qq", 8, value)
+
+
+def field(value: bytes) -> bytes:
+    return struct.pack(">q", len(value)) + value
+
+
+def sealed(lines: Lines) -> None:
+    """Give all events the digests and hashes that follow from what they hold."""
+    last: dict[str, Any] = {}
+    for event in lines[1:]:
+        if event.get("salt"):
+            held = (
+                bytes.fromhex(event["salt"]),
+                event.get("metadata", "").encode(),
+                event.get("data", "").encode(),
+            )
+            event["digest"] = sha256(b"".join(map(field, held))).hexdigest()
+        previous = bytes.fromhex(event.get("previous") or last["hash"])
+        texts = b"".join(field(event[name].encode()) for name in ("stream", "id", "type"))
+        event["hash"] = sha256(
+            field(previous) + number(event["position"]) + number(event["version"]) + number(event["time"])
+            + field(bytes.fromhex(event["digest"])) + texts
+        ).hexdigest()  # fmt: skip
+        last = event
+
+
+def find(lines: Lines, kind: str) -> int:
+    return next(n for n, line in enumerate(lines) if line.get("type") == kind)
+
+
+def change_payload(lines: Lines) -> None:
+    event = lines[find(lines, "JobAborted")]
+    event["data"] = event["data"].replace("on request", "for no reason")
+
+
+def change_actor(lines: Lines) -> None:
+    event = lines[find(lines, "JobAborted")]
+    event["metadata"] = event["metadata"].replace("grace", "anna")
+
+
+def change_time(lines: Lines) -> None:
+    lines[find(lines, "JobAborted")]["time"] += 1
+
+
+def change_envelope(lines: Lines) -> None:
+    lines[find(lines, "JobCompleted")]["type"] = "JobFailed"
+
+
+def take_out(lines: Lines) -> None:
+    del lines[find(lines, "JobAborted")]
+
+
+def take_the_last_but_one(lines: Lines) -> None:
+    """Leave a gap in the versions of a job, with a hash that fits."""
+    last = lines[-1]
+    last["version"] += 1
+    sealed(lines)
+
+
+def turn_round(lines: Lines) -> None:
+    lines[-1], lines[-2] = lines[-2], lines[-1]
+
+
+def begin_before_the_first(lines: Lines) -> None:
+    lines[1]["previous"] = "11" * 32
+    sealed(lines)
+
+
+def lead_elsewhere(lines: Lines) -> None:
+    """Follow the rules, on the way to another hash than the one that was kept."""
+    change_payload(lines)
+    sealed(lines)
+
+
+def break_the_chain(lines: Lines) -> None:
+    """Begin anew between the events and the checkpoint."""
+    event = lines[find(lines, "JobAborted")]
+    event["previous"] = lines[find(lines, "JobAborted") - 1]["hash"]
+
+
+def hide_a_job(lines: Lines) -> None:
+    lines[0]["jobs"].append("nobody")
+
+
+def call_it_otherwise(lines: Lines) -> None:
+    lines[0]["format"] = "uwsd-history/2"
+
+
+FORGERIES = [
+    change_payload, change_actor, change_time, change_envelope, take_out, take_the_last_but_one, turn_round,
+    begin_before_the_first, lead_elsewhere, break_the_chain, hide_a_job, call_it_otherwise,
+]  # fmt: skip
+
+
+@NODE
+@pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
+async def test_what_does_not_hold_is_refused_whoever_signs_it(
+    data: Path, path: Path, forge: Callable[[Lines], None]
+) -> None:
+    async with log_again(data) as log:
+        head = await log.store.head()
+    lines = lines_of(path)
+    signed(path, key_of(data), head, lines)
+    assert (await verify(path)).status == (await node(path, key_of(data))).status == 0
+    forge(lines)
+    signed(path, key_of(data), head, lines)
+    ended = await verify(path, "--key", str(key_of(data).verifier))
+    assert (ended.status, ended.out) == (1, ""), ended
+    ended = await node(path, key_of(data))
+    assert (ended.status, ended.out) == (1, ""), ended
+
+
+def forget_the_erasure(lines: Lines) -> None:
+    event = lines[find(lines, "$erased")]
+    event["data"] = event["data"].replace('"through":5', '"through":4')
+    sealed(lines)
+
+
+def declare_otherwise(lines: Lines) -> None:
+    event = lines[find(lines, "ServiceDeclared")]
+    event["data"] = event["data"].replace("Echo", "Ecco")
+    sealed(lines)
+
+
+def add_another_stream(lines: Lines) -> None:
+    event = dict(lines[find(lines, "ServiceDeclared")], position=99, type="QueuePaused", stream="queue")
+    lines.append(event)
+    sealed(lines)
+
+
+def hold_nonsense(lines: Lines) -> None:
+    event = lines[find(lines, "JobAborted")]
+    event["data"] = "nonsense"
+    sealed(lines)
+
+
+@pytest.mark.parametrize(
+    ("forge", "told"),
+    [
+        (forget_the_erasure, "events of job a are empty, and no erasure is on record"),
+        (declare_otherwise, "the declaration is not the one of its digest"),
+        (add_another_stream, "it belongs to none of the jobs"),
+        (hold_nonsense, "of the events: "),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_what_the_events_say_must_hold_together(
+    data: Path, tmp_path: Path, forge: Callable[[Lines], None], told: str
+) -> None:
+    path = await export(data, tmp_path / "jobs.zip", "a", "b")
+    lines = lines_of(path)
+    forge(lines)
+    signed(path, key_of(data), Head(1000, bytes(32)), lines)
+    ended = await verify(path, "--key", str(key_of(data).verifier))
+    assert (ended.status, ended.out) == (1, "")
+    assert told in ended.err
+    assert "Traceback" not in ended.err
+
+
+@given(st.binary(max_size=300), st.integers(0, 3))
+def test_whatever_is_in_a_member_is_told_and_never_a_traceback(content: bytes, which: int) -> None:
+    with TemporaryDirectory() as directory:
+        path = Path(directory, "file.zip")
+        path.write_bytes(made({name: content if n == which else b"" for n, name in enumerate(NAMES)}))
+        with pytest.raises((UWSError, EventStoreError)):
+            verify_history(path)
