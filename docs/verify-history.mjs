@@ -1,19 +1,19 @@
-// Verifies the history of jobs as docs/proof.md has it. Needs nothing but Node 20.15 or newer:
+// Verifies the history of jobs as docs/proof.md has it. Needs nothing but Node:
 // node verify-history.mjs FILE VERIFIER_KEY
 import { createHash, createPublicKey, verify } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { crc32 } from "node:zlib";
+import { gzipSync } from "node:zlib";
 
 const fail = (what) => process.exit(console.error(what) ?? 1), hold = (so, what) => so || fail(what);
 process.on("uncaughtException", (error) => fail(`this cannot be verified: ${error.message}`));
 const hex = (value) => Buffer.from(value, "hex"), base64 = (value) => Buffer.from(value, "base64");
+const crc32 = (content) => gzipSync(content, { level: 0 }).subarray(-8).readUInt32LE(); // gzip ends with it
 const sha256 = (...parts) => createHash("sha256").update(Buffer.concat(parts)).digest();
 const little = (size) => (...numbers) => Buffer.concat(numbers.map((number) => {
     const bytes = Buffer.alloc(size);
     return bytes.writeUIntLE(number, 0, size) && bytes;
 }));
-const u16 = little(2), u32 = little(4);
-const long = (number) => { const bytes = Buffer.alloc(8); return bytes.writeBigInt64BE(BigInt(number)) && bytes; };
+const u16 = little(2), u32 = little(4), long = (number) => hex(BigInt(number).toString(16).padStart(16, "0"));
 const field = (bytes) => Buffer.concat([long(bytes.length), bytes]);
 const number = (value) => field(long(value)), text = (value) => field(Buffer.from(value));
 

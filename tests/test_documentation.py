@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from tests.harness import running
 from uws.config import load
 
 ROOT = Path(__file__).parents[1]
+SEARCHED = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+"""Where programs are looked for, ours among them."""
 
 
 def snippets(document: str, language: str) -> list[str]:
@@ -63,6 +67,21 @@ def test_the_tests_that_show_a_defence_are_there() -> None:
     named = set(re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "docs/threats.md").read_text()))
     assert named
     assert not [path for path in sorted(named) if not (ROOT / path).exists()]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+async def test_the_page_for_auditors_shows_what_is_printed(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs/proof", tmp_path / "proof")
+    shutil.copy(ROOT / "docs/verify-history.mjs", tmp_path)
+    sessions = [text for text in snippets("docs/proof.md", "console") if "audit export" not in text]
+    for command, printed in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", "".join(sessions), re.MULTILINE):
+        shell = await asyncio.create_subprocess_exec(
+            "bash", "-c", command, cwd=tmp_path / "proof", env={**os.environ, "PATH": SEARCHED},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        output = (await shell.communicate())[0].decode()
+        assert output.endswith(printed.removeprefix("…\n")), command
+        assert printed.startswith("…") or output == printed, command
 
 
 def test_every_key_of_a_declaration_is_documented() -> None:

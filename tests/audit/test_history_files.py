@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-import subprocess
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -23,7 +22,8 @@ from hypothesis import strategies as st
 from eventstore import EventStoreError, Head, Metadata
 from eventstore.checkpoint import Checkpoint, SigningKey
 from tests.audit.logs import ANNA, ORIGIN, export, key_of, log_again, log_in, verify
-from tests.daemon import Ended, run, uwsd
+from tests.daemon import Ended, run
+from uws.audit import sign_head
 from uws.audit.histories import verify_history
 from uws.model import UWSError
 from uws.model import events as e
@@ -33,13 +33,7 @@ NAMES = ("README.txt", "history.jsonl", "history.html", "checkpoint")
 Lines = list[dict[str, Any]]
 
 
-def node_is_there() -> bool:
-    """Whether there is a Node that knows what the verifier needs."""
-    asked = ["node", "--eval", "process.exit(require('node:zlib').crc32 ? 0 : 1)"]
-    return shutil.which("node") is not None and subprocess.run(asked, check=False).returncode == 0
-
-
-NODE = pytest.mark.skipif(not node_is_there(), reason="needs Node 20.15 or newer")
+NODE = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
 
 
 async def node(path: Path, key: SigningKey) -> Ended:
@@ -63,9 +57,9 @@ async def data(tmp_path: Path) -> Path:
 @pytest.fixture
 async def path(data: Path, tmp_path: Path) -> Path:
     """The history of two jobs, with an earlier checkpoint."""
-    ended = await uwsd("audit", "checkpoint", "--data", data, cwd=data)
-    (tmp_path / "kept.checkpoint").write_text(ended.out)
     async with log_again(data) as log:
+        note = sign_head(key_of(data), await log.store.head(), datetime(2026, 3, 1, tzinfo=UTC))
+        (tmp_path / "kept.checkpoint").write_text(note)
         await log.run("d")
         await log.append("b", e.JobDestroyed(reason="its destruction time came"))
     return await export(data, tmp_path / "jobs.zip", "a", "b", "--through", tmp_path / "kept.checkpoint")
@@ -78,7 +72,7 @@ async def test_the_program_of_the_documentation_accepts_what_was_exported(
     ended = await node(path, key_of(data))
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith("15 events verified, job a, job b\nsigned at ")
-    assert "up to position 14 as it was at 20" in ended.out
+    assert "up to position 14 as it was at 2026-03-01" in ended.out
     alone = await export(data, tmp_path / "alone.zip", "d")
     ended = await node(alone, key_of(data))
     assert (ended.status, ended.err) == (0, "")
@@ -127,12 +121,20 @@ async def test_the_command_rejects_a_flipped_bit_and_says_where(
     data: Path, path: Path, tmp_path: Path
 ) -> None:
     content, changed = path.read_bytes(), tmp_path / "changed.zip"
-    for number, place in enumerate(places_in(content)[::6]):
+    for number, place in enumerate(places_in(content)[::10]):
         changed.write_bytes(flipped(content, place, number % 8))
         ended = await verify(changed, "--key", str(key_of(data).verifier))
         assert (ended.status, ended.out) == (1, ""), f"byte {place}"
-        assert ended.err.startswith(f"{changed}: "), ended.err
+        assert ended.err.startswith((f"{changed}: ", "position ")), ended.err
         assert len(ended.err.splitlines()) == 1, ended.err
+    changed.write_bytes(content.replace(b"aborted on request", b"aborted in request", 1))
+    ended = await verify(changed)
+    assert ended.err == "position 14: payload or metadata are not those that were recorded\n"
+    changed.write_bytes(
+        content.replace(b"<title>History", b"<title>Mystery", 1).replace(b"<title>Hist", b"<title>Myst", 1)
+    )
+    ended = await verify(changed)
+    assert ended.err == f"{changed}: history.html was changed\n"
 
 
 async def test_no_bit_of_it_can_be_flipped_unnoticed(data: Path, path: Path, tmp_path: Path) -> None:
@@ -295,9 +297,13 @@ def call_it_otherwise(lines: Lines) -> None:
     lines[0]["format"] = "uwsd-history/2"
 
 
+def change_nothing(lines: Lines) -> None:
+    sealed(lines)
+
+
 FORGERIES = [
     change_payload, change_actor, change_time, change_envelope, take_out, take_the_last_but_one, turn_round,
-    begin_before_the_first, lead_elsewhere, break_the_chain, hide_a_job, call_it_otherwise,
+    begin_before_the_first, lead_elsewhere, break_the_chain, hide_a_job, call_it_otherwise, change_nothing,
 ]  # fmt: skip
 
 
@@ -309,11 +315,12 @@ async def test_what_does_not_hold_is_refused_whoever_signs_it(
     async with log_again(data) as log:
         head = await log.store.head()
     lines = lines_of(path)
-    signed(path, key_of(data), head, lines)
-    assert (await verify(path)).status == (await node(path, key_of(data))).status == 0
     forge(lines)
     signed(path, key_of(data), head, lines)
     ended = await verify(path, "--key", str(key_of(data).verifier))
+    if forge is change_nothing:
+        assert (ended.status, (await node(path, key_of(data))).status) == (0, 0)
+        return
     assert (ended.status, ended.out) == (1, ""), ended
     ended = await node(path, key_of(data))
     assert (ended.status, ended.out) == (1, ""), ended

@@ -230,17 +230,20 @@ def verify_history(path: Path, key: VerifierKey | None = None, *, contains: Iter
     with path.open("rb") as file:
         try:
             members = read_members(file, (README, EVENTS, PAGE, CHECKPOINT))
+            header = read_header(next(lines(file, members[1]), b""))
+            through = opened(header.through) if header.through else None
+            history = examine(
+                lines(file, members[1]), contains=contains, through=through.head if through else None
+            )
+            for member in members:
+                if not member.intact:
+                    raise ValueError(f"{member.name} was changed")
             *signed, note = members
             if note.size > _LONGEST_NOTE:
                 raise ValueError(f"{CHECKPOINT} is longer than {_LONGEST_NOTE} bytes")
             checkpoint = opened(b"".join(chunks(file, note)))
             if extension(signed) not in checkpoint.extensions:
                 raise ValueError(f"it is not what was signed: {CHECKPOINT} does not say {extension(signed)}")
-            header = read_header(next(lines(file, members[1]), b""))
-            through = opened(header.through) if header.through else None
-            history = examine(
-                lines(file, members[1]), contains=contains, through=through.head if through else None
-            )
             last, end = history.ends[-1], checkpoint.head
             if last.position > end.position or (last.position == end.position and last != end):
                 raise ValueError(f"position {last.position} is not what its checkpoint saw, or later")

@@ -23,13 +23,17 @@ _CHUNK = 1 << 16
 
 
 class Member(NamedTuple):
-    """A member, whose content begins at the byte ``begin`` of the file."""
+    """A member, whose content begins at the byte ``begin`` of the file.
+
+    It is ``intact`` unless its CRC is that of another content.
+    """
 
     name: str
     begin: int
     size: int
     crc: int
     sha256: str
+    intact: bool = True
 
     @property
     def local(self) -> bytes:
@@ -92,7 +96,7 @@ def adding(file: BinaryIO, name: str, members: list[Member]) -> Iterator[Sink]:
 def read_members(file: BinaryIO, names: Iterable[str]) -> list[Member]:
     """Return the members of a file that has exactly ``names``, in this order.
 
-    Raises `ValueError`, with the place, when a byte is another than these members make.
+    Raises `ValueError`, with the place, when a byte around their contents is another than these members make.
     """
     members = []
     place = file.seek(0)
@@ -104,8 +108,7 @@ def read_members(file: BinaryIO, names: Iterable[str]) -> list[Member]:
         member = Member(name, file.tell(), size, crc, "")
         if header != member.local:
             raise ValueError(f"byte {place}: this is not how {name} begins")
-        member = member._replace(sha256=_measured(file, member))
-        members.append(member)
+        members.append(_measured(file, member))
         place = file.tell()
     expected = directory(members)
     if file.read(len(expected) + 1) != expected:
@@ -113,14 +116,13 @@ def read_members(file: BinaryIO, names: Iterable[str]) -> list[Member]:
     return members
 
 
-def _measured(file: BinaryIO, member: Member) -> str:
+def _measured(file: BinaryIO, member: Member) -> Member:
+    """Return a member with what its content says of it."""
     digest, crc = sha256(), 0
     for chunk in chunks(file, member):
         digest.update(chunk)
         crc = crc32(chunk, crc)
-    if crc != member.crc:
-        raise ValueError(f"{member.name}: it was changed, or cut off")
-    return digest.hexdigest()
+    return member._replace(sha256=digest.hexdigest(), intact=crc == member.crc)
 
 
 def chunks(file: BinaryIO, member: Member) -> Iterator[bytes]:
