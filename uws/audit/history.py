@@ -76,7 +76,8 @@ class JobHistory:
     stopped: Step | None = None
     ended: Step | None = None
     results: tuple[Result, ...] = ()
-    _erasure: int = field(default=0, repr=False)
+    _emptied: int = 0
+    _erasure: int = 0
 
     def take(self, event: RecordedEvent) -> None:
         """Take in its next event. Raises `ChainBroken` when it is not the next one, and what `apply` does."""
@@ -87,7 +88,7 @@ class JobHistory:
         if event.erased:
             if event.type.startswith("$"):
                 raise ChainBroken(event.position, "payload and metadata are gone")
-            self.erased += 1
+            self.erased, self._emptied = self.erased + 1, event.version
             return
         self.job = apply(self.job, event)
         if event.type == Erased.type:
@@ -101,7 +102,7 @@ class JobHistory:
         """Hold what is gone against what is on record as erased. Raises `ChainBroken`."""
         if not self.events:
             raise HistoryError(f"there is no event of job {self.id}")
-        if self.erased and self._erasure < self.erased:
+        if self._erasure < self._emptied:
             raise ChainBroken(self.last, f"events of job {self.id} are empty, and no erasure is on record")
 
     @property
