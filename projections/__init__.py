@@ -10,6 +10,7 @@ from .questions import JobReadModel
 from .queue import Queue, QueueState, WaitingJob
 from .readmodel import Batch, Contents, Event, ReadModel
 from .services import DeclaredService, Services
+from .trail import Trail
 from .usage import DESTROYED, Usage, UsageOf
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Rebuilt",
     "Services",
     "Status",
+    "Trail",
     "Usage",
     "UsageOf",
     "WaitingJob",

@@ -30,10 +30,13 @@ from .job_list import JobList
 from .queue import Queue
 from .readmodel import ReadModel
 from .services import Services
+from .trail import Trail
 from .usage import Usage
 
 log = logging.getLogger(__name__)
-READ_MODELS: tuple[ReadModel[Any], ...] = (Documents(), JobList(), Queue(), Services(), Usage())
+READ_MODELS: tuple[ReadModel[Any], ...] = (
+    Documents(), JobList(), Queue(), Services(), Trail(), Usage(),
+)  # fmt: skip
 
 
 class Rebuilt(msgspec.Struct, frozen=True):

@@ -16,7 +16,15 @@ from msgspec.structs import astuple
 
 import uws.model
 from eventstore import Erased, Pruned, RecordedEvent
-from uws.model.events import QUEUE_STREAM, ServiceDeclared, decode, job_stream, outline, service_stream
+from uws.model.events import (
+    QUEUE_STREAM,
+    ServiceDeclared,
+    actor_and_time,
+    decode,
+    job_stream,
+    outline,
+    service_stream,
+)
 from uws.model.job import PHASE_AFTER
 
 R = TypeVar("R")
@@ -29,7 +37,7 @@ _pruned = msgspec.json.Decoder(Pruned)
 
 
 class Event(msgspec.Struct, gc=False):
-    """An event that is folded: the key of its row, of what kind it is, and when it happened.
+    """An event that is folded: the key of its row, of what kind it is, when it happened, and who caused it.
 
     The kind is None when this version cannot read the event. The time is microseconds since 1970, UTC.
     """
@@ -39,6 +47,7 @@ class Event(msgspec.Struct, gc=False):
     time: int
     recorded: RecordedEvent
     decoder: msgspec.json.Decoder[Any] | None = None
+    actor: str | None = None
     _payload: Any = None
 
     @property
@@ -69,6 +78,8 @@ class Batch:
         """The declarations of each service."""
         self.queue: list[RecordedEvent] = []
         """What was decided of the queue as a whole."""
+        self.others: list[RecordedEvent] = []
+        """All events that are no job's, without those that were erased."""
         self.born: set[str] = set()
         """The jobs that begin here."""
         self.cuts = [event for event in recorded if event.type in _CUTS]
@@ -85,7 +96,10 @@ class Batch:
                         jobs[key] = [_of_job(key, event)]
                         if event.version == 1:
                             self.born.add(key)
-            elif event.type == ServiceDeclared.__name__ and stream.startswith(_SERVICE):
+                continue
+            if event.salt:
+                self.others.append(event)
+            if event.type == ServiceDeclared.__name__ and stream.startswith(_SERVICE):
                 name = stream.removeprefix(_SERVICE)
                 self.services.setdefault(name, []).append(Event(name, ServiceDeclared, event.time, event))
             elif stream == QUEUE_STREAM:
@@ -103,12 +117,12 @@ class Batch:
 
 def _of_job(key: str, recorded: RecordedEvent) -> Event:
     if recorded.type == Erased.type:
-        return Event(key, Erased, recorded.time, recorded, _erased)
+        return Event(key, Erased, recorded.time, recorded, _erased, actor_and_time(recorded)[0])
     try:
-        kind, decoder, time = outline(recorded)
+        kind, decoder, time, actor = outline(recorded)
     except Exception:  # whatever it is, those who need not read it are not kept by it
         return Event(key, None, recorded.time, recorded)
-    return Event(key, kind, time, recorded, decoder)
+    return Event(key, kind, time, recorded, decoder, actor)
 
 
 class Contents(NamedTuple):

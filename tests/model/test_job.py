@@ -141,7 +141,7 @@ async def test_an_event_shows_its_kind_and_its_time_before_its_payload_is_decode
 ) -> None:
     payloads = [CREATED, *STEPS]
     for event, payload in zip(await recorded(clock, *payloads, happened=happened), payloads, strict=True):
-        kind, decoder, time = e.outline(event)
+        kind, decoder, time, _ = e.outline(event)
         assert kind is type(payload)
         assert decoder is not None
         assert decoder.decode(event.data) == payload == e.decode(event)

@@ -416,10 +416,16 @@ def time_of(recorded: RecordedEvent) -> int:
     return _about.decode(recorded.metadata).time_of(recorded)
 
 
+def actor_and_time(recorded: RecordedEvent) -> tuple[str | None, int]:
+    """Return who caused an event, and its time (see `time_of`)."""
+    about = _about.decode(recorded.metadata)
+    return about.actor, about.time_of(recorded)
+
+
 def outline(
     recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS
-) -> tuple[type[JobEvent] | None, msgspec.json.Decoder[JobEvent] | None, int]:
-    """Return of what kind an event of a job is, what decodes its payload, and its time (see `time_of`).
+) -> tuple[type[JobEvent] | None, msgspec.json.Decoder[JobEvent] | None, int, str | None]:
+    """Return of what kind an event of a job is, what decodes its payload, its time and actor.
 
     Most who fold events need not know more of most of them. There is no kind when `decode` would not know
     the form, and no decoder for it or for an old one. Raises `msgspec.MsgspecError`.
@@ -427,15 +433,16 @@ def outline(
     about, name = _about.decode(recorded.metadata), recorded.type
     time, today = about.time_of(recorded), schema_of(name, upcasters)
     if about.schema == today:
-        return JOB_EVENTS.get(name), _JOB_DECODERS.get(name), time
-    return JOB_EVENTS.get(name) if 1 <= about.schema < today else None, None, time
+        return JOB_EVENTS.get(name), _JOB_DECODERS.get(name), time, about.actor
+    return JOB_EVENTS.get(name) if 1 <= about.schema < today else None, None, time, about.actor
 
 
 class _About(msgspec.Struct, gc=False):
-    """What of an event's metadata tells how to read it."""
+    """What of an event's metadata tells how to read it, and whose it is."""
 
     schema: int = 1
     occurred: int | None = None
+    actor: str | None = None
 
     def time_of(self, recorded: RecordedEvent) -> int:
         return recorded.time if self.occurred is None else self.occurred
