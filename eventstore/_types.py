@@ -194,6 +194,10 @@ class EventStore(Protocol):
         """Return the event with this id, None when there is none."""
         ...
 
+    async def read_at(self, positions: Iterable[int]) -> tuple[RecordedEvent, ...]:
+        """Return those events that stand at ``positions``, in order."""
+        ...
+
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
         """Return at most ``limit`` events with a position above ``after``, in order."""
         ...

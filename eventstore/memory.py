@@ -54,6 +54,11 @@ class MemoryEventStore(Following):
     async def read_event(self, id: str) -> RecordedEvent | None:
         return self._by_id.get(id)
 
+    async def read_at(self, positions: Iterable[int]) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_at`."""
+        wanted = {*positions}
+        return tuple(event for event in self._events if event.position in wanted)
+
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
         begin = bisect_right(self._events, after, key=_position)
         return tuple(self._events[begin : begin + limit])

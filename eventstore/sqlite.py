@@ -34,6 +34,9 @@ R = TypeVar("R")
 Work = Append | Callable[[sqlite3.Connection], tuple[Head, Any]]
 """What the committer does: appends share a transaction, everything else has one of its own."""
 
+_READ_AT = """
+SELECT * FROM event WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position
+"""
 _READ_ALL = "SELECT * FROM event WHERE position > ? ORDER BY position LIMIT ?"
 
 
@@ -72,6 +75,10 @@ class SQLiteEventLog(Following):
     async def read_event(self, id: str) -> RecordedEvent | None:
         """See `EventStore.read_event`."""
         return next(iter(await self._read(ledger.ONE_BY_ID, (id,))), None)
+
+    async def read_at(self, positions: Iterable[int]) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_at`."""
+        return await self._read(_READ_AT, (msgspec.json.encode([*positions]).decode(),))
 
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
         """See `EventStore.read_all`."""

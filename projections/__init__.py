@@ -2,6 +2,7 @@
 
 from ._following import Behind
 from ._shelf import Making, Status, read_status
+from .beside import Beside, beside
 from .documents import Documents
 from .history import Page
 from .job_list import EVERYBODY, Cursor, ExpiredJob, JobList, JobReference, Whose
@@ -10,7 +11,7 @@ from .questions import JobReadModel
 from .queue import Queue, QueueState, WaitingJob
 from .readmodel import Batch, Contents, Event, ReadModel
 from .services import DeclaredService, Services
-from .trail import Trail
+from .trail import Moment, Sought, Then, Trail
 from .usage import DESTROYED, Usage, UsageOf
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "READ_MODELS",
     "Batch",
     "Behind",
+    "Beside",
     "Contents",
     "Cursor",
     "DeclaredService",
@@ -30,6 +32,7 @@ __all__ = [
     "JobReadModel",
     "JobReference",
     "Making",
+    "Moment",
     "Page",
     "Projector",
     "Queue",
@@ -37,11 +40,14 @@ __all__ = [
     "ReadModel",
     "Rebuilt",
     "Services",
+    "Sought",
     "Status",
+    "Then",
     "Trail",
     "Usage",
     "UsageOf",
     "WaitingJob",
     "Whose",
+    "beside",
     "read_status",
 ]

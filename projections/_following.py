@@ -116,7 +116,7 @@ class Following:
         Each is as it was at one moment between two batches. Raises `StoreUnavailable`.
         """
         with translated("the read models cannot be read"), _damage_told():
-            return await self._reader.run(_in_one_transaction, question, arguments, named)
+            return await self._reader.run(in_one_transaction, question, arguments, named)
 
     async def caught_up(self, *names: str, timeout: float = 10.0) -> None:
         """Wait until everything that is in the log now is in the named read models; in all by default.
@@ -364,10 +364,11 @@ def _damage_told() -> Iterator[None]:
         raise StoreUnavailable(f"the read models are damaged, and can be rebuilt: {error}") from error
 
 
-def _in_one_transaction(
+def in_one_transaction(
     connection: sqlite3.Connection, question: Callable[..., R], arguments: Sequence[Any],
     named: dict[str, Any],
 ) -> R:  # fmt: skip
+    """Return what a question says, whose answer is of one moment."""
     connection.execute("BEGIN")
     try:
         return question(connection, *arguments, **named)

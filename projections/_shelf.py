@@ -222,6 +222,14 @@ def read_status(path: Path, head: int, models: Iterable[ReadModel[Any]]) -> list
             return told
 
 
+def serving(path: Path, name: str) -> Path | None:
+    """Return the file that is read of a model, None when there is none. Raises `sqlite3.Error`."""
+    for place in _registered(path):
+        if place.name == name and place.serving:
+            return directory_of(path) / _file_name(place)
+    return None
+
+
 def _registered(path: Path) -> list[Place]:
     if not path.exists():
         return []

@@ -67,7 +67,7 @@ ORDER BY used.ended DESC, used.position DESC LIMIT ?
 """
 _DURATIONS = """
 SELECT microseconds FROM used WHERE service = ? AND phase = 'COMPLETED' ORDER BY ended DESC, position DESC
-LIMIT 100
+LIMIT ?
 """
 _USAGE = "SELECT * FROM usage ORDER BY service, owner, phase"
 _BY_PHASE = """
@@ -79,7 +79,10 @@ DESTROYED = "DESTROYED"
 """Stands in the place of a phase where jobs are counted that are gone for their clients."""
 
 _HOUR = 3_600_000_000
-_LEAST = round(LEAST_CHARGE * 1e6)
+LEAST_CHARGED = round(LEAST_CHARGE * 1e6)
+"""Microseconds that what a job ran for counts at least."""
+EXPERIENCE = 100
+"""Jobs of which the usual duration is the median."""
 _FORGOTTEN = 10
 """Half-lives after which what was used counts for nothing: it would for a thousandth."""
 _LAST, _MOST_LIKE, _LARGE = 20, 3, 20_000
@@ -179,7 +182,7 @@ class Usage(ReadModel[Used]):
                 if row.ended is not None and row.started is not None:
                     cell = sums[row.owner, row.ended // _HOUR]
                     cell[0] += sign
-                    cell[1] += sign * max(row.microseconds, _LEAST)
+                    cell[1] += sign * max(row.microseconds, LEAST_CHARGED)
         for place, change in sums.items():
             if any(change) and not connection.execute(_CHARGE, (*change, *place)).rowcount:
                 connection.execute(_BEGIN_HOUR, (*place, *change))
@@ -312,7 +315,7 @@ def used_lately(
 
 def usual_duration(connection: sqlite3.Connection, service: str) -> float | None:
     """Return the median run time in seconds of the last hundred jobs that COMPLETED, None without any."""
-    durations = [duration for (duration,) in connection.execute(_DURATIONS, (service,))]
+    durations = [duration for (duration,) in connection.execute(_DURATIONS, (service, EXPERIENCE))]
     return median(durations) / 1e6 if durations else None
 
 

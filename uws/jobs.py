@@ -152,25 +152,15 @@ class Backend:
                 await pause(self.clock)
 
 
-class UserUWS:
-    """The UWS of one service: the facade to create, get, change, list and destroy its jobs.
-
-    All methods may raise `eventstore.EventStoreError`. Methods that name a job raise `JobNotFound`,
-    `JobGone`, and where they take a caller also `NotAuthenticated` and `NotAuthorized`: a job with an
-    owner is his alone, but for looking at it, where he shares it. A command that was done before, under the
-    same key of the same caller, is not done again: the job is returned as it is now; `KeyReused` when that
-    was another command.
-    """
+class Offered:
+    """A service as clients see it who reach the server at ``base_url``: what is declared, and its URLs."""
 
     jobdoc_stylesheet = "static/xsl/useruws-job-to-html.xsl"
     joblist_stylesheet = "static/xsl/useruws-joblist-to-html.xsl"
 
-    def __init__(
-        self, service: Service, job_class: type[UserUWSJobBase], backend: Backend, base_url: str
-    ) -> None:
-        self.service, self.job_class, self.backend = service, job_class, backend
+    def __init__(self, service: Service, job_class: type[UserUWSJobBase], base_url: str) -> None:
+        self.service, self.job_class = service, job_class
         self.base_url = base_url.rstrip("/")
-        self.transitions = UserUWSTransitions(service, job_class)
 
     @property
     def jobdoc_preamble(self) -> tuple[str, str]:
@@ -184,10 +174,6 @@ class UserUWS:
 
     def _preamble(self, stylesheet: str) -> tuple[str, str]:
         return "xml-stylesheet", f'type="text/xsl" href="{self.base_url}/{stylesheet}"'
-
-    def at(self, base_url: str) -> UserUWS:
-        """Return this UWS as clients see it who reach the server at ``base_url``."""
-        return UserUWS(self.service, self.job_class, self.backend, base_url)
 
     @property
     def service_url(self) -> str:
@@ -207,6 +193,28 @@ class UserUWS:
     def get_url_for_id(self, job_id: str) -> str:
         """Return the URL of a job, as its clients reach it."""
         return f"{self.joblist_url}/{job_id}"
+
+
+class UserUWS(Offered):
+    """The UWS of one service: the facade to create, get, change, list and destroy its jobs.
+
+    All methods may raise `eventstore.EventStoreError`. Methods that name a job raise `JobNotFound`,
+    `JobGone`, and where they take a caller also `NotAuthenticated` and `NotAuthorized`: a job with an
+    owner is his alone, but for looking at it, where he shares it. A command that was done before, under the
+    same key of the same caller, is not done again: the job is returned as it is now; `KeyReused` when that
+    was another command.
+    """
+
+    def __init__(
+        self, service: Service, job_class: type[UserUWSJobBase], backend: Backend, base_url: str
+    ) -> None:
+        super().__init__(service, job_class, base_url)
+        self.backend = backend
+        self.transitions = UserUWSTransitions(service, job_class)
+
+    def at(self, base_url: str) -> UserUWS:
+        """Return this UWS as clients see it who reach the server at ``base_url``."""
+        return UserUWS(self.service, self.job_class, self.backend, base_url)
 
     # Questions
 
@@ -885,6 +893,11 @@ class UserUWS:
 def make_uws_for_service(service: Service, backend: Backend, base_url: str) -> UserUWS:
     """Return the UWS tailored to ``service``, with a job class generated from its parameters."""
     return UserUWS(service, make_user_uws_job_class(service), backend, base_url)
+
+
+def offered(service: Service, base_url: str) -> Offered:
+    """Return ``service`` as its clients see it, for who only makes documents of its jobs."""
+    return Offered(service, make_user_uws_job_class(service), base_url)
 
 
 def new_job_id() -> str:

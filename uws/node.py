@@ -12,11 +12,12 @@ from typing import TypeVar
 
 import msgspec
 
-from eventstore import EventStore, SQLiteEventLog, SQLiteEventStore, StoreLocked
-from projections import Behind, JobReadModel, Projector
+from eventstore import EventStore, SQLiteEventLog, SQLiteEventStore, StoreLocked, StoreUnavailable
+from projections import Behind, JobReadModel, Projector, beside
 from uws.admin import (
     SOCKET,
     Administered,
+    FollowLog,
     NobodyListens,
     Operation,
     Place,
@@ -26,7 +27,7 @@ from uws.admin import (
     caller_of,
     carry_out,
 )
-from uws.audit import Checkpointing
+from uws.audit import READ_MODEL, Checkpointing, Past
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
 from uws.config import AuditSettings, AuthSettings
@@ -97,6 +98,32 @@ async def administer(place: Place, operation: Operation[R], report: Report) -> R
                 raise Unreachable(place.data, error.pid) from error
         await asyncio.sleep(_BETWEEN_ATTEMPTS)
     raise AssertionError("not reached")
+
+
+@asynccontextmanager
+async def looking_back(place: Place) -> AsyncIterator[Past]:
+    """Give what answers an auditor's questions from the files alone, beside a running server or without one.
+
+    A read model that is not up to date is brought there first, by whoever has the data directory, or here.
+    Raises what `administer` does.
+    """
+    async with AsyncExitStack() as stack:
+        log = await SQLiteEventLog.read(place.log)
+        stack.push_async_callback(log.close)
+        head = (await log.head()).position
+        if not await _is_at(place, head):
+            await administer(place, FollowLog(), lambda done, of: None)
+        model = await stack.enter_async_context(beside(place.projections, READ_MODEL))
+        if model is None:
+            raise Behind(f"{place.projections}: the read model {READ_MODEL} is missing")
+        yield Past(log, model.ask, place.queue, place.quotas)
+
+
+async def _is_at(place: Place, position: int) -> bool:
+    with suppress(StoreUnavailable):  # whoever brings it up says what is wrong
+        async with beside(place.projections, READ_MODEL) as model:
+            return model is not None and await model.position() >= position
+    return False
 
 
 async def _ask(place: Place, operation: Operation[R], report: Report) -> R:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,6 +54,33 @@ class QueueShown(msgspec.Struct, frozen=True):
     running: int
     waiting: list[Waiting]
     more: bool
+
+
+def standing_in(situation: Situation, spot: Spot, usual: float | None) -> Standing:
+    """Return how the job at a spot waits; ``usual`` is how many seconds jobs of its service take."""
+    start = situation.start(spot, usual) if usual is not None else None
+    return Standing(situation.place(spot), situation.reason(spot), start)
+
+
+def waiting_in(situation: Situation, jobs: Iterable[WaitingJob]) -> Iterator[Waiting]:
+    """Return how jobs wait: the first ones that are QUEUED, in their order, and any that are HELD."""
+    before: dict[tuple[str, str | None], int] = {}
+    for job in jobs:
+        if job.phase is Phase.HELD:
+            yield Waiting(job, None, _why_held(situation, job))
+            continue
+        line = job.service, job.owner
+        spot = Spot(*line, before.get(line, 0))
+        before[line] = spot.before + 1
+        yield Waiting(job, situation.place(spot), situation.reason(spot))
+
+
+def _why_held(situation: Situation, job: WaitingJob) -> str:
+    if (service := situation.services.get(job.service)) is None:
+        return f"{job.service} is not offered now"
+    most = situation.quotas.of(job.quotas, situation.settings).queued
+    full = fullness(service, most, situation.queued_of(job.owner))
+    return f"held: {full}" if full else "held: to be queued next"
 
 
 @dataclass(frozen=True)
@@ -109,9 +136,7 @@ class Queueing:
             return None
         if before is None:
             return None
-        spot = Spot(service, owner, before)
-        start = situation.start(spot, usual) if usual is not None else None
-        return Standing(situation.place(spot), situation.reason(spot), start)
+        return standing_in(situation, Spot(service, owner, before), usual)
 
     async def joining(
         self,
@@ -153,27 +178,8 @@ class Queueing:
         situation = await self.situation()
         paused = await self.jobs.paused()
         found = await self.jobs.waiting(limit + 1)
-        before: dict[tuple[str, str | None], int] = {}
-        held: dict[tuple[str, str | None], str] = {}
-        waiting = []
-        for job in found[:limit]:
-            line = job.service, job.owner
-            if job.phase is Phase.HELD:
-                if line not in held:
-                    held[line] = await self._why_held(job)
-                waiting.append(Waiting(job, None, held[line]))
-                continue
-            spot = Spot(*line, before.get(line, 0))
-            before[line] = spot.before + 1
-            waiting.append(Waiting(job, situation.place(spot), situation.reason(spot)))
+        waiting = [*waiting_in(situation, found[:limit])]
         return QueueShown([*paused.items()], len(situation.running), waiting, len(found) > limit)
-
-    async def _why_held(self, job: WaitingJob) -> str:
-        if job.service not in self.services:
-            return f"{job.service} is not offered now"
-        most = self.quotas.of(job.quotas, self.settings).queued
-        full = await self.full(self.services[job.service], job.owner, most)
-        return f"held: {full}" if full else "held: to be queued next"
 
     # Commands
 

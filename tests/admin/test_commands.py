@@ -27,7 +27,7 @@ title = "Echo"
 command = ["echo", "{word}"]
 parameters = { word = { type = "str", default = "nothing" } }
 """
-READ_MODELS = ["documents", "job_list", "queue", "services", "usage"]
+READ_MODELS = ["documents", "job_list", "queue", "services", "trail", "usage"]
 TRACE = """\
 ; UnixStartTime: 749433603
 1 0 10 5 4 -1 -1 4 60 -1 1 7 1 1 1 -1 -1 -1

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from projections import Batch, Documents, Event, JobList, Queue, ReadModel, Services, Usage
+from projections import Batch, Documents, Event, JobList, Queue, ReadModel, Services, Trail, Usage
 from uws.model.job import Job
 
 GATE = "UWSD_TEST_GATE"
@@ -46,12 +46,16 @@ class NextServices(Services):
     version = 2
 
 
+class NextTrail(Trail):
+    version = 2
+
+
 class NextUsage(Usage):
     version = 4
 
 
 NEXT: tuple[ReadModel[Any], ...] = (
-    NextDocuments(), NextJobList(), NextQueue(), NextServices(), NextUsage(),
+    NextDocuments(), NextJobList(), NextQueue(), NextServices(), NextTrail(), NextUsage(),
 )  # fmt: skip
 
 

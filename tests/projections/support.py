@@ -433,11 +433,58 @@ async def told_by(store: EventStore) -> Rows:
         "used": sorted((job_id, position, *row) for position, job_id, *row in used),
         "usage": _sums(used),
         "lately": _lately(used),
+        "occurrence": sorted(
+            row for stream, events in streams.items() for row in _occurrences(stream, events)
+        ),
+        "course": sorted(_course(stream, streams[stream]) for stream in jobs),
         "paused": _paused(streams.get(e.QUEUE_STREAM, [])),
         "service": sorted(
             _declared(events) for stream, events in streams.items() if stream[:8] == "service/"
         ),
     }
+
+
+def _occurrences(stream: str, events: Sequence[RecordedEvent]) -> Iterator[tuple[Any, ...]]:
+    """Return what is told of the events of a stream that were not erased, one by one."""
+    left = [event for event in events if not event.erased]
+    job, service, owner = None, None, None
+    if e.job_id_of(stream):
+        job = left[0].position
+        if left[0].type == "JobCreated":
+            created = msgspec.json.decode(left[0].data)
+            service, owner = created["service"], created.get("owner")
+    elif stream.startswith("service/"):
+        service = stream.removeprefix("service/")
+    for event in left:
+        about, named = event.about, None if job else stream
+        if stream == e.QUEUE_STREAM:
+            service = msgspec.json.decode(event.data).get("service")
+        time = event.time if about.occurred is None else about.occurred
+        yield event.position, job, named, service, owner, event.type, about.actor, time
+
+
+def _course(stream: str, events: Sequence[RecordedEvent]) -> tuple[Any, ...]:
+    rows = list(_occurrences(stream, events))
+    (position, _, _, service, owner, kind, _, begun), last = rows[0], rows[-1][0]
+    job_id = stream.removeprefix("job/")
+    if kind == Erased.type:
+        return position, job_id, "", None, (), DESTROYED, begun, None, 0, None, position, last
+    job = fold(events)
+    assert job is not None
+    phase, ran, started, over = "PENDING", 0, None, None
+    for position_, *_, kind, _, time in rows:
+        after = _PHASES.get(kind, DESTROYED if kind == "JobDestroyed" else phase)
+        if phase in STARTED and after not in STARTED:
+            ran += max(0, time - (started or time))
+        started = {"JobStarted": time, "JobRequeued": None}.get(kind, started)
+        phase = after
+        if over is None and phase in {*ENDED, DESTROYED}:
+            over = position_, time
+    ended, place = (over[1], over[0]) if over else (None, None)
+    return position, job_id, service, owner, job.quotas, phase, begun, started, ran, ended, place, last
+
+
+_PHASES = {kind.__name__: phase.value for kind, phase in PHASE_AFTER.items()}
 
 
 def comparable(rows: Rows) -> Rows:
@@ -450,6 +497,8 @@ def _readable(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
         return *row[:4], msgspec.json.decode(row[4], type=Job)
     if table == "used":
         return *row[:10], msgspec.json.decode(row[10] or "{}"), *row[11:]
+    if table == "course":
+        return *row[:4], tuple(msgspec.json.decode(row[4] or "[]")), *row[5:]
     if table == "active":
         return *row[:7], tuple(msgspec.json.decode(row[7] or "[]")), *row[8:]
     return row

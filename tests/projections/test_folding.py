@@ -83,7 +83,9 @@ async def test_events_of_other_streams_are_passed_over(tmp_path: Path, clock: Ma
         before = await on.rows()
         await on.store.append("service/x", [NewEvent(type="Anything", data=b"?")])
         await on.store.append("jobs/x", [NewEvent(type="JobCreated", data=b"?")])
-        assert await on.rows() == before
+        after = await on.rows()
+        assert [row[1] for row in after.pop("occurrence")] == [None, None]  # they have no job
+        assert after == {table: rows for table, rows in before.items() if table != "occurrence"}
         assert on.projector.position == 2
 
 
@@ -126,4 +128,6 @@ async def test_closing_lets_a_batch_end(tmp_path: Path, clock: ManualClock) -> N
             await on.keeps.create_job(Changes(), NOBODY)
             await asyncio.to_thread(model.began.wait)
             asyncio.get_running_loop().call_soon(model.may.set)  # when it is being closed
-        assert [s.position for s in read_status(tmp_path / "projections.db", 1, READ_MODELS)] == [1] * 5
+        assert [s.position for s in read_status(tmp_path / "projections.db", 1, READ_MODELS)] == [1] * len(
+            READ_MODELS
+        )

@@ -190,7 +190,9 @@ async def test_a_read_model_that_lags_behind_is_seen(tmp_path: Path, monkeypatch
     async with running(tmp_path, ECHO, executes=False) as site:
         await site.node.backend.projector.caught_up()
         lags = (await scraped(site)).all("uwsd_projection_lag_events")
-        assert lags == {(name,): 0 for name in ("documents", "job_list", "queue", "services", "usage")}
+        assert lags == {
+            (name,): 0 for name in ("documents", "job_list", "queue", "services", "trail", "usage")
+        }
         held = Held(monkeypatch)
         await site.run("echo")
         try:

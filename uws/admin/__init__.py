@@ -20,6 +20,7 @@ from .jobs import (
 from .operations import (
     Administered,
     EraseJob,
+    FollowLog,
     ImportTrace,
     Operation,
     PauseQueue,
@@ -49,6 +50,7 @@ __all__ = [
     "DoesNotHold",
     "Entry",
     "EraseJob",
+    "FollowLog",
     "ImportTrace",
     "ListJobs",
     "NobodyListens",

@@ -19,7 +19,7 @@ from eventstore import ChainBroken, SQLiteEventLog, StoreUnavailable, new_id
 from eventstore.archive import ArchiveError
 from eventstore.checkpoint import CheckpointError, SigningKey, VerifierKey
 from projections import READ_MODELS, Behind, Difference, Projector, Rebuilt, Status, read_status
-from uws.audit import erase_job, prune
+from uws.audit import READ_MODEL, erase_job, prune
 from uws.commands import Caller
 from uws.config import AuditSettings, AuthSettings
 from uws.importing import Imported, import_swf
@@ -235,6 +235,13 @@ class ImportTrace(Operation[Imported], frozen=True, tag="import swf"):
         return pace if projector.follows else None
 
 
+class FollowLog(Operation[None], frozen=True, tag="audit"):
+    """Bring the read model that auditors ask up to the log's head."""
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
+        await here.backend.projector.caught_up(READ_MODEL, timeout=3600)
+
+
 class ShowQueue(Operation[QueueShown], frozen=True, tag="queue"):
     """Tell which jobs wait, at most ``limit``, and why each does."""
 
@@ -273,6 +280,7 @@ OPERATIONS: tuple[type[Operation[Any]], ...] = (
     RebuildProjections,
     VerifyProjections,
     ImportTrace,
+    FollowLog,
     ShowQueue,
     PauseQueue,
     ResumeQueue,

@@ -3,13 +3,35 @@
 from .archiving import archive, check_pruning, check_signature, prune
 from .checkpoints import Checkpointing, sign_head
 from .erasure import erase_job
+from .past import (
+    READ_MODEL,
+    Entry,
+    JobThen,
+    NotThere,
+    Past,
+    State,
+    created_by,
+    entries_of,
+    entry_of,
+    is_sought,
+)
 
 __all__ = [
+    "READ_MODEL",
     "Checkpointing",
+    "Entry",
+    "JobThen",
+    "NotThere",
+    "Past",
+    "State",
     "archive",
     "check_pruning",
     "check_signature",
+    "created_by",
+    "entries_of",
+    "entry_of",
     "erase_job",
+    "is_sought",
     "prune",
     "sign_head",
 ]

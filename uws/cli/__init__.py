@@ -16,6 +16,7 @@ from uws.model.units import format_duration, format_size
 
 from . import comparing as _comparing  # noqa: F401 - it adds to `audit`
 from . import examples
+from . import past as _past  # noqa: F401 - so does it
 from .access import token, user
 from .audit import audit
 from .common import FAILED, INTERRUPTED, duration_of, err, out, reported, table

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from eventstore import Metadata, NewEvent, RecordedEvent
+from eventstore import Erased, Metadata, NewEvent, Pruned, RecordedEvent
 
 from .errors import UnknownForm
 
@@ -463,6 +463,20 @@ _SECURITY_DECODERS: dict[str, msgspec.json.Decoder[SecurityEvent]] = {
     kind.__name__: msgspec.json.Decoder(kind) for kind in SecurityEvent.__args__
 }
 _SERVICE_DECODERS = {ServiceDeclared.__name__: msgspec.json.Decoder(ServiceDeclared)}
+
+
+EVENT_TYPES = frozenset(
+    {
+        Erased.type,
+        Pruned.type,
+        *_JOB_DECODERS,
+        *_QUEUE_DECODERS,
+        *_TOKEN_DECODERS,
+        *_SECURITY_DECODERS,
+        *_SERVICE_DECODERS,
+    }
+)
+"""All types of events that there can be in a log."""
 
 
 def _decode(

@@ -188,6 +188,14 @@ class Situation:
         first = self.place(spot) - 1
         return f"{_jobs(first)} to be started first" if first else "to be started next"
 
+    def queued_of(self, owner: str | None) -> dict[str, int]:
+        """Return how many jobs of an owner are QUEUED in each service that is offered."""
+        return {
+            line.service: line.jobs
+            for line in self.lines
+            if line.owner == owner and line.service in self.services
+        }
+
     def place(self, spot: Spot) -> int:
         """Return which place in the queue of its service the job at a spot has, from 1.
 

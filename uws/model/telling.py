@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
+from eventstore import Erased, Pruned, RecordedEvent
+
 from . import events as e
+from .errors import UnknownForm
 from .units import format_time
 
 _STOPS = {
@@ -72,6 +77,72 @@ def tell(event: e.JobEvent) -> str:
             return _because("archived", event.reason)
         case e.JobDestroyed():
             return _because("destroyed", event.reason)
+
+
+def tell_of(recorded: RecordedEvent) -> str:
+    """Return one line that says what any event of a log is about that was not erased.
+
+    Of one in a form that this version does not know there is only its type to be told.
+    """
+    try:
+        return _tell_any(recorded)
+    except (UnknownForm, msgspec.MsgspecError):
+        return f"{recorded.type}, in a form that this version cannot read"
+
+
+def _tell_any(recorded: RecordedEvent) -> str:
+    kind = recorded.type
+    if kind == Erased.type:
+        return _because("erased", msgspec.json.decode(recorded.data, type=Erased).reason)
+    if kind == Pruned.type:
+        pruned = msgspec.json.decode(recorded.data, type=Pruned)
+        return _because(f"pruned through position {pruned.through}", pruned.reason)
+    if e.job_id_of(recorded.stream):
+        return tell(e.decode(recorded))
+    if kind == e.ServiceDeclared.__name__:
+        declared = e.decode_declaration(recorded)
+        return f"{declared.service} is offered under the declaration {declared.digest[:12]}"
+    if recorded.stream == e.QUEUE_STREAM:
+        decided = e.decode_queue(recorded)
+        whose = "the queue" if decided.service is None else f"the queue of {decided.service}"
+        return f"{whose} {'paused' if isinstance(decided, e.QueuePaused) else 'resumed'}"
+    if kind in (e.TokenIssued.__name__, e.TokenRevoked.__name__):
+        return _tell_token(e.decode_token(recorded))
+    return _tell_security(e.decode_security(recorded))
+
+
+def _tell_token(event: e.TokenEvent) -> str:
+    match event:
+        case e.TokenIssued():
+            return f"a {event.kind} for {event.user}, until {format_time(event.expires)}"
+        case e.TokenRevoked():
+            return _because(f"token {event.token} revoked", event.reason)
+
+
+def _tell_security(event: e.SecurityEvent) -> str:
+    match event:
+        case e.LoggedIn():
+            return f"{event.user} logged in{_from(event.address)}"
+        case e.LogInRefused():
+            return f"a log-in{_by(event.user)} was refused{_from(event.address)}: {event.reason}"
+        case e.AccessRefused():
+            return f"{event.method} {event.path} was refused{_from(event.address)}: {event.reason}"
+        case e.RefusalsOmitted():
+            return f"{event.count} more refusals"
+        case e.TokenUsed():
+            return f"token {event.token} was used{_from(event.address)}"
+        case e.UserChanged():
+            return f"user {event.user}: {event.change}"
+        case e.RolesDeclared():
+            return "roles: " + "; ".join(f"{role}: {', '.join(who)}" for role, who in event.roles.items())
+
+
+def _from(address: str | None) -> str:
+    return f" from {address}" if address else ""
+
+
+def _by(user: str | None) -> str:
+    return f" of {user}" if user else ""
 
 
 def _named(run_id: str | None) -> str:

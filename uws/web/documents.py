@@ -13,7 +13,7 @@ from typing import NamedTuple
 from lxml import etree
 
 from projections import JobReference
-from uws.jobs import UserUWS
+from uws.jobs import Offered
 from uws.model import SETTING_UP, Failure, Job, Phase, Upload
 from uws.model.text import made_fit
 from uws.model.units import format_time
@@ -39,7 +39,7 @@ class Refused(NamedTuple):
 
 
 def job_document(
-    uws: UserUWS,
+    uws: Offered,
     job: Job,
     standing: Standing | None = None,
     refused: Refused | None = None,
@@ -90,7 +90,7 @@ class JobList:
     ``begin``, any number of `entries`, and ``end`` are one document.
     """
 
-    def __init__(self, uws: UserUWS, facts: Facts | None = None) -> None:
+    def __init__(self, uws: Offered, facts: Facts | None = None) -> None:
         self._uws = uws
         self._facts = {"service": uws.service.title, **(facts or {})}
         marked = self.whole(())
@@ -122,14 +122,14 @@ class JobList:
         return with_stylesheet(root, self._uws.joblist_preamble, self._facts)
 
 
-def parameters_document(uws: UserUWS, job: Job) -> etree._Element:
+def parameters_document(uws: Offered, job: Job) -> etree._Element:
     """Return the parameters of a job alone."""
     return with_stylesheet(
         _parameters(uws, job), uws.jobdoc_preamble, {"job": job.id, "file": _names_of_files(uws, job)}
     )
 
 
-def results_document(uws: UserUWS, job: Job) -> etree._Element:
+def results_document(uws: Offered, job: Job) -> etree._Element:
     """Return the results of a job alone."""
     return with_stylesheet(_results(uws, job), uws.jobdoc_preamble, {"job": job.id})
 
@@ -169,13 +169,13 @@ def _listed(job: Job) -> dict[str, str | None]:
     }
 
 
-def url_of_upload(uws: UserUWS, job: Job, name: str, number: int) -> str:
+def url_of_upload(uws: Offered, job: Job, name: str, number: int) -> str:
     """Return where the ``number``-th file of a parameter is, counted from 1."""
     url = f"{uws.get_url_for_id(job.id)}/parameters/{name}"
     return url_of_nth(url, number, len(job.parameters[name]))
 
 
-def _names_of_files(uws: UserUWS, job: Job) -> list[str]:
+def _names_of_files(uws: Offered, job: Job) -> list[str]:
     """Return what the files of parameters are called, each behind its URL."""
     return [
         f"{url_of_upload(uws, job, name, number)} {value.filename}"
@@ -185,7 +185,7 @@ def _names_of_files(uws: UserUWS, job: Job) -> list[str]:
     ]
 
 
-def _parameters(uws: UserUWS, job: Job) -> etree._Element:
+def _parameters(uws: Offered, job: Job) -> etree._Element:
     root = _root("parameters")
     for name, values in job.parameters.items():
         for index, value in enumerate(values, start=1):
@@ -199,7 +199,7 @@ def _parameters(uws: UserUWS, job: Job) -> etree._Element:
     return root
 
 
-def _results(uws: UserUWS, job: Job) -> etree._Element:
+def _results(uws: Offered, job: Job) -> etree._Element:
     root = _root("results")
     for result in job.results:
         element = etree.SubElement(root, f"{{{UWS}}}result")

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from eventstore import RecordedEvent, from_microseconds
-from uws.jobs import UserUWS
+from uws.jobs import Offered
 from uws.model import Failure, Job, Upload
 from uws.model.events import time_of
 from uws.model.units import format_time
@@ -127,7 +127,7 @@ class JobListDocument(msgspec.Struct, frozen=True):
     next: str | None
 
 
-def job_document(uws: UserUWS, job: Job, standing: Standing | None = None) -> bytes:
+def job_document(uws: Offered, job: Job, standing: Standing | None = None) -> bytes:
     """Return the document of a job; ``standing`` is how it waits in the queue."""
     failure = error_of(job)
     ran = job.ended - job.started if job.started and job.ended else None
@@ -187,17 +187,17 @@ def job_list(documents: Sequence[bytes], next: str | None) -> bytes:
     return msgspec.json.encode(JobListDocument([msgspec.Raw(document) for document in documents], next))
 
 
-def parameters_document(uws: UserUWS, job: Job) -> bytes:
+def parameters_document(uws: Offered, job: Job) -> bytes:
     """Return the parameters of a job alone."""
     return msgspec.json.encode(ParametersDocument(_parameters(uws, job)))
 
 
-def results_document(uws: UserUWS, job: Job) -> bytes:
+def results_document(uws: Offered, job: Job) -> bytes:
     """Return the results of a job alone."""
     return msgspec.json.encode(ResultsDocument(_results(uws, job)))
 
 
-def _parameters(uws: UserUWS, job: Job) -> list[Value | File]:
+def _parameters(uws: Offered, job: Job) -> list[Value | File]:
     return [
         _file(name, value, url_of_upload(uws, job, name, number))
         if isinstance(value, Upload)
@@ -218,7 +218,7 @@ def _file(name: str, upload: Upload, url: str) -> File:
     )
 
 
-def _results(uws: UserUWS, job: Job) -> list[Result]:
+def _results(uws: Offered, job: Job) -> list[Result]:
     url = uws.get_url_for_id(job.id)
     return [
         Result(

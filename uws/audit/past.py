@@ -1,0 +1,442 @@
+"""What there was, and when: events by what they are about, a job and the queue as of a moment.
+
+All of it is answered from the log and the read model of the trail, which tells what to read of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
+from msgspec.structs import asdict
+
+from eventstore import Erased, RecordedEvent, StoreUnavailable, from_microseconds, to_microseconds
+from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, trail, usage
+from projections import queue as queue_model
+from uws.model import (
+    Job,
+    JobNotFound,
+    Phase,
+    QueueSettings,
+    QuotaSettings,
+    Service,
+    UsageError,
+    did_you_mean,
+    fold,
+)
+from uws.model import events as e
+from uws.model.queueing import Running, Situation, Spot
+from uws.model.telling import tell_of
+from uws.model.units import format_time
+from uws.queueing import Standing, Waiting, standing_in, waiting_in
+
+R = TypeVar("R")
+READ_MODEL = "trail"
+"""The read model that is asked: see to it that it has reached the log's head."""
+_AT_ONCE = 500
+"""Events that are read, and jobs that are looked at, at once."""
+_MOST_WAITING = 1_000_000_000
+
+
+class Ask(Protocol):
+    """Asks the read model of the trail, as `projections.Projector.ask` and `projections.Beside.ask` do."""
+
+    async def __call__(self, question: Callable[..., R], *arguments: Any, **named: Any) -> R: ...
+
+
+async def _nobody(question: Callable[..., R], *arguments: Any, **named: Any) -> R:
+    raise StoreUnavailable(f"the read model {READ_MODEL} is not open")
+
+
+class Log(Protocol):
+    """The part of `eventstore.EventStore` that is needed here."""
+
+    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]: ...
+
+    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]: ...
+
+    async def read_at(self, positions: Iterable[int]) -> tuple[RecordedEvent, ...]: ...
+
+
+class NotThere(UsageError):
+    """There was no such job at the moment that was asked for, or nobody can tell any more how it was."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An event of the log, and what it says in words.
+
+    ``time`` is when it happened, ``recorded`` when it was recorded where that is another time. Of an erased
+    event there is left that it was there.
+    """
+
+    position: int
+    time: str
+    recorded: str | None = None
+    stream: str
+    job: str | None = None
+    version: int
+    type: str
+    actor: str | None = None
+    erased: bool = False
+    text: str
+
+
+class JobInState(Then, frozen=True, kw_only=True, omit_defaults=True):
+    """A job as of a moment; of one that waited, its place in the queue of its service, and why it did."""
+
+    place: int | None = None
+    waits_for: str | None = None
+
+
+class JobThen(NamedTuple):
+    """A job as of a moment: as its clients saw it, and under which declaration of its service."""
+
+    job: Job
+    service: Service
+    standing: Standing | None
+    event: RecordedEvent
+    """The last event that had happened to it."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The whole job list and the queue as of a moment.
+
+    ``counts`` are jobs by service and phase, without those that were destroyed; ``running`` those for which
+    there may have been a program running, the longest first; ``waiting`` those that were QUEUED, in the order
+    in which they began to wait, then those that were HELD.
+    """
+
+    time: datetime
+    counts: Mapping[tuple[str, str], int]
+    destroyed: int
+    running: Sequence[Running]
+    waiting: Sequence[Waiting]
+    paused: Mapping[str | None, datetime]
+
+
+@dataclass(frozen=True)
+class Past:
+    """What an auditor may ask. ``queue`` and ``quotas`` are today's: the log does not tell what they were.
+
+    All methods may raise `eventstore.EventStoreError`.
+    """
+
+    log: Log
+    ask: Ask = _nobody
+    queue: QueueSettings = field(default_factory=QueueSettings)
+    quotas: QuotaSettings = field(default_factory=QuotaSettings)
+
+    # Events
+
+    async def check(self, sought: Sought) -> None:
+        """Raise `UsageError` for a type that no event has, or a service that there never was."""
+        if sought.type is not None and sought.type not in e.EVENT_TYPES:
+            hint = did_you_mean(sought.type, e.EVENT_TYPES)
+            raise UsageError(f"no event is of the type {sought.type}{hint}")
+        if sought.service is not None:
+            await self._check_service(sought.service)
+
+    async def _check_service(self, name: str) -> None:
+        if await self.log.read_stream(e.service_stream(name)):
+            return
+        with suppress(StoreUnavailable):
+            known = await self.ask(trail.services_of_old)
+            if name in known:  # in what was imported, or of the queue
+                return
+            told = ", ".join(known) or "none"
+            raise UsageError(
+                f"there never was a service {name}{did_you_mean(name, known)}; on record are: {told}"
+            )
+        raise UsageError(f"there never was a service {name}")
+
+    async def events(
+        self, sought: Sought, *, after: int = 0, limit: int | None = None
+    ) -> AsyncIterator[RecordedEvent]:
+        """Yield the events behind the position ``after`` that are sought, in the order of the log.
+
+        Each filter has its index; those of a time are looked for where they stand. No more than some hundred
+        are held in memory. What is erased cannot be sought, except by its job (`history`).
+        """
+        first, through = await self.ask(trail.span, sought.since, sought.until)
+        after, left = max(after, first), limit
+        while left is None or left > 0:
+            at_once = _AT_ONCE if left is None else min(_AT_ONCE, left)
+            found = await self.ask(trail.positions, sought, after=after, through=through, limit=at_once)
+            for event in await self.log.read_at(found):
+                yield event
+            if len(found) < at_once:
+                return
+            after = found[-1]
+            left = None if left is None else left - len(found)
+
+    async def history(self, job_id: str) -> tuple[RecordedEvent, ...]:
+        """Return all events of a job, erased ones as such, from its stream. Raises `JobNotFound`."""
+        recorded = await self.log.read_stream(e.job_stream(job_id))
+        if not recorded:
+            raise JobNotFound(job_id)
+        return recorded
+
+    async def new_events(
+        self, sought: Sought, *, after: int, job_id: str | None = None
+    ) -> tuple[list[RecordedEvent], int]:
+        """Return some events behind the position ``after`` that are sought, and up to where that is all.
+
+        The log alone is read: this is for what has come just now, and may not be in the read model yet.
+        """
+        recorded = await self.log.read_all(after=after, limit=_AT_ONCE)
+        found = [
+            event
+            for event in recorded
+            if (job_id is None or e.job_id_of(event.stream) == job_id)
+            and await self._is_sought(sought, event)
+        ]
+        return found, recorded[-1].position if recorded else after
+
+    async def _is_sought(self, sought: Sought, event: RecordedEvent) -> bool:
+        if (sought.owner is None and sought.service is None) or e.job_id_of(event.stream) is None:
+            return is_sought(sought, event, None)
+        return is_sought(sought, event, created_by(await self.log.read_stream(event.stream)))
+
+    # A job
+
+    async def job_at_version(self, job_id: str, version: int) -> JobThen:
+        """Return a job as its clients saw it right after the ``version``-th of its events.
+
+        That is: when all that stands in the log up to this event was there, and nothing else. An event that
+        was imported, and so recorded later, is taken for the time when it happened.
+
+        Raises `JobNotFound`; `NotThere` for a version that there is not, and for a job that was erased, or
+        was destroyed by then.
+        """
+        recorded = await self.history(job_id)
+        self._check_left(job_id, recorded)
+        if not 1 <= version <= len(recorded):
+            raise NotThere(f"job {job_id} has versions 1 to {len(recorded)}, not {version}")
+        return await self._job(job_id, recorded[:version], _moment_of(recorded[version - 1]))
+
+    async def job_at(self, job_id: str, time: datetime) -> JobThen:
+        """Return a job as its clients saw it at a time. Raises as `job_at_version` does."""
+        recorded = await self.history(job_id)
+        self._check_left(job_id, recorded)
+        then = to_microseconds(time)
+        happened = [event for event in recorded if e.time_of(event) <= then]
+        if not happened:
+            began = format_time(from_microseconds(e.time_of(recorded[0])))
+            raise NotThere(f"job {job_id} was created at {began}, after {format_time(time)}")
+        return await self._job(job_id, happened, Moment(time=then), time)
+
+    def _check_left(self, job_id: str, recorded: Sequence[RecordedEvent]) -> None:
+        if erased := next((event for event in recorded if event.type == Erased.type), None):
+            when = format_time(erased.recorded_at)
+            raise NotThere(f"job {job_id} was erased at {when}: what it was is in the log no longer")
+
+    async def _job(
+        self, job_id: str, happened: Sequence[RecordedEvent], moment: Moment, now: datetime | None = None
+    ) -> JobThen:
+        job, last = fold(happened), happened[-1]
+        assert job is not None
+        if job.destroyed:
+            raise NotThere(
+                f"job {job_id} was destroyed at {format_time(job.destroyed)}: "
+                "there was no document of it any more"
+            )
+        if now is None:
+            now = last.recorded_at if moment.time == Moment().time else from_microseconds(moment.time)
+        services = await self._services(moment, [job.service])
+        standing = None
+        if job.phase is Phase.QUEUED:
+            standing = await self._standing(job, moment, now)
+        return JobThen(job, services[job.service], standing, last)
+
+    async def _standing(self, job: Job, moment: Moment, now: datetime) -> Standing | None:
+        look = await self.ask(trail.as_it_was, moment, job.service, _look, self._half_life, now, job.id)
+        if look.before is None:
+            return None
+        situation = await self._situation(look, moment, now)
+        return standing_in(situation, Spot(job.service, job.owner, look.before), look.usual[job.service])
+
+    # The queue
+
+    async def situation(self, time: datetime) -> Situation:
+        """Return all that decided at a time which job was to start next.
+
+        Services are those declared by then, for the log does not tell when one was offered no longer.
+        """
+        moment = Moment(time=to_microseconds(time))
+        look = await self.ask(trail.as_it_was, moment, None, _look, self._half_life, time, None)
+        return await self._situation(look, moment, time)
+
+    async def _situation(self, look: _Look, moment: Moment, now: datetime) -> Situation:
+        names = {line.service for line in look.state.lines} | {job.service for job in look.state.running}
+        names |= {job.service for job in look.waiting}
+        services = await self._services(moment, names)
+        return Situation(
+            now,
+            services,
+            self.queue,
+            look.state.lines,
+            look.state.running,
+            look.used,
+            look.state.paused,
+            look.state.held,
+            self.quotas,
+        )
+
+    async def state(self, time: datetime, *, service: str | None = None, owner: str | None = None) -> State:
+        """Return how many jobs there were at a time in each phase, which ran, and who waited for whom.
+
+        Raises `UsageError` for a service that there never was.
+        """
+        if service is not None:
+            await self._check_service(service)
+        moment = Moment(time=to_microseconds(time))
+        counts = await self.ask(trail.counted, moment, service, owner)
+        look = await self.ask(trail.as_it_was, moment, None, _look, self._half_life, time, None)
+        situation = await self._situation(look, moment, time)
+
+        def meant(job: Running | WaitingJob) -> bool:
+            return (service is None or job.service == service) and (owner is None or job.owner == owner)
+
+        return State(
+            time,
+            {place: jobs for place, jobs in sorted(counts.items()) if place[1] != DESTROYED},
+            sum(jobs for (_, phase), jobs in counts.items() if phase == DESTROYED),
+            sorted(filter(meant, situation.running), key=lambda job: (job.started, job.job_id)),
+            [each for each in waiting_in(situation, look.waiting) if meant(each.job)],
+            look.state.paused,
+        )
+
+    async def jobs(
+        self, time: datetime, *, service: str | None = None, owner: str | None = None
+    ) -> AsyncIterator[Then]:
+        """Yield the jobs that there were at a time, without destroyed ones, in the order of the log."""
+        moment, after = Moment(time=to_microseconds(time)), 0
+        while True:
+            found, on = await self.ask(trail.jobs_then, moment, service, owner, after=after, limit=_AT_ONCE)
+            for job in found:
+                if job.phase != DESTROYED:
+                    yield job
+            if on is None:
+                return
+            after = on
+
+    async def jobs_waiting(
+        self, time: datetime, *, service: str | None = None, owner: str | None = None
+    ) -> AsyncIterator[JobInState]:
+        """Yield what `jobs` does, with how those waited that did."""
+        state = await self.state(time, service=service, owner=owner)
+        waiting = {each.job.job_id: each for each in state.waiting}
+        async for job in self.jobs(time, service=service, owner=owner):
+            waited = waiting.get(job.id)
+            place, reason = (waited.place, waited.reason) if waited else (None, None)
+            yield JobInState(**asdict(job), place=place, waits_for=reason)
+
+    @property
+    def _half_life(self) -> int:
+        return self.queue.half_life_seconds
+
+    async def _services(self, moment: Moment, names: Iterable[str]) -> dict[str, Service]:
+        """Return services as they were declared at a moment; one that was not yet, as it was first."""
+        found: dict[str, Service] = {}
+        for name in names:
+            recorded = [
+                event for event in await self.log.read_stream(e.service_stream(name)) if not event.erased
+            ]
+            by_then = [
+                event
+                for event in recorded
+                if event.position <= moment.position and e.time_of(event) <= moment.time
+            ]
+            for event in (by_then[-1:] or recorded)[:1]:
+                declared = e.decode_declaration(event).declaration
+                found[name] = msgspec.json.decode(declared, type=Service)
+        return found
+
+
+class _Look(NamedTuple):
+    """What is asked of the queue and of usage as they were, all at once."""
+
+    state: QueueState
+    waiting: list[WaitingJob]
+    used: dict[str | None, float]
+    before: int | None
+    usual: dict[str, float | None]
+
+
+def _look(connection: Any, half_life: float, now: datetime, job_id: str | None) -> _Look:
+    state = queue_model.queue_state(connection)
+    owners = {line.owner for line in state.lines}
+    used = usage.used_lately(connection, owners, now, half_life) if len(owners) > 1 else {}
+    before = None if job_id is None else queue_model.queued_before(connection, job_id)
+    services = [line.service for line in state.lines]
+    usual = {service: usage.usual_duration(connection, service) for service in services}
+    return _Look(state, queue_model.waiting(connection, _MOST_WAITING), used, before, usual)
+
+
+def _moment_of(event: RecordedEvent) -> Moment:
+    """Return the moment right after an event was recorded; of one that was imported, after it happened."""
+    if event.about.source is None:
+        return Moment(position=event.position)
+    return Moment(time=e.time_of(event))
+
+
+# In words
+
+
+def entries_of(recorded: Iterable[RecordedEvent]) -> Iterator[Entry]:
+    """Put events into words."""
+    return map(entry_of, recorded)
+
+
+def entry_of(recorded: RecordedEvent) -> Entry:
+    """Put an event into words."""
+    job, happened = e.job_id_of(recorded.stream), recorded.time
+    actor, text = None, "erased: who did what is in the log no longer"
+    if not recorded.erased:
+        actor, happened = e.actor_and_time(recorded)
+        text = tell_of(recorded)
+    when = format_time(recorded.recorded_at)
+    return Entry(
+        position=recorded.position,
+        time=format_time(from_microseconds(happened)),
+        recorded=None if happened == recorded.time else when,
+        stream=recorded.stream,
+        job=job,
+        version=recorded.version,
+        type=recorded.type,
+        actor=actor,
+        erased=recorded.erased,
+        text=text,
+    )
+
+
+def created_by(recorded: Sequence[RecordedEvent]) -> e.JobCreated | None:
+    """Return the event that the stream of a job begins with, None where it was erased."""
+    if not recorded or recorded[0].erased or recorded[0].type != e.JobCreated.__name__:
+        return None
+    event = e.decode(recorded[0])
+    return event if isinstance(event, e.JobCreated) else None
+
+
+def is_sought(sought: Sought, recorded: RecordedEvent, created: e.JobCreated | None) -> bool:
+    """Whether an event is one of those that are sought; ``created`` tells of the job that it is about."""
+    if recorded.erased:
+        return False
+    actor, time = e.actor_and_time(recorded)
+    service, owner = (created.service, created.owner) if created else (trail.service_of(recorded), None)
+    return (
+        (sought.since is None or time >= sought.since)
+        and (sought.until is None or time < sought.until)
+        and all(
+            wanted is None or wanted == there
+            for wanted, there in (
+                (sought.owner, owner), (sought.service, service), (sought.actor, actor),
+                (sought.type, recorded.type),
+            )
+        )
+    )  # fmt: skip

@@ -1,0 +1,329 @@
+"""``uwsd audit log``, ``replay`` and ``state``: what happened, and how a job or all of them were."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import typer
+
+from eventstore import RecordedEvent, SQLiteEventLog, to_microseconds
+from projections import Sought
+from uws.admin import Place
+from uws.audit import Entry, JobThen, NotThere, Past, State, created_by, entry_of, is_sought
+from uws.config import load
+from uws.jobs import offered
+from uws.model import UsageError
+from uws.model.units import format_time, parse_time
+from uws.node import looking_back
+from uws.web import documents, json_documents
+
+from .audit import audit
+from .common import CONFIG, INTERRUPTED, Config, Data, out, place_of, reported, table
+
+_PAUSE = 0.2
+"""Seconds between two looks at a log that is followed."""
+_SHOWN = 50
+
+Job = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
+SomeJob = Annotated[str | None, typer.Argument(metavar="[JOB]", help="Of this job alone.")]
+Owner = Annotated[str | None, typer.Option(metavar="NAME", help="About jobs of this owner.")]
+OfService = Annotated[str | None, typer.Option("--service", metavar="NAME", help="About this service.")]
+Actor = Annotated[str | None, typer.Option(metavar="NAME", help="Caused by this user; the server is uwsd.")]
+Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Of this type, such as JobAborted.")]
+Since = Annotated[str | None, typer.Option(metavar="TIME", help="That happened at this UTC time or later.")]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="That happened before this UTC time.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Then go on with what comes, until Ctrl-C.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+At = Annotated[str | None, typer.Option("--at", metavar="TIME", help="As it was at this UTC time.")]
+AtVersion = Annotated[
+    int | None, typer.Option("--at-version", metavar="N", help="As it was right after its N-th event.")
+]
+
+
+@audit.command()
+def log(
+    job: SomeJob = None,
+    owner: Owner = None,
+    service: OfService = None,
+    actor: Actor = None,
+    type_: Type = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="No more than so many.")] = None,
+    follow: Follow = False,
+    as_json: AsJson = False,
+    config: Config = CONFIG,
+    data: Data = None,
+) -> None:
+    """Print events: those of a job, or all that every option lets through, in the order of the log."""
+    with reported():
+        sought = Sought(owner, service, actor, type_, _micros("--since", since), _micros("--until", until))
+        printed = _Printed(as_json, limit)
+        _run(_log(place_of(config, data), job, sought, follow, printed))
+
+
+class _Printed:
+    """Prints events as they come, as a table or as lines of JSON, until there were enough."""
+
+    def __init__(self, as_json: bool, limit: int | None) -> None:
+        self._as_json, self.left = as_json, limit
+        self._begun = False
+
+    def __call__(self, recorded: RecordedEvent) -> None:
+        if self.enough:
+            return
+        entry = entry_of(recorded)
+        if self._as_json:
+            sys.stdout.write(msgspec.json.encode(entry).decode() + "\n")
+        else:
+            if not self._begun:
+                _print(_LINE.format("position", "time", "stream", "version", "type", "actor", "what"))
+            _print(_told(entry))
+        self._begun = True
+        if self.left is not None:
+            self.left -= 1
+
+    @property
+    def enough(self) -> bool:
+        return self.left is not None and self.left <= 0
+
+
+_LINE = "{:>8}  {:<24}  {:<36}  {:>7}  {:<15}  {:<8}  {}"
+
+
+def _told(entry: Entry) -> str:
+    text = f"{entry.text} (recorded {entry.recorded})" if entry.recorded else entry.text
+    facts = entry.position, entry.time, entry.stream, entry.version, entry.type, entry.actor or "-"
+    return _LINE.format(*facts, text)
+
+
+async def _log(place: Place, job: str | None, sought: Sought, follow: bool, printed: _Printed) -> None:
+    async with AsyncExitStack() as stack:
+        log = await SQLiteEventLog.read(place.log)
+        stack.push_async_callback(log.close)
+        # A job's stream is enough for what is asked of it alone.
+        past = Past(log) if job is not None else await stack.enter_async_context(looking_back(place))
+        await past.check(sought)
+        head = (await log.head()).position
+        if job is not None:
+            await _print_job(past, job, sought, printed)
+        else:
+            async for event in past.events(sought, limit=printed.left):
+                printed(event)
+                head = max(head, event.position)
+        while follow and not printed.enough:
+            sys.stdout.flush()
+            found, reached = await past.new_events(sought, after=head, job_id=job)
+            for event in found:
+                printed(event)
+            if reached == head:
+                await asyncio.sleep(_PAUSE)
+            head = reached
+
+
+async def _print_job(past: Past, job: str, sought: Sought, printed: _Printed) -> None:
+    recorded = await past.history(job)
+    created = created_by(recorded)
+    for event in recorded:
+        # What was erased is shown to who asks for all of the job: nobody knows what else it was.
+        if sought == Sought() or is_sought(sought, event, created):
+            printed(event)
+
+
+@audit.command()
+def replay(
+    job: Job,
+    at: At = None,
+    at_version: AtVersion = None,
+    as_xml: Annotated[
+        bool, typer.Option("--xml", help="As XML, which is what is printed else, too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    url: Annotated[
+        str | None, typer.Option(metavar="BASE", help="Where clients reached the server, if not base_url.")
+    ] = None,
+    steps: Annotated[bool, typer.Option("--steps", help="Print what each event up to then changed.")] = False,
+    config: Config = CONFIG,
+    data: Data = None,
+) -> None:
+    """Print a job's document exactly as its owner would have seen it then; as it is now by default."""
+    with reported():
+        if at is not None and at_version is not None:
+            raise UsageError("expected either --at or --at-version")
+        if as_xml and as_json:
+            raise UsageError("expected either --xml or --json")
+        time = None if at is None else _time("--at", at)
+        place, base_url = place_of(config, data), _base_url(config, url)
+        _run(_replay(place, job, time, at_version, _Form(as_json, base_url), steps))
+
+
+class _Form(NamedTuple):
+    """In which form documents are printed, and where clients reached the server."""
+
+    as_json: bool
+    base_url: str
+
+    def document(self, then: JobThen) -> bytes:
+        """Return the document as it was sent."""
+        service = offered(then.service, self.base_url)
+        if self.as_json:
+            return json_documents.job_document(service, then.job, then.standing)
+        return documents.serialise(documents.job_document(service, then.job, then.standing))
+
+    def lines(self, then: JobThen) -> list[str]:
+        """Return the document line by line, for people."""
+        document = self.document(then)
+        return (msgspec.json.format(document) if self.as_json else document).decode().splitlines()
+
+
+async def _replay(
+    place: Place, job: str, time: datetime | None, version: int | None, form: _Form, steps: bool
+) -> None:
+    async with looking_back(place) as past:
+        if steps:
+            await _print_steps(past, job, time, version, form)
+            return
+        if time is not None:
+            then = await past.job_at(job, time)
+        else:
+            then = await past.job_at_version(job, version or len(await past.history(job)))
+    sys.stdout.buffer.write(form.document(then))
+    sys.stdout.buffer.flush()
+
+
+async def _print_steps(past: Past, job: str, time: datetime | None, version: int | None, form: _Form) -> None:
+    """Print each event, and how the document was changed between the last one and it."""
+    if time is not None:
+        version = (await past.job_at(job, time)).event.version
+    recorded = await past.history(job)
+    if version is not None:
+        await past.job_at_version(job, version)  # which there has to be
+        recorded = recorded[:version]
+    before: list[str] = []
+    for event in recorded:
+        _print(_step(entry_of(event)))
+        try:
+            after = form.lines(await past.job_at_version(job, event.version))
+        except NotThere as error:
+            _print(f"  {error}")
+            continue
+        changed = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
+        for line in changed or ["the document stays the same"]:
+            if not line.startswith("@@"):
+                _print(f"  {line}")
+        before = after
+
+
+def _step(entry: Entry) -> str:
+    whose = f" by {entry.actor}" if entry.actor else ""
+    return f"{entry.version}  {entry.time}  {entry.type}{whose}: {entry.text}"
+
+
+@audit.command("state")
+def state_(
+    at: Annotated[str, typer.Option("--at", metavar="TIME", help="At this UTC time.")],
+    service: OfService = None,
+    owner: Owner = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show so many jobs of each kind.")] = _SHOWN,
+    as_json: AsJson = False,
+    config: Config = CONFIG,
+    data: Data = None,
+) -> None:
+    """Print how many jobs there were in each phase, which ran, and who waited for whom."""
+    with reported():
+        time = _time("--at", at)
+        _run(_state(place_of(config, data), time, service, owner, None if as_json else limit))
+
+
+async def _state(
+    place: Place, time: datetime, service: str | None, owner: str | None, limit: int | None
+) -> None:
+    async with looking_back(place) as past:
+        if limit is not None:
+            _print_state(await past.state(time, service=service, owner=owner), limit)
+            return
+        async for each in past.jobs_waiting(time, service=service, owner=owner):
+            sys.stdout.write(msgspec.json.encode(each).decode() + "\n")
+
+
+def _print_state(state: State, limit: int) -> None:
+    total = sum(state.counts.values())
+    gone = f", and {state.destroyed:,} that had been destroyed" if state.destroyed else ""
+    out.print(f"{total:,} jobs at {format_time(state.time)}{gone}", soft_wrap=True)
+    for service, since in state.paused.items():
+        which = "the queue" if service is None else f"the queue of {service}"
+        out.print(f"{which} was paused since {format_time(since)}", soft_wrap=True)
+    counts = table("service", "phase", "jobs")
+    for (service, phase), jobs in state.counts.items():
+        counts.add_row(service, phase, f"{jobs:,}")
+    if state.counts:
+        out.print(counts)
+    if state.running:
+        out.print(f"{len(state.running):,} running")
+        rows = table("service", "job", "owner", "since")
+        for job in state.running[:limit]:
+            rows.add_row(job.service, job.job_id, job.owner or "", format_time(job.started))
+        out.print(rows)
+        _print_more(len(state.running) - limit)
+    if state.waiting:
+        out.print(f"{len(state.waiting):,} waiting")
+        rows = table("service", "place", "job", "owner", "since", "why it waited")
+        for waited in state.waiting[:limit]:
+            one = waited.job
+            since_ = format_time(one.queued) if one.queued else ""
+            place = str(waited.place or "")
+            rows.add_row(one.service, place, one.job_id, one.owner or "", since_, waited.reason)
+        out.print(rows)
+        _print_more(len(state.waiting) - limit)
+
+
+def _print_more(more: int) -> None:
+    if more > 0:
+        out.print(f"and {more:,} more: --limit shows them, --json all jobs")
+
+
+# Small
+
+
+def _run(command: Coroutine[Any, Any, None]) -> None:
+    """Run to the end; Ctrl-C ends with status 130."""
+    try:
+        asyncio.run(command)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _time(option: str, text: str) -> datetime:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def _micros(option: str, text: str | None) -> int | None:
+    return None if text is None else to_microseconds(_time(option, text))
+
+
+def _base_url(config: Path, url: str | None) -> str:
+    """Return where clients reached the server. Raises `UsageError` when nobody says."""
+    if url is not None:
+        return url
+    if (config != CONFIG or config.exists()) and (configured := load(config).server.base_url):
+        return configured
+    raise UsageError(
+        "--url: no base_url is configured; say where clients reached the server, such as "
+        "--url https://example.org/uws"
+    )
+
+
+def _print(line: str) -> None:
+    # What clients sent may not steer the operator's terminal.
+    sys.stdout.write("".join(each if each.isprintable() else "\ufffd" for each in line) + "\n")
