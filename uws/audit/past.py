@@ -248,6 +248,8 @@ class Past:
         if now is None:
             now = last.recorded_at if moment.time == Moment().time else from_microseconds(moment.time)
         services = await self._services(moment, [job.service])
+        if job.service not in services:
+            raise NotThere(f"job {job_id}: the log has no declaration of its service {job.service}")
         standing = None
         if job.phase is Phase.QUEUED:
             standing = await self._standing(job, moment, now)

@@ -19,11 +19,10 @@ from projections import Sought
 from uws.admin import Place
 from uws.audit import Entry, JobThen, NotThere, Past, State, created_by, entry_of, is_sought
 from uws.config import load
-from uws.jobs import offered
 from uws.model import UsageError
 from uws.model.units import format_time, parse_time
 from uws.node import looking_back
-from uws.web import documents, json_documents
+from uws.web import document_then
 
 from .audit import audit
 from .common import CONFIG, INTERRUPTED, Config, Data, out, place_of, reported, table
@@ -173,10 +172,7 @@ class _Form(NamedTuple):
 
     def document(self, then: JobThen) -> bytes:
         """Return the document as it was sent."""
-        service = offered(then.service, self.base_url)
-        if self.as_json:
-            return json_documents.job_document(service, then.job, then.standing)
-        return documents.serialise(documents.job_document(service, then.job, then.standing))
+        return document_then(then, self.base_url, as_json=self.as_json)
 
     def lines(self, then: JobThen) -> list[str]:
         """Return the document line by line, for people."""

@@ -4,6 +4,7 @@ from .accounting import ACCESS_LOG
 from .application import make_application
 from .authentication import Authentication
 from .connections import answering
+from .past import document_then
 from .resource import LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator
 from .waiting import WAITS_PER_OWNER
 
@@ -16,5 +17,6 @@ __all__ = [
     "Authentication",
     "Authenticator",
     "answering",
+    "document_then",
     "make_application",
 ]
