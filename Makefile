@@ -2,6 +2,7 @@
 # make test   run the tests
 # make crash  kill stores and servers under load, 300 times, and look at what is left
 # make fuzz   make 50,000 requests of all kinds to real servers, and look at what is left (ARGS="--fuzz-seed N" repeats)
+# make replay replay 500 made-up histories and 500 jobs of a real trace, and hold them against what was watched
 # make check  everything a change must pass
 # make lint   the part of it that reads the code without running it
 # make audit  look for known holes in the pinned versions (it asks PyPI)
@@ -12,6 +13,7 @@
 # make bench-growth       what a job costs on disk, from a real trace (ARGS="--trace FILE")
 # make bench-quotes       how good quotes are, for a real trace (ARGS="--trace FILE")
 # make bench-scale        what a server with a million jobs costs (ARGS="--jobs N --output DIRECTORY")
+# make bench-audit        how long an auditor of a million jobs waits (ARGS="--jobs N --output DIRECTORY")
 # make bench-execution    what a job costs beyond its program (ARGS="--jobs N --slots N --output DIRECTORY")
 # make bench-pages        what a page costs beside its XML (ARGS="--requests N --output DIRECTORY")
 # make bench-fairness     a real trace: who waits how long (ARGS="--days N --slots N --output DIRECTORY")
@@ -28,8 +30,8 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test crash fuzz check lint audit screenshots bench-eventstore bench-crowd bench-feed bench-growth \
-	bench-quotes bench-scale bench-execution bench-pages bench-fairness clean
+.PHONY: run test crash fuzz replay check lint audit screenshots bench-audit bench-eventstore bench-crowd \
+	bench-feed bench-growth bench-quotes bench-scale bench-execution bench-pages bench-fairness clean
 .DEFAULT_GOAL := test
 
 # Debian's venv module comes without ensurepip: the system's pip fills the environment from outside.
@@ -65,6 +67,9 @@ crash: $(VENV)/test
 
 fuzz: $(VENV)/test
 	$(BIN)/python -m pytest $(PARALLEL) tests/fuzz --requests 50000 $(ARGS)
+
+replay: $(VENV)/test
+	$(BIN)/python -m pytest tests/audit/test_past.py --histories 500 $(ARGS)
 
 lint: $(VENV)/test
 	$(BIN)/ruff format --check .
@@ -105,6 +110,9 @@ bench-quotes: $(VENV)/run
 
 bench-scale: $(VENV)/run
 	$(BIN)/python -m benchmarks.scale $(ARGS)
+
+bench-audit: $(VENV)/run
+	$(BIN)/python -m benchmarks.audit $(ARGS)
 
 bench-execution: $(VENV)/run
 	$(BIN)/python -m benchmarks.execution $(ARGS)

@@ -85,7 +85,7 @@ def files(file: Path) -> set[str]:
 async def test_errors_and_statuses_are_the_same(file: Path, jobs: list[str], tmp_path: Path) -> None:
     junk = tmp_path / "junk.gz"
     junk.write_text("no archive")
-    known = "read models are documents, job_list, queue, services, usage"
+    known = "read models are documents, job_list, queue, services, trail, usage"
     expected: dict[tuple[str | Path, ...], tuple[int, str]] = {
         ("audit", "erase", "x", "--reason", "y"): (2, "there is no job x\n"),
         ("audit", "erase", jobs[0], "--reason", "y"): (

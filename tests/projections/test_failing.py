@@ -68,7 +68,7 @@ async def test_one_stops_exactly_before_the_event_and_the_others_and_the_log_go_
         assert (status.position, status.lag, status.error) == expected
     async with world(tmp_path, clock, store) as on:
         assert comparable(await on.rows()) == await told_by(store)
-        assert [status.error for status in await on.projector.status()] == [None] * 5
+        assert [status.error for status in await on.projector.status()] == [None] * len(READ_MODELS)
     assert {*(tmp_path / "projections").glob("*.db")} == files
 
 
