@@ -142,7 +142,7 @@ class Trail(ReadModel[Course]):
 
     name = "trail"
     version = 1
-    share = 4.0
+    share = 9.0
     tables = resources.files(__package__).joinpath("trail.sql").read_text()
     indexes = """
     CREATE INDEX IF NOT EXISTS occurrence_of_job ON occurrence (job, position, type, time);

@@ -1,0 +1,158 @@
+"""`uwsd audit log`, `replay` and `state`, as they are typed: beside a server and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import UWSD, Ended, serving, uwsd
+from tests.harness import job_id
+
+DECLARATION = """
+data = "var"
+[services.echo]
+title = "Echo"
+command = ["echo", "{word}"]
+parameters = { word = { type = "str", required = true } }
+max_running = 1
+lifetime = { default = "1h", max = "1h" }
+"""
+HEADING = ["position", "time", "stream", "version", "type", "actor", "what"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "uwsd.toml"
+    path.write_text(DECLARATION)
+    return path
+
+
+async def audit(file: Path, *words: str) -> Ended:
+    return await uwsd("audit", *words, "--config", file)
+
+
+async def test_the_log_is_a_table_for_people_and_lines_of_json_for_programs(file: Path) -> None:
+    async with serving(file) as server:
+        url = await server.create("echo", word="red", RUNID="mine")
+        job = job_id(url)
+        beside = await audit(file, "log", job)
+        everything = await audit(file, "log", "--json")
+    alone = await audit(file, "log", job)
+    assert (alone.status, alone.err, alone.out) == (0, "", beside.out)
+    heading, created = beside.out.splitlines()
+    assert heading.split() == HEADING
+    assert created.split()[2:5] == [f"job/{job}", "1", "JobCreated"]
+    assert created.endswith("created as mine")
+    entries = [json.loads(line) for line in everything.out.splitlines()]
+    assert [(entry["type"], entry.get("job")) for entry in entries] == [
+        ("ServiceDeclared", None),
+        ("JobCreated", job),
+    ]
+    filtered = await audit(file, "log", "--json", "--type", "JobCreated", "--service", "echo")
+    assert [json.loads(line) for line in filtered.out.splitlines()] == entries[1:]
+    assert (await audit(file, "log", "--json", "--until", entries[1]["time"])).out.count("\n") == 1
+
+
+async def test_what_is_followed_comes_until_ctrl_c(file: Path) -> None:
+    async with serving(file) as server:
+        command = UWSD, "audit", "log", "--follow", "--json", "--service", "echo", "--config", file
+        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+        assert process.stdout
+        assert json.loads(await process.stdout.readline())["type"] == "ServiceDeclared"
+        url = await server.run("echo", word="x")
+        await server.ended(url)
+        told = [json.loads(await process.stdout.readline()) for _ in range(4)]
+        process.send_signal(signal.SIGINT)
+        assert await process.communicate() == (b"", b"")
+        assert process.returncode == 130
+    assert [each["type"] for each in told] == ["JobCreated", "JobQueued", "JobStarted", "JobCompleted"]
+    assert {each["job"] for each in told} == {job_id(url)}
+
+
+async def test_a_job_is_replayed_as_it_was_answered(file: Path) -> None:
+    async with serving(file) as server:
+        url = await server.create("echo", word="<x> & y")
+        seen = await server.get(url)
+        seen_as_json = await server.get(url, headers={"Accept": "application/json"})
+        await server.post(f"{url}/executionduration", {"EXECUTIONDURATION": "9"})
+        later = await server.get(url)
+        version = "--at-version", "1", "--url", server.url
+        for words, answer in (
+            (version, seen), ((*version, "--xml"), seen), ((*version, "--json"), seen_as_json),
+            (("--url", server.url), later),
+        ):  # fmt: skip
+            replayed = await audit(file, "replay", job_id(url), *words)
+            assert (replayed.status, replayed.err, replayed.out.encode()) == (0, "", answer.body)
+        steps = await audit(file, "replay", job_id(url), "--steps", "--url", server.url)
+    lines = steps.out.splitlines()
+    assert [line.split()[2] for line in lines if not line.startswith(" ")] == [
+        "JobCreated:",
+        "ExecutionDurationSet:",
+    ]
+    assert lines[-2:] == [
+        "  -  <uws:executionDuration>3600</uws:executionDuration>",
+        "  +  <uws:executionDuration>9</uws:executionDuration>",
+    ]
+
+
+async def test_an_erased_job_is_shown_by_what_is_left_of_it_and_by_nothing_else(file: Path) -> None:
+    async with serving(file) as server:
+        url = await server.create("echo", word="Xanadu-2718281828")
+        await server.request("DELETE", url)
+        job = job_id(url)
+        assert (await audit(file, "erase", job, "--reason", "on request")).status == 0
+        told = await audit(file, "log", job, "--json")
+        assert [json.loads(line).get("erased", False) for line in told.out.splitlines()][:1] == [True]
+        assert "Xanadu" not in told.out
+        found = [json.loads(line)["type"] for line in (await audit(file, "log", "--json")).out.splitlines()]
+        assert found == ["ServiceDeclared", "$erased"]
+        refused = await audit(file, "replay", job, "--at-version", "1", "--url", server.url)
+        assert (refused.status, refused.out) == (2, "")
+        assert refused.err.startswith(f"job {job} was erased at ")
+
+
+async def test_the_state_tells_who_waited_for_whom(file: Path) -> None:
+    async with serving(file) as server:
+        assert (await uwsd("queue", "pause", "--config", file)).status == 0
+        url = await server.run("echo", word="x")
+        created = json.loads((await audit(file, "log", job_id(url), "--json", "--limit", "1")).out)["time"]
+        then = "2999-01-01T00:00:00Z"
+        shown = await audit(file, "state", "--at", then)
+        lines = await audit(file, "state", "--at", then, "--json")
+        before = await audit(file, "state", "--at", "2001")
+    assert shown.status == lines.status == before.status == 0
+    assert "the queue was paused since " in shown.out
+    assert "1 waiting" in shown.out
+    (told,) = map(json.loads, lines.out.splitlines())
+    assert (told["id"], told["phase"], told["place"]) == (job_id(url), "QUEUED", 1)
+    assert told["waits_for"] == "the queue is paused"
+    assert told["created"].startswith(created[:19])
+    assert before.out == "0 jobs at 2001-01-01T00:00:00.000Z\n"
+
+
+async def test_what_cannot_be_asked_is_refused_in_words(file: Path) -> None:
+    async with serving(file):
+        pass
+    for words, error in {
+        ("log", "nope"): "there is no job nope",
+        ("log", "--type", "JobAbort"): "no event is of the type JobAbort (did you mean JobAborted?)",
+        (
+            "log",
+            "--service",
+            "ecco",
+        ): "there never was a service ecco (did you mean echo?); on record are: echo",
+        ("log", "--since", "now"): "--since: 'now' is not a UTC time such as 2015-10-26T09:00:00Z",
+        ("state", "--at", "noon"): "--at: 'noon' is not a UTC time such as 2015-10-26T09:00:00Z",
+        ("replay", "nope", "--url", "http://x"): "there is no job nope",
+        ("replay", "nope"): "--url: no base_url is configured; say where clients reached the server, such as "
+        "--url https://example.org/uws",
+        ("replay", "nope", "--at", "2001", "--at-version", "1"): "expected either --at or --at-version",
+        ("replay", "nope", "--xml", "--json"): "expected either --xml or --json",
+    }.items():
+        refused = await audit(file, *words)
+        assert (refused.status, refused.out, refused.err) == (2, "", error + "\n"), words
