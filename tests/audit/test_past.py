@@ -275,3 +275,20 @@ async def test_a_document_is_made_under_the_declaration_that_was_in_force_then(t
         assert document_then(first, base_url) == watch.documents[0][2]
         assert document_then(await past.job_at(job.id, clock.now()), later.site.url) == now.body
         assert b"Another title" in now.body
+
+
+async def test_what_owners_had_used_by_then_decides_their_places(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with watching(tmp_path, clock) as watch:
+        long = await watch.create(1, True, owner="ada")
+        await long.uws.start_job(long.id)
+        clock.advance(hours=1)
+        await long.uws.end_job(long.id, ENDINGS[0])
+        hers = await watch.create(3, True, owner="ada")
+        clock.advance(seconds=1)
+        await watch.look(await watch.create(5, True, owner="bob"))
+        places = {one.job.owner: one.place for one in watch.states[-1][2].waiting}
+        assert places == {"ada": 2, "bob": 1}
+        clock.advance(days=30)  # what she had used counts no more
+        await watch.look(hers)
+        await watch.compare()
