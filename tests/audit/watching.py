@@ -126,7 +126,8 @@ class Watch:
             assert document_then(then, self.site.url) == xml
             assert document_then(then, self.site.url, as_json=True) == json
         for time, job, xml in self.waiting:
-            assert document_then(await past.job_at(job, time), self.site.url) == xml
+            then = document_then(await past.job_at(job, time), self.site.url)
+            assert then == xml
         for time, counts, shown in self.states:
             state = await past.state(time)
             assert state.counts == {place: jobs for place, jobs in counts.items() if place[1] != DESTROYED}
