@@ -194,7 +194,7 @@ class EventStore(Protocol):
         """Return the event with this id, None when there is none."""
         ...
 
-    async def read_at(self, positions: Iterable[int]) -> tuple[RecordedEvent, ...]:
+    async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]:
         """Return those events that stand at ``positions``, in order."""
         ...
 

@@ -54,7 +54,7 @@ class MemoryEventStore(Following):
     async def read_event(self, id: str) -> RecordedEvent | None:
         return self._by_id.get(id)
 
-    async def read_at(self, positions: Iterable[int]) -> tuple[RecordedEvent, ...]:
+    async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]:
         """See `EventStore.read_at`."""
         wanted = {*positions}
         return tuple(event for event in self._events if event.position in wanted)

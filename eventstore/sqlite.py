@@ -34,9 +34,6 @@ R = TypeVar("R")
 Work = Append | Callable[[sqlite3.Connection], tuple[Head, Any]]
 """What the committer does: appends share a transaction, everything else has one of its own."""
 
-_READ_AT = """
-SELECT * FROM event WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position
-"""
 _READ_ALL = "SELECT * FROM event WHERE position > ? ORDER BY position LIMIT ?"
 
 
@@ -76,10 +73,6 @@ class SQLiteEventLog(Following):
         """See `EventStore.read_event`."""
         return next(iter(await self._read(ledger.ONE_BY_ID, (id,))), None)
 
-    async def read_at(self, positions: Iterable[int]) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_at`."""
-        return await self._read(_READ_AT, (msgspec.json.encode([*positions]).decode(),))
-
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
         """See `EventStore.read_all`."""
         return await self._read(_READ_ALL, (after, limit))
@@ -89,7 +82,7 @@ class SQLiteEventLog(Following):
         return await self._ask(ledger.read_positions, stream)
 
     async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]:
-        """Return the events that stand at ``positions``, in order."""
+        """See `EventStore.read_at`."""
         return await self._read(ledger.AT, (msgspec.json.encode(positions).decode(),))
 
     async def hashes_at(self, positions: Sequence[int]) -> dict[int, bytes]:

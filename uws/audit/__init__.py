@@ -1,4 +1,4 @@
-"""For auditors: checkpoints, erasure, archives of the log."""
+"""For auditors: checkpoints, erasure, archives of the log; what happened, and how it was then."""
 
 from .archiving import archive, check_pruning, check_signature, prune
 from .checkpoints import Checkpointing, sign_head
