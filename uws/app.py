@@ -81,6 +81,7 @@ def make_uws_application(
         longest_wait=longest_wait,
         sync_seconds=sync_seconds,
         waits_per_owner=waits_per_owner,
+        audit=audit,
     )
 
     async def with_node(app: web.Application) -> AsyncIterator[None]:

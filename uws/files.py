@@ -299,9 +299,11 @@ class Files:
 
     def __init__(self, data: Path, reserve: int = RESERVE) -> None:
         self._reserve = reserve
-        self._jobs = data.resolve() / "jobs"
-        self._spool = data.resolve() / "spool"
-        self.boot = data.resolve() / "boot"
+        self.data = data.resolve()
+        """The data directory, where there are other things, too."""
+        self._jobs = self.data / "jobs"
+        self._spool = self.data / "spool"
+        self.boot = self.data / "boot"
         """Tells in which run of the machine these files were last worked with."""
 
     def prepare(self) -> None:

@@ -22,6 +22,11 @@
           </xsl:when>
           <xsl:otherwise><p>You are nobody in particular.</p></xsl:otherwise>
         </xsl:choose>
+        <xsl:if test="l:you/l:role">
+          <p>
+            You may look at <a href="{@root}queue">the queue</a><xsl:if test="l:you/l:role[. = 'auditor' or . = 'admin']"> and <a href="{@root}audit">the record</a></xsl:if>.
+          </p>
+        </xsl:if>
         <xsl:if test="l:quota">
           <h2 id="quotas">What you may have</h2>
           <ul aria-labelledby="quotas">

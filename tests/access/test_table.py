@@ -34,6 +34,7 @@ SHARING = {OWNER, ADMIN}
 ENDING = {OWNER, OPERATOR, ADMIN, SUBMIT}
 MAKING = KNOWN - {READ}
 LISTING = KNOWN - {SUBMIT}
+AUDITING = {AUDITOR, ADMIN}
 
 
 class Row(NamedTuple):
@@ -66,6 +67,11 @@ TABLE: dict[tuple[str, str], list[Row]] = {
     ("GET", "/healthz"): [Row(EVERYBODY)],
     ("GET", "/readyz"): [Row(EVERYBODY)],
     ("GET", "/static"): [Row(EVERYBODY)],
+    ("GET", "/queue"): [Row(AUDITING | {OPERATOR})],
+    ("POST", "/queue"): [Row({OPERATOR, ADMIN}, 303, form(ACTION="RESUME"))],
+    **{("GET", f"/audit{path}"): [Row(AUDITING)] for path in ("", "/chain", "/state")},
+    ("GET", "/audit/"): [Row(AUDITING, 303)],
+    ("GET", "/audit/jobs/{job}"): [Row(AUDITING)],
     ("GET", "/login"): [Row(EVERYBODY)],
     ("POST", "/login"): [Row(EVERYBODY, data=form(username="ann", password="ann's"))],
     ("POST", "/logout"): [Row(EVERYBODY, 303)],
@@ -199,7 +205,7 @@ async def test_everybody_may_do_what_the_table_says_and_nothing_else(tmp_path: P
                 path = template.replace("/async", f"/{alias}").format(
                     service="keep", job_id=await ended_job(site) if ends else shared, example="e",
                     name="stdout" if "/logs/" in template else "file", number=1, result_id="kept",
-                    share_id="0",
+                    share_id="0", job=job_id(shared),
                 )  # fmt: skip
                 path += "/uws.css" if template == "/static" else ""
                 status, fault = await sent(site, asked, path, row, headers[role])

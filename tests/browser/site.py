@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from aiohttp import web
+
 from tests.harness import Site, job_id, running
 from tests.web.support import record
 from uws import (
@@ -18,6 +20,7 @@ from uws import (
     StrParameter,
 )
 from uws.config import AuthSettings
+from uws.model import Identity, Role
 from uws.model import events as e
 from uws.web import Authentication
 
@@ -63,6 +66,13 @@ STARS = Service(
 )
 
 
+class _AuditorsAll(Authentication):
+    """Whoever comes is nobody in particular, may pause the queue and read the record."""
+
+    async def identify(self, request: web.Request) -> Identity:
+        return Identity(roles=frozenset({Role.OPERATOR, Role.AUDITOR}))
+
+
 @asynccontextmanager
 async def full_site(data: Path) -> AsyncIterator[tuple[Site, dict[str, str]]]:
     """Serve jobs in every state; gives the site, and its pages by name."""
@@ -71,8 +81,8 @@ async def full_site(data: Path) -> AsyncIterator[tuple[Site, dict[str, str]]]:
         failed = job_id(await site.run("stars", ra="1"))
         for job in (done, failed):
             await site.ended(f"{site.list_url('stars')}/{job}")
-    by_password = Authentication(AuthSettings(users="users.json"), data, anonymous=True)
-    async with running(data, STARS, executes=False, authenticator=by_password) as site:
+    for_all = _AuditorsAll(AuthSettings(users="users.json"), data, anonymous=True)
+    async with running(data, STARS, executes=False, authenticator=for_all) as site:
         done, failed = (f"{site.list_url('stars')}/{job}" for job in (done, failed))
         held = await site.create("stars", ra="2", band=["J", "H"])
         await record(site, held, e.JobHeld(reason="all places are taken"))
@@ -104,5 +114,10 @@ async def full_site(data: Path) -> AsyncIterator[tuple[Site, dict[str, str]]]:
             "text": f"{done}/results/numbers/preview",
             "log": f"{failed}/logs/stderr/preview",
             "not-found": f"{site.url}/nothing",
+            "queue": f"{site.url}/queue",
+            "record": f"{site.url}/audit",
+            "record-job": f"{site.url}/audit/jobs/{job_id(at_work)}?VERSION=3",
+            "record-state": f"{site.url}/audit/state",
+            "record-chain": f"{site.url}/audit/chain",
         }
         yield site, pages

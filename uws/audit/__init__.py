@@ -1,6 +1,7 @@
 """For auditors: checkpoints, erasure, archives of the log; what happened, and how it was then."""
 
 from .archiving import archive, check_pruning, check_signature, prune
+from .chain import Chain, chain_of
 from .checkpoints import Checkpointing, sign_head
 from .erasure import erase_job
 from .past import (
@@ -18,6 +19,7 @@ from .past import (
 
 __all__ = [
     "READ_MODEL",
+    "Chain",
     "Checkpointing",
     "Entry",
     "JobThen",
@@ -25,6 +27,7 @@ __all__ = [
     "Past",
     "State",
     "archive",
+    "chain_of",
     "check_pruning",
     "check_signature",
     "created_by",

@@ -22,7 +22,6 @@ from uws.config import load
 from uws.model import UsageError
 from uws.model.units import format_time, parse_time
 from uws.node import looking_back
-from uws.web import document_then
 
 from .audit import audit
 from .common import CONFIG, INTERRUPTED, Config, Data, out, place_of, reported, table
@@ -172,6 +171,8 @@ class _Form(NamedTuple):
 
     def document(self, then: JobThen) -> bytes:
         """Return the document as it was sent."""
+        from uws.web.past import document_then  # what other commands need not wait for
+
         return document_then(then, self.base_url, as_json=self.as_json)
 
     def lines(self, then: JobThen) -> list[str]:

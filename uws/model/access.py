@@ -29,6 +29,10 @@ class Action(StrEnum):
     DESTROY = "delete"
     SHARE = "share"
     """Let others look at it, and end that."""
+    QUEUE = "pause"
+    """Start no jobs for a while, of a service or none at all."""
+    AUDIT = "audit"
+    """Read the whole record: of all jobs, and of who did what else."""
 
 
 class Role(StrEnum):
@@ -47,15 +51,16 @@ class Scope(StrEnum):
 
 
 TO_ALL_JOBS: dict[Role, frozenset[Action]] = {
-    Role.OPERATOR: frozenset({Action.READ, Action.HISTORY, Action.ABORT, Action.DESTROY}),
-    Role.AUDITOR: frozenset({Action.READ, Action.HISTORY}),
+    Role.OPERATOR: frozenset({Action.READ, Action.HISTORY, Action.ABORT, Action.DESTROY, Action.QUEUE}),
+    Role.AUDITOR: frozenset({Action.READ, Action.HISTORY, Action.AUDIT}),
     Role.ADMIN: frozenset(Action),
 }
+LOOKING = frozenset({Action.READ, Action.HISTORY, Action.FILES, Action.AUDIT})
 NEEDED: dict[Action, frozenset[Scope]] = {
-    **dict.fromkeys((Action.READ, Action.HISTORY, Action.FILES), frozenset({Scope.READ})),
-    **dict.fromkeys((Action.SUBMIT, Action.CHANGE, Action.ABORT, Action.DESTROY), frozenset({Scope.SUBMIT})),
+    **{action: frozenset({Scope.READ if action in LOOKING else Scope.SUBMIT}) for action in Action},
     Action.SHARE: frozenset(Scope),  # who shares could else give himself what he may not look at
 }
+"""The scopes that a token has to have."""
 SHARED = frozenset({Action.READ, Action.HISTORY, Action.FILES})
 """What may be done to a job by those with whom it is shared."""
 OF_MEMBERS = frozenset({Action.SUBMIT, Action.CHANGE})

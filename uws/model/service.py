@@ -30,7 +30,9 @@ _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PARAMETER_NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?")
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
 _RESULT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_RESERVED_SERVICES = ("static", "availability", "audit", "metrics", "healthz", "readyz", "login", "logout")
+_RESERVED_SERVICES = (
+    "static", "availability", "audit", "queue", "metrics", "healthz", "readyz", "login", "logout",
+)  # fmt: skip
 
 
 class _Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 from aiohttp.http import HttpVersion10, HttpVersion11
 
-from uws.config import UploadSettings
+from uws.config import AuditSettings, UploadSettings
 from uws.jobs import UserUWS
 from uws.metrics import Metrics
 from uws.model import Action, Identity, NotAuthenticated, NotAuthorized, OtherService, UsageError
@@ -21,6 +21,7 @@ from uws.model.text import first_foreign
 from . import handlers as on
 from . import previews
 from .accounting import METRICS, PROBES, accounted, metrics, note_malformed_in_words, with_metrics
+from .auditing import chain, job_then, record, state_then, to_record
 from .authentication import Authentication
 from .availability import availability, healthz, note_start, readyz, service_availability
 from .capabilities import capabilities
@@ -39,6 +40,7 @@ from .openapi import openapi
 from .origins import check_origin
 from .pages import STATIC, protect
 from .provenance import DRAWINGS, Drawings, provenance
+from .queues import queue, steer
 from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, Resource, Site
 from .services import index, service, to_service
 from .shares import keep_to_ourselves, led_on, let_in, link_of, share, shares, unshare
@@ -62,6 +64,7 @@ def make_application(
     longest_wait: float = LONGEST_WAIT,
     sync_seconds: float = SYNC_SECONDS,
     waits_per_owner: int = WAITS_PER_OWNER,
+    audit: AuditSettings | None = None,
 ) -> web.Application:
     """Return an application that offers ``services``; `aiohttp.web.Application.add_subapp` can mount it.
 
@@ -69,6 +72,7 @@ def make_application(
     ``uploads`` says what ``UPLOAD=name,http://…`` may name; the addresses of such hosts are found by
     ``resolver``, by default the system's. ``longest_wait`` bounds WAIT, and ``sync_seconds`` the wait for the
     result of a synchronous request, in seconds; ``waits_per_owner`` requests of one owner may wait at a time.
+    ``audit`` says where checkpoints of the log are, and the key that they are signed with.
     """
     note_malformed_in_words()
     take_bad_headers_quietly()
@@ -82,6 +86,7 @@ def make_application(
         longest_wait=longest_wait,
         sync_seconds=sync_seconds,
         waits=Waits(waits_per_owner),
+        audit=audit or AuditSettings(),
     )
     app[STREAMS] = Streams()
     app[previews.PICTURES] = previews.Pictures()
@@ -113,6 +118,13 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get("/login", login_form, name="login-form")
     app.router.add_post("/login", login, name="login")
     app.router.add_post("/logout", logout, name="logout")
+    app.router.add_get("/queue", queue)
+    app.router.add_post("/queue", steer)
+    app.router.add_get("/audit", record)
+    app.router.add_get("/audit/", to_record)
+    app.router.add_get("/audit/chain", chain)
+    app.router.add_get("/audit/jobs/{job}", job_then)
+    app.router.add_get("/audit/state", state_then)
     app.router.add_get("/{service}", service)
     app.router.add_get("/{service}/", to_service)
     app.router.add_get("/{service}/parameters.json", on.parameters_json)

@@ -18,6 +18,7 @@ from aiohttp import web
 from uws.jobs import UserUWS
 from uws.model import FileParameter, Parameter, Phase, Service
 
+from .auditing import FILTERS
 from .capabilities import nobody_may_pass, schemes
 from .conditions import VERSION
 from .errors import ANSWERS
@@ -59,6 +60,8 @@ FIELDS: dict[str, Schema] = {
     "PHASE": {"enum": ["RUN", "ABORT"]},
     "ACTION": {"enum": ["DELETE", REPLACE]},
     "ENDING": {"enum": ["DELETE"]},
+    "STEERING": {"enum": ["PAUSE", "RESUME"]},
+    "OF": {"type": "string", "description": "a service"},
     "RUNID": {"type": "string"},
     "EXECUTIONDURATION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "description": "seconds"},
     "DESTRUCTION": _TIME,
@@ -99,17 +102,28 @@ QUERY: dict[str, Schema] = {
     "SHARE": {"type": "string", "description": "the secret of a link; good below the job, too"},
     "CHANGE-JOB": {"type": "string", "description": "a job of this service that is to be changed"},
     "VERSION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "description": "events of the job"},
+    "JOB": {"type": "string"},
+    "SERVICE": {"type": "string"},
+    "ACTOR": {"type": "string", "description": "who caused it; the server is uwsd"},
+    "TYPE": {"type": "string", "description": "the type of an event"},
+    "SINCE": _TIME,
+    "UNTIL": _TIME,
+    "AT": _TIME,
+    "BEHIND": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "description": "a position"},
     "POSITION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
 }
 """What queries take, by our names for it."""
 _SENT_AS = {  # where that is not our name for it
     "LASTING": "PHASE",
     "ENDING": "ACTION",
+    "STEERING": "ACTION",
+    "OF": "SERVICE",
     "PROVFORMAT": "RESPONSEFORMAT",
     "POSITION": "after",
     "VERSION": "version",
     "FROM-JOB": "from-job",
     "CHANGE-JOB": "change-job",
+    "BEHIND": "AFTER",
 }
 _VARIABLE = re.compile(r"\(\?P<(\w+)>([^()]*)\)")
 HEADERS: dict[str, Schema] = {
@@ -180,6 +194,13 @@ OPERATIONS: dict[str, Operation] = {
     "GET /healthz": _text("Whether the process answers"),
     "GET /readyz": _text("Whether commands are carried out and jobs can be looked at"),
     "GET /static/{path}": _file("Stylesheets, and what pages need", answers={404: ()}),
+    "GET /queue": _document("Which jobs wait, and why, for operators"),
+    "POST /queue": _command("Pauses the queue, or has it go on", "STEERING", "OF"),
+    "GET /audit": _document("Events of the log, for auditors", *FILTERS, "BEHIND", "LIMIT"),
+    "GET /audit/": Operation("Leads to the events of the log", {303: ()}),
+    "GET /audit/chain": _document("Where the log ends, and its last checkpoint"),
+    "GET /audit/jobs/{job}": _document("A job as it was right after one of its events", "VERSION"),
+    "GET /audit/state": _document("The queue as it was at a time", "AT", "SERVICE", "OWNERID"),
     "GET /login": Operation("Who one is, and a form to be somebody", {200: ("text/html",)}, ("NEXT",)),
     "POST /login": Operation(
         "A session", {200: ("text/plain",), 303: ()}, fields=("USERNAME", "PASSWORD", "NEXT")

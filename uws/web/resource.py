@@ -16,6 +16,7 @@ from lxml import etree
 from yarl import URL
 
 from uws.commands import Caller
+from uws.config import AuditSettings
 from uws.files import OwnFile, Spool
 from uws.jobs import Backend, UserUWS
 from uws.model import Action, Identity, Job, NotFound, OtherService, Phase, UsageError, did_you_mean
@@ -64,6 +65,7 @@ class Site:
     longest_wait: float = LONGEST_WAIT
     sync_seconds: float = SYNC_SECONDS
     waits: Waits = field(default_factory=lambda: Waits(WAITS_PER_OWNER))
+    audit: AuditSettings = field(default_factory=AuditSettings)
 
     @property
     def backend(self) -> Backend | None:

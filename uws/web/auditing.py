@@ -1,0 +1,370 @@
+"""``/audit``: the record, for auditors: what happened, a job as it was, the queue as it was, the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from difflib import SequenceMatcher
+from urllib.parse import urlencode
+
+import msgspec
+from aiohttp import web
+from lxml import etree
+
+from eventstore import RecordedEvent, to_microseconds
+from projections import Sought
+from uws.audit import (
+    READ_MODEL,
+    Entry,
+    NotThere,
+    Past,
+    State,
+    chain_of,
+    created_by,
+    entry_of,
+    is_sought,
+)
+from uws.jobs import Backend
+from uws.model import Action, JobNotFound, NotAuthenticated, NotAuthorized, NotFound, UsageError, did_you_mean
+from uws.model import events as e
+from uws.model.text import made_fit
+from uws.model.units import format_time
+
+from .documents import add, with_stylesheet
+from .forms import Pair, instant, query_of, single, whole_number
+from .negotiation import HTML, JSON, Form, form_of
+from .past import document_then
+from .resource import Resource
+
+RECORD = "urn:uwsd:audit"
+"""The namespace of what tells of the record."""
+SHOWN, MOST = 100, 1000
+"""Events of a page, by default and at most."""
+JOBS_SHOWN = 200
+"""Jobs of each kind that are shown of a queue as it was."""
+FILTERS = ("JOB", "OWNERID", "SERVICE", "ACTOR", "TYPE", "SINCE", "UNTIL")
+
+
+class Events(msgspec.Struct, frozen=True):
+    """Some events of the log, in its order, and the URL of those behind them, if there are any."""
+
+    events: list[Entry]
+    next: str | None
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it was right after one of its events: ``document`` is None when there was none any more."""
+
+    job: str
+    version: int
+    versions: int
+    document: msgspec.Raw | None
+    missing: str | None
+    events: list[Entry]
+
+
+class Count(msgspec.Struct, frozen=True):
+    """How many jobs of a service were in a phase."""
+
+    service: str
+    phase: str
+    jobs: int
+
+
+class RunningThen(msgspec.Struct, frozen=True):
+    """A job for which there was a program running."""
+
+    job: str
+    service: str
+    owner: str | None
+    since: str
+
+
+class WaitingThen(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that waited: its place in the queue of its service (none while it was HELD), and why."""
+
+    job: str
+    service: str
+    owner: str | None
+    since: str | None
+    place: int | None
+    reason: str
+
+
+class PausedThen(msgspec.Struct, frozen=True):
+    """A pause: of a service, or of the whole queue."""
+
+    service: str | None
+    since: str
+
+
+class StateThen(msgspec.Struct, frozen=True, kw_only=True):
+    """The queue as it was; the jobs of each kind are the first so many of ``ran`` and ``waited``."""
+
+    time: str
+    counts: list[Count]
+    destroyed: int
+    ran: int
+    running: list[RunningThen]
+    waited: int
+    waiting: list[WaitingThen]
+    paused: list[PausedThen]
+
+
+# What is asked for
+
+
+async def record(request: web.Request) -> web.Response:
+    """``/audit``: events that all filters let through; on a page without any, the last ones."""
+    resource, pairs, form = _asked(request, *FILTERS, "AFTER", "LIMIT")
+    past = await _past(resource)
+    sought, job_id = _sought(pairs), single(pairs, "JOB")
+    await past.check(sought)
+    limit = min(_number(pairs, "LIMIT", SHOWN, 1), MOST)
+    after = _number(pairs, "AFTER", -1, 0)
+    if after < 0:
+        is_bare = form is HTML and not any(single(pairs, name) for name in FILTERS)
+        after = max(0, (await _backend(resource).store.head()).position - limit) if is_bare else 0
+    found = await _events(past, sought, job_id, after, limit + 1)
+    following = None
+    if len(found) > limit:
+        kept = [(name, value) for name, value in pairs if name.upper() != "AFTER"]
+        following = f"{resource.base_url}/audit?{urlencode([*kept, ('AFTER', found[limit - 1].position)])}"
+    entries = [entry_of(event) for event in found[:limit]]
+    if form is JSON:
+        return resource.answer(msgspec.json.encode(Events(entries, following)), form)
+    root = _root("record")
+    for name in FILTERS:
+        if value := single(pairs, name):
+            add(root, "filter", value, name=name)
+    if after:
+        root.set("after", str(after))
+    if following:
+        root.set("next", following)
+    for kind in sorted(e.EVENT_TYPES):
+        add(root, "type", kind)
+    for entry in entries:
+        _add_entry(root, entry)
+    return resource.answer(with_stylesheet(root, resource.preamble("audit")), form)
+
+
+async def to_record(request: web.Request) -> web.Response:
+    """``/audit/`` is ``/audit``."""
+    resource, _, _ = _asked(request)
+    return resource.see(f"{resource.base_url}/audit")
+
+
+async def job_then(request: web.Request) -> web.Response:
+    """``/audit/jobs/{id}``: the events of a job, and its document right after one of them."""
+    resource, pairs, form = _asked(request, "VERSION")
+    past, job_id = await _past(resource), request.match_info["job"]
+    recorded = await past.history(job_id)
+    version = _number(pairs, "VERSION", len(recorded), 1)
+    if version > len(recorded):
+        raise UsageError(f"VERSION: job {job_id} has versions 1 to {len(recorded)}, not {version}")
+    document, missing = await _document(past, job_id, resource.base_url, version, as_json=form is JSON)
+    entries = [entry_of(event) for event in recorded]
+    if form is JSON:
+        seen = Seen(
+            job=job_id, version=version, versions=len(recorded),
+            document=msgspec.Raw(document) if document else None, missing=missing, events=entries,
+        )  # fmt: skip
+        return resource.answer(msgspec.json.encode(seen), form)
+    root = _root("job", id=job_id, version=str(version), versions=str(len(recorded)))
+    if missing:
+        add(root, "missing", missing)
+    else:
+        before, _ = (
+            await _document(past, job_id, resource.base_url, version - 1) if version > 1 else (b"", None)
+        )
+        for change, line in _changes(_lines(before), _lines(document)):
+            add(root, "line", line, **({"change": change} if change else {}))
+    for entry in entries:
+        _add_entry(root, entry)
+    return resource.answer(with_stylesheet(root, resource.preamble("audit")), form)
+
+
+async def state_then(request: web.Request) -> web.Response:
+    """``/audit/state``: how many jobs there were at a time, which ran, and who waited for whom."""
+    resource, pairs, form = _asked(request, "AT", "SERVICE", "OWNERID")
+    at, service, owner = (single(pairs, name) or None for name in ("AT", "SERVICE", "OWNERID"))
+    backend = _backend(resource)
+    past = await _past(resource)
+    time = instant(at, "AT") if at else backend.clock.now()
+    state = _told(await past.state(time, service=service, owner=owner))
+    if form is JSON:
+        return resource.answer(msgspec.json.encode(state), form)
+    root = _root("state", time=state.time, destroyed=str(state.destroyed))
+    for name, value in (("SERVICE", service), ("OWNERID", owner)):
+        if value:
+            add(root, "filter", value, name=name)
+    for pause in state.paused:
+        add(root, "paused", pause.service or "", since=pause.since)
+    for count in state.counts:
+        add(root, "count", str(count.jobs), service=count.service, phase=count.phase)
+    for kind, jobs, all_of_them in (
+        ("running", state.running, state.ran),
+        ("waiting", state.waiting, state.waited),
+    ):
+        part = add(root, kind, of=str(all_of_them))
+        for job in jobs:
+            facts = {
+                name: str(fact) for name, fact in msgspec.structs.asdict(job).items() if fact is not None
+            }
+            add(part, "job", facts.pop("reason", ""), **facts)
+    return resource.answer(with_stylesheet(root, resource.preamble("audit")), form)
+
+
+async def chain(request: web.Request) -> web.Response:
+    """``/audit/chain``: where the log ends, and its last checkpoint."""
+    resource, _, form = _asked(request)
+    backend, settings = _backend(resource), resource.site.audit
+    data = backend.files.data
+    found = await chain_of(backend.store, data / settings.key, data / settings.checkpoints)
+    if form is JSON:
+        return resource.answer(msgspec.json.encode(found), form)
+    root = _root("chain", position=str(found.position), hash=found.hash)
+    if found.missing:
+        add(root, "missing", found.missing)
+    if signed := found.checkpoint:
+        facts = {name: str(fact) for name, fact in msgspec.structs.asdict(signed).items()}
+        add(root, "checkpoint", facts.pop("note"), **facts)
+    return resource.answer(with_stylesheet(root, resource.preamble("audit")), form)
+
+
+# How it is found
+
+
+def _asked(request: web.Request, *names: str) -> tuple[Resource, Sequence[Pair], Form]:
+    """Return what all begin with, for auditors alone. What was left blank was not asked for.
+
+    Raises `NotAuthenticated`, `NotAuthorized`; `UsageError` for what has another name than ``names``.
+    """
+    resource = Resource(request)
+    caller = resource.caller
+    caller.check_scope(Action.AUDIT)
+    if not caller.may_with_all(Action.AUDIT):
+        if caller.user is None:
+            raise NotAuthenticated("the record is for auditors: say who you are")
+        raise NotAuthorized("the record is for auditors and admins")
+    pairs = query_of(request)
+    known = (*names, "RESPONSEFORMAT")
+    for pair in pairs:
+        if pair.name.upper() not in known:
+            hint = did_you_mean(pair.name, known)
+            raise UsageError(f"{pair.name[:100]}: not known here{hint}; expected {', '.join(known)}")
+    return resource, [pair for pair in pairs if pair.value], form_of(request, pairs)
+
+
+def _backend(resource: Resource) -> Backend:
+    if (backend := resource.site.backend) is None:
+        raise NotFound("there is no service, and nothing on record")
+    return backend
+
+
+async def _past(resource: Resource) -> Past:
+    backend = _backend(resource)
+    await backend.projector.caught_up(READ_MODEL)
+    return Past(backend.store, backend.projector.ask, backend.limits, backend.allowed)
+
+
+def _sought(pairs: Sequence[Pair]) -> Sought:
+    owner, service, actor, kind = (
+        single(pairs, name) or None for name in ("OWNERID", "SERVICE", "ACTOR", "TYPE")
+    )
+    since, until = (_micros(single(pairs, name), name) for name in ("SINCE", "UNTIL"))
+    return Sought(owner, service, actor, kind, since, until)
+
+
+def _micros(text: str | None, name: str) -> int | None:
+    return to_microseconds(instant(text, name)) if text else None
+
+
+def _number(pairs: Sequence[Pair], name: str, default: int, least: int) -> int:
+    text = single(pairs, name)
+    return default if text is None else whole_number(text, name, least)
+
+
+async def _events(
+    past: Past, sought: Sought, job_id: str | None, after: int, limit: int
+) -> list[RecordedEvent]:
+    """Return events in order; of a job they are looked for in its stream, where erased ones are, too."""
+    if job_id is None:
+        return [event async for event in past.events(sought, after=after, limit=limit)]
+    try:
+        recorded = await past.history(job_id)
+    except JobNotFound:
+        return []
+    created = created_by(recorded)
+    found = (event for event in recorded if sought == Sought() or is_sought(sought, event, created))
+    return [event for event in found if event.position > after][:limit]
+
+
+async def _document(
+    past: Past, job_id: str, base_url: str, version: int, *, as_json: bool = False
+) -> tuple[bytes, str | None]:
+    """Return a job's document as its owner saw it then, or why there was none."""
+    try:
+        then = await past.job_at_version(job_id, version)
+    except NotThere as error:
+        return b"", str(error)
+    return document_then(then, base_url, as_json=as_json), None
+
+
+def _lines(document: bytes) -> list[str]:
+    """Return the lines of a document, without what stands there for its page alone."""
+    return [line for line in document.decode().splitlines() if not line.startswith("<?")]
+
+
+def _changes(before: list[str], after: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield all lines of a document, and those it had before, each with what became of it, if anything."""
+    for what, first, last, begin, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if what == "equal":
+            yield from (("", line) for line in after[begin:end])
+            continue
+        if before:
+            yield from (("removed", line) for line in before[first:last])
+        yield from (("added" if before else "", line) for line in after[begin:end])
+
+
+def _told(state: State) -> StateThen:
+    return StateThen(
+        time=format_time(state.time),
+        counts=[Count(service, phase, jobs) for (service, phase), jobs in state.counts.items()],
+        destroyed=state.destroyed,
+        ran=len(state.running),
+        running=[
+            RunningThen(job.job_id, job.service, job.owner, format_time(job.started))
+            for job in state.running[:JOBS_SHOWN]
+        ],
+        waited=len(state.waiting),
+        waiting=[
+            WaitingThen(
+                job=one.job.job_id,
+                service=one.job.service,
+                owner=one.job.owner,
+                since=_time(one.job.queued),
+                place=one.place,
+                reason=one.reason,
+            )
+            for one in state.waiting[:JOBS_SHOWN]
+        ],
+        paused=[PausedThen(service, format_time(since)) for service, since in state.paused.items()],
+    )
+
+
+def _time(time: datetime | None) -> str | None:
+    return format_time(time) if time else None
+
+
+def _root(name: str, **facts: str) -> etree._Element:
+    return etree.Element(f"{{{RECORD}}}{name}", facts, {"a": RECORD})
+
+
+def _add_entry(root: etree._Element, entry: Entry) -> None:
+    facts = msgspec.structs.asdict(entry)
+    text = facts.pop("text")
+    told = {name: str(fact) for name, fact in facts.items() if fact is not None and fact is not False}
+    event = add(root, "event", text)
+    for name, fact in told.items():
+        event.set(name, made_fit(fact))
