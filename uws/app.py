@@ -93,7 +93,7 @@ def make_uws_application(
             jobs_end_with_server=jobs_end_with_server,
             audit=audit,
             queue=queue,
-            auth=authenticator.settings if isinstance(authenticator, Authentication) else None,
+            auth=authenticator.settings if authenticator else None,
             quotas=quotas,
             clock=clock,
         ) as node:
@@ -109,7 +109,7 @@ def authenticator_of(
     authenticator: Authenticator | None, backend: Backend
 ) -> AbstractAsyncContextManager[None]:
     """Give the context in which ``authenticator`` works."""
-    return authenticator.serving(backend) if isinstance(authenticator, Authentication) else nullcontext()
+    return authenticator.serving(backend) if authenticator else nullcontext()
 
 
 async def serve(

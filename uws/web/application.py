@@ -22,7 +22,6 @@ from . import handlers as on
 from . import previews
 from .accounting import METRICS, PROBES, accounted, metrics, note_malformed_in_words, with_metrics
 from .auditing import chain, job_then, record, state_then, to_record
-from .authentication import Authentication
 from .availability import availability, healthz, note_start, readyz, service_availability
 from .capabilities import capabilities
 from .descriptor import descriptor
@@ -203,7 +202,7 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     except Exception as error:
         challenges = _challenges(request) if isinstance(error, NotAuthenticated) else ()
         response = answer_for(error, challenges)
-        if isinstance(error, NotAuthenticated | NotAuthorized) and isinstance(authenticator, Authentication):
+        if isinstance(error, NotAuthenticated | NotAuthorized) and authenticator:
             authenticator.note_refusal(request, error)
         if response is None:
             log.exception("request %s: %s %s failed", request_id, request.method, request.rel_url.raw_path)
@@ -255,7 +254,7 @@ def _challenges(request: web.Request) -> Sequence[str]:
         challenges = authenticator.challenges(Resource(request).base_url)
     except UsageError:  # its Host says nothing; the client has other things to mend first
         return ()
-    if isinstance(authenticator, Authentication) and is_for_reading(request):
+    if authenticator.session and is_for_reading(request):
         # For these a browser would ask in a window of its own, of which there is no way out.
         return [challenge for challenge in challenges if not challenge.startswith("Basic ")]
     return challenges

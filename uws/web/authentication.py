@@ -26,7 +26,7 @@ from uws.model import events as e
 from uws.model.text import is_name
 from uws.model.units import parse_duration
 
-from .resource import CALLER
+from .resource import CALLER, Authenticator
 
 if TYPE_CHECKING:
     from uws.access.oidc import OIDC
@@ -40,7 +40,7 @@ _WATCHED = 10_000
 _SEEN_AGAIN = timedelta(hours=1)
 
 
-class Authentication:
+class Authentication(Authenticator):
     """The ways that an operator has opened, one after the other. See `AuthSettings`."""
 
     def __init__(self, settings: AuthSettings, data: Path, *, anonymous: bool) -> None:
@@ -76,19 +76,14 @@ class Authentication:
         return OIDC(self.settings.oidc, backend.clock)
 
     @property
-    def has_form(self) -> bool:
-        """Whether browsers can log in by a form."""
-        return self.settings.users is not None
-
-    @property
-    def session(self) -> timedelta:
-        """How long a browser stays logged in."""
-        return timedelta(seconds=parse_duration(self.settings.session))
+    def session(self) -> timedelta | None:
+        has_form = self.settings.users is not None
+        return timedelta(seconds=parse_duration(self.settings.session)) if has_form else None
 
     def challenges(self, base_url: str) -> Sequence[str]:
         """Return what is asked of who must say who he is (RFC 7617, RFC 6750, IVOA SSO 2.0)."""
         found = []
-        if self.has_form:
+        if self.session:
             found.append(f'Basic realm="{REALM}", charset="UTF-8"')
             found.append(
                 'ivoa_bearer standard_id="ivo://ivoa.net/sso#tls-with-password", '
@@ -136,14 +131,13 @@ class Authentication:
         return self._listed(name)
 
     async def log_in(self, request: web.Request, name: str, password: str) -> str:
-        """Return the token of a new session. Raises what `check_password` does."""
+        assert self.session, "there is a form where there is a users file"
         caller = request[CALLER].known_as(await self.check_password(request, name, password))
         _, token = await self.tokens.issue(name, caller, lasts=self.session, kind="session", listed=True)
         self.record.note(e.LoggedIn(user=name, address=address_of(request)), caller)
         return token
 
     async def log_out(self, request: web.Request) -> None:
-        """End the session that a browser has, if it has one."""
         try:
             token = await self.tokens.verify(request.cookies.get(SESSION, ""))
         except NotAuthenticated:
@@ -153,7 +147,7 @@ class Authentication:
         )
 
     def note_refusal(self, request: web.Request, error: Exception) -> None:
-        """Put on record that a request was refused, unless it only did not say whose it is."""
+        """Put it on record, unless the request only did not say whose it is."""
         said = "Authorization" in request.headers or request[CALLER].link
         if isinstance(error, NotAuthenticated) and not said:
             return

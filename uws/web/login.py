@@ -10,7 +10,7 @@ from lxml import etree
 from uws.model import NotAuthenticated, NotFound, TooMany, UsageError
 from uws.model.text import made_fit
 
-from .authentication import SESSION, Authentication
+from .authentication import SESSION
 from .documents import add, with_stylesheet
 from .errors import answer_for
 from .forms import query_of, read_form, single
@@ -30,14 +30,15 @@ async def login_form(request: web.Request) -> web.Response:
 async def login(request: web.Request) -> web.Response:
     """POST ``/login``: a session, in a cookie for browsers and in ``X-VO-Bearer`` for programs."""
     resource = Resource(request)
-    authentication = resource.site.authenticator
-    if not isinstance(authentication, Authentication) or not authentication.has_form:
+    authenticator = resource.site.authenticator
+    lasts = authenticator.session if authenticator else None
+    if not authenticator or not lasts:
         raise NotFound("nobody logs in here by user and password")
     name, password, leads_to = await read_form(request, "USERNAME", "PASSWORD", "NEXT")
     try:
         if not name or not password:
             raise UsageError("username and password are needed")
-        token = await authentication.log_in(request, name, password)
+        token = await authenticator.log_in(request, name, password)
     except (NotAuthenticated, UsageError, TooMany) as error:
         if not is_for_reading(request):
             raise
@@ -51,7 +52,7 @@ async def login(request: web.Request) -> web.Response:
         SESSION,
         token,
         path=base.path or "/",
-        max_age=int(authentication.session.total_seconds()),
+        max_age=int(lasts.total_seconds()),
         httponly=True,
         secure=base.scheme == "https",
         samesite="Lax",
@@ -63,7 +64,7 @@ async def login(request: web.Request) -> web.Response:
 async def logout(request: web.Request) -> web.Response:
     """POST ``/logout``: the session is over, whoever has a copy of it."""
     resource = Resource(request)
-    if isinstance(resource.site.authenticator, Authentication):
+    if resource.site.authenticator:
         await resource.site.authenticator.log_out(request)
     response = resource.see(f"{resource.base_url}/login")
     response.del_cookie(SESSION, path=urlsplit(resource.base_url).path or "/")
@@ -83,7 +84,7 @@ def _inside(resource: Resource, path: str) -> str:
 async def _page(
     resource: Resource, leads_to: str, *, name: str = "", refusal: Exception | None = None
 ) -> web.Response:
-    authentication = resource.site.authenticator
+    authenticator = resource.site.authenticator
     document = etree.Element(f"{{{LOGIN}}}login", nsmap={"l": LOGIN})
     document.set("next", made_fit(leads_to))
     document.set("name", made_fit(name))
@@ -94,7 +95,7 @@ async def _page(
             add(you, "role", role)
         for quota in await resource.quotas():
             add(document, "quota", quota)
-    if isinstance(authentication, Authentication) and authentication.has_form:
+    if authenticator and authenticator.session:
         document.set("form", "true")
         if SESSION in resource.request.cookies and resource.caller.user is not None:
             document.set("session", "true")

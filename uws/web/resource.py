@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
-from typing import Protocol
 from urllib.parse import quote
 
 from aiohttp import web
@@ -16,7 +17,7 @@ from lxml import etree
 from yarl import URL
 
 from uws.commands import Caller
-from uws.config import AuditSettings
+from uws.config import AuditSettings, AuthSettings
 from uws.files import OwnFile, Spool
 from uws.jobs import Backend, UserUWS
 from uws.model import Action, Identity, Job, NotFound, OtherService, Phase, UsageError, did_you_mean
@@ -36,22 +37,46 @@ SYNC_SECONDS = 60
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
-class Authenticator(Protocol):
-    """Tells who sends a request."""
+class Authenticator(ABC):
+    """Tells who sends a request. Of all else it does nothing by itself."""
+
+    settings = AuthSettings()
+    """What admin commands go by."""
+
+    @abstractmethod
+    async def identify(self, request: web.Request) -> Identity:
+        """Return who it is, which may be nobody in particular.
+
+        Raises `NotAuthenticated` for wrong credentials, and for none where these are needed.
+        """
 
     def challenges(self, base_url: str) -> Sequence[str]:
         """Return a value of WWW-Authenticate for each way in which clients may say who they are.
 
         ``base_url`` is where the server is for the client that is told.
         """
-        ...
+        return ()
 
-    async def identify(self, request: web.Request) -> Identity:
-        """Return who it is, which may be nobody in particular.
+    def serving(self, backend: Backend) -> AbstractAsyncContextManager[None]:
+        """Give the context in which it works."""
+        return nullcontext()
 
-        Raises `NotAuthenticated` for wrong credentials, and for none where these are needed.
-        """
-        ...
+    @property
+    def session(self) -> timedelta | None:
+        """How long a browser stays logged in that logs in by a form; None where there is none."""
+        return None
+
+    async def log_in(self, request: web.Request, name: str, password: str) -> str:
+        """Return the token of a new session. Raises `NotAuthenticated`, `TooMany`."""
+        raise NotFound("nobody logs in here by user and password")
+
+    async def log_out(self, request: web.Request) -> None:
+        """End the session that a browser has, if it has one."""
+        return
+
+    def note_refusal(self, request: web.Request, error: Exception) -> None:
+        """Take note of a request that was refused for who sends it."""
+        return
 
 
 @dataclass(frozen=True)
