@@ -34,7 +34,7 @@ class KeyReused(UsageError):
 
 @dataclass(frozen=True)
 class Caller(Identity):
-    """Who asks, and through which request.
+    """Who asks, through which request, and from which address.
 
     A command under a ``key`` of the caller's choice is carried out once, however often it is sent.
     """
@@ -42,6 +42,7 @@ class Caller(Identity):
     request_id: str | None = None
     client: str | None = None
     key: str | None = None
+    address: str | None = None
 
     def known_as(self, identity: Identity) -> Caller:
         """Return this caller with who he is."""

@@ -186,15 +186,19 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[auth.proxy]`` table: a reverse proxy that has found out who somebody is, and says so."""
 
-    header: str
-    """The header with the user's name."""
     addresses: list[str]
-    """Addresses or networks of proxies that are believed; from elsewhere the header means nothing."""
+    """Addresses or networks of proxies that are believed; from elsewhere the headers mean nothing."""
+    header: str | None = None
+    """The header with the user's name."""
     groups_header: str | None = None
     """The header with the user's groups, separated by commas."""
+    address_header: str | None = None
+    """The header to which each proxy adds the address that it has a request from."""
 
     def __post_init__(self) -> None:
-        for field in ("header", "groups_header"):
+        if not self.header and not self.address_header:
+            raise ValueError("header: missing; name the one with the user's name, or an address_header")
+        for field in ("header", "groups_header", "address_header"):
             if (name := getattr(self, field)) is not None and not _TOKEN.fullmatch(name):
                 raise ValueError(f"{field}: {name!r} is no header's name such as X-Remote-User")
             if name and _MEANS_SOMETHING_ELSE.fullmatch(name):
@@ -317,7 +321,8 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def identifies(self) -> bool:
         """Whether there is any way to be somebody."""
-        return bool(self.users is not None or self.tokens or self.oidc or self.proxy)
+        by_proxy = self.proxy and self.proxy.header
+        return bool(self.users is not None or self.tokens or self.oidc or by_proxy)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
+from multidict import CIMultiDict
 
 from tests.access.support import PASSWORDS, basic, bearer, guarded
 from tests.harness import ManualClock, Site, job_id, running, text
@@ -245,9 +248,19 @@ async def test_the_log_holds_no_secret(tmp_path: Path) -> None:
         assert not [secret for secret in secrets if secret.encode() in content]
 
 
+async def security(site: Site, clock: ManualClock, count: int) -> list[e.SecurityEvent]:
+    """Return the security decisions, once there are so many."""
+    store = site.node.backend.store
+    decided: list[e.SecurityEvent] = []
+    async for batch in store.subscribe(after=0):
+        decided += [e.decode_security(event) for event in batch if event.stream.startswith("security/")]
+        if len(decided) >= count:
+            break
+    return decided
+
+
 async def test_what_is_decided_is_on_record(tmp_path: Path, clock: ManualClock) -> None:
     async with guarded(tmp_path, clock=clock) as (site, _):
-        store = site.node.backend.store
         await logged_in(site, "ann")
         job = (await site.post("/echo/async", {"x": "1"}, headers=basic("ann"))).location
         await site.get("/echo/async", headers=basic("ann", "wrong"))
@@ -259,11 +272,7 @@ async def test_what_is_decided_is_on_record(tmp_path: Path, clock: ManualClock) 
             await site.get(job, headers=bearer(token))
         await site.get("/echo/async")  # says nothing: no decision
         address, expected = "127.0.0.1", f"/echo/async/{job_id(job)}"
-        decided: list[e.SecurityEvent] = []
-        async for batch in store.subscribe(after=0):
-            decided += [e.decode_security(event) for event in batch if event.stream.startswith("security/")]
-            if len(decided) >= 8:
-                break
+        decided = await security(site, clock, 8)
         wrong = "user or password is wrong"
         assert decided == [
             e.LoggedIn(user="ann", address=address),
@@ -282,12 +291,72 @@ async def test_what_is_decided_is_on_record(tmp_path: Path, clock: ManualClock) 
 async def test_who_guesses_passwords_is_made_to_wait(tmp_path: Path, clock: ManualClock) -> None:
     async with guarded(tmp_path, clock=clock) as (site, _):
         for _ in range(10):
-            assert (await site.get("/echo/async", headers=basic("ann", "x" * 1025))).status == 401
+            assert (await site.get("/echo/async", headers=basic("ann", "x"))).status == 401
         answer = await site.get("/echo/async", headers=basic("ann"))
         assert (answer.status, answer.headers["Retry-After"]) == (429, "61")
         assert (await site.get("/echo/async", headers=basic("bob"))).status == 200, "others do not wait"
         clock.advance(seconds=61)
         assert (await site.get("/echo/async", headers=basic("ann"))).status == 200
+
+
+async def test_of_passwords_that_come_at_once_as_few_are_looked_at_as_one_after_the_other(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    async with guarded(tmp_path, clock=clock) as (site, _):
+
+        async def at_once(*passwords: str) -> Counter[int]:
+            tries = (site.get("/echo/async", headers=basic("ann", password)) for password in passwords)
+            return Counter(answer.status for answer in await asyncio.gather(*tries))
+
+        assert await at_once(*["ann's"] * 30) == {200: 30}, "who has the right one is kept from nothing"
+        assert await at_once(*[f"guess {number}" for number in range(30)]) == {401: 10, 429: 20}
+
+
+async def test_names_that_nobody_can_have_are_one_to_guess_and_nothing_of_them_is_kept(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    names = ["x" * 300, "a\nb", "@group", *("y" * (1000 + number) for number in range(7))]
+    async with guarded(tmp_path, clock=clock) as (site, authentication):
+        for name in names:
+            assert (await site.post("/login", {"username": name, "password": "x"})).status == 401
+        assert (await site.post("/login", {"username": "z" * 500, "password": "x"})).status == 429
+        assert [*authentication.guesses._wrong] == [("127.0.0.1", "")]
+        clock.advance(minutes=1)
+        assert (await site.get("/echo/async", headers=basic("eve", "x"))).status == 401
+        assert [*authentication.guesses._wrong] == [("127.0.0.1", "eve")], "they end with their minute"
+
+
+async def test_behind_a_proxy_each_client_has_an_address_of_its_own(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    def asked(password: str, *came_from: str) -> CIMultiDict[str]:
+        headers = CIMultiDict(basic("ann", password))
+        for value in came_from:
+            headers.add("X-Forwarded-For", value)
+        return headers
+
+    guesser = "203.0.113.9, 2001:db8::1", "10.0.0.2"  # what he says himself, his own, and a proxy's
+    proxies = ProxySettings(address_header="X-Forwarded-For", addresses=["127.0.0.1", "10.0.0.0/8"])
+    async with guarded(tmp_path / "believed", clock=clock, proxy=proxies) as (site, _):
+        for _ in range(10):
+            assert (await site.get("/echo/async", headers=asked("wrong", *guesser))).status == 401
+        for came_from, status in (
+            (guesser, 429),
+            (("2001:db8::2",), 429),  # one client's network
+            (("2001:db8:0:1::1",), 200),
+            (("203.0.113.9",), 200),
+            (("nonsense, 203.0.113.9",), 200),
+            ((), 200),
+        ):
+            assert (await site.get("/echo/async", headers=asked("ann's", *came_from))).status == status
+        decided = await security(site, clock, 10)
+        assert {event.address for event in decided if isinstance(event, e.LogInRefused)} == {"2001:db8::1"}
+    proxies = ProxySettings(address_header="X-Forwarded-For", addresses=["10.0.0.0/8"])
+    async with guarded(tmp_path / "not", clock=clock, proxy=proxies) as (site, _):
+        for number in range(10):
+            headers = asked("wrong", f"203.0.113.{number}")
+            assert (await site.get("/echo/async", headers=headers)).status == 401
+        assert (await site.get("/echo/async", headers=asked("ann's", "203.0.113.77"))).status == 429
 
 
 async def test_a_proxy_is_believed_at_its_address_only(tmp_path: Path) -> None:

@@ -79,32 +79,31 @@ class Users:
         """Return a user, None when there is none of this name."""
         return self.all().get(name)
 
-    async def verify(self, name: str, password: str) -> bool:
-        """Whether this is the user's password. It takes as long for users that there are not.
+    async def verify(self, name: str, password: str) -> User | None:
+        """Return the user who has this password; None, which takes as long, also where there is none.
 
         What was verified is remembered for some minutes, by a digest under a key of this process. Raises
         `Unavailable` when too many wait for an answer already.
         """
         user = self.find(name)
-        if len(password) > LONGEST_PASSWORD:
-            return False
         known = user.password if user else ""
         proof = hmac.digest(self._secret, b"\0".join(map(_bytes, (name, password, known))), sha256)
         if (until := self._verified.get(proof)) and self._clock.now() < until:
-            return True
+            return user
         if self._waiting >= _WAITING:
             raise Unavailable("too many passwords are being verified")
         self._waiting += 1
         try:
             async with self._slots:
-                right = await asyncio.to_thread(self._fits, known, password)
+                right = await asyncio.to_thread(self._fits, known, password[:LONGEST_PASSWORD])
         finally:
             self._waiting -= 1
-        if right and user:
-            self._verified[proof] = self._clock.now() + _FOR
-            while len(self._verified) > _REMEMBERED:
-                self._verified.popitem(last=False)
-        return right and user is not None
+        if not right or not user or len(password) > LONGEST_PASSWORD:
+            return None
+        self._verified[proof] = self._clock.now() + _FOR
+        while len(self._verified) > _REMEMBERED:
+            self._verified.popitem(last=False)
+        return user
 
     def _fits(self, known: str, password: str) -> bool:
         if self._nobody is None:  # for whoever comes first, so that it says nothing of him

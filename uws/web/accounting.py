@@ -52,7 +52,9 @@ async def accounted(request: web.Request, handler: Handler) -> web.StreamRespons
     """
     began = perf_counter()
     client = legible(request.headers.get("User-Agent", ""))[:200] or None
-    caller = request[CALLER] = Caller(request_id=uuid.uuid4().hex, client=client)
+    authenticator = request.app[SITE].authenticator
+    address = authenticator.address_of(request) if authenticator else request.remote
+    caller = request[CALLER] = Caller(request_id=uuid.uuid4().hex, client=client, address=address)
     about = {
         "request_id": caller.request_id,
         "user_agent": client,

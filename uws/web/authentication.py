@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import binascii
 from base64 import b64decode
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from uws.access.clients import address_behind, is_among, network_of
+from uws.access.guesses import Guesses
 from uws.access.record import SecurityRecord
 from uws.access.tokens import PREFIX, Token, Tokens
 from uws.access.users import Users
 from uws.commands import SERVER
 from uws.config import AuthSettings
 from uws.jobs import Backend
-from uws.model import Identity, NotAuthenticated, TooMany
+from uws.model import Identity, NotAuthenticated
 from uws.model import events as e
 from uws.model.text import is_name
 from uws.model.units import parse_duration
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 SESSION = "uwsd_session"
 """The cookie with a browser's session."""
 REALM = "uwsd"
-_TRIES, _WITHIN = 10, timedelta(minutes=1)
-"""Wrong passwords that one address may send for one user, and in what time."""
-_WATCHED = 10_000
 _SEEN_AGAIN = timedelta(hours=1)
 
 
@@ -46,7 +42,6 @@ class Authentication(Authenticator):
     def __init__(self, settings: AuthSettings, data: Path, *, anonymous: bool) -> None:
         self.settings, self._data, self._anonymous = settings, data, anonymous
         self._networks = settings.proxy.networks if settings.proxy else []
-        self._failures: OrderedDict[tuple[str, str], list[datetime]] = OrderedDict()
         self._used: dict[str, datetime] = {}
 
     @asynccontextmanager
@@ -57,6 +52,7 @@ class Authentication(Authenticator):
         if self.users:
             self.users.all()  # what is wrong with the file is told now
         self.clock = backend.clock
+        self.guesses = Guesses(backend.clock)
         self.tokens = Tokens(backend.store, backend.clock)
         self.record = SecurityRecord(backend.store, backend.clock)
         self.oidc = self._oidc(backend)
@@ -79,6 +75,11 @@ class Authentication(Authenticator):
     def session(self) -> timedelta | None:
         has_form = self.settings.users is not None
         return timedelta(seconds=parse_duration(self.settings.session)) if has_form else None
+
+    def address_of(self, request: web.Request) -> str | None:
+        proxy = self.settings.proxy
+        told = request.headers.getall(proxy.address_header, []) if proxy and proxy.address_header else []
+        return address_behind(request.remote, self._networks, told)
 
     def challenges(self, base_url: str) -> Sequence[str]:
         """Return what is asked of who must say who he is (RFC 7617, RFC 6750, IVOA SSO 2.0)."""
@@ -112,29 +113,22 @@ class Authentication(Authenticator):
     async def check_password(self, request: web.Request, name: str, password: str) -> Identity:
         """Return the user who has this password. Raises `NotAuthenticated`, `TooMany`."""
         assert self.users is not None, "passwords are taken where there is a users file"
-        address = address_of(request)
-        key = address or "", name
-        now = self.clock.now()
-        failures = [time for time in self._failures.get(key, ()) if now - time < _WITHIN]
-        if len(failures) >= _TRIES:
-            wait = int((failures[0] + _WITHIN - now).total_seconds()) + 1
-            raise TooMany(f"too many wrong passwords for this user: try again in {wait} s", wait)
-        if not await self.users.verify(name, password):
-            self._failures[key] = [*failures, now]
-            while len(self._failures) > _WATCHED:
-                self._failures.popitem(last=False)
-            known = name if self.users.find(name) else None
-            refusal = e.LogInRefused(reason="user or password is wrong", user=known, address=address)
-            self.record.note(refusal, request[CALLER])
-            raise NotAuthenticated("user or password is wrong")
-        self._failures.pop(key, None)
+        caller = request[CALLER]
+        # Of names that nobody can have there is no end: all of them count as one.
+        whose = name if is_name(name) else ""
+        async with self.guesses.counted(network_of(caller.address), whose):
+            if not await self.users.verify(name, password):
+                known = name if self.users.find(name) else None
+                reason = "user or password is wrong"
+                self.record.note(e.LogInRefused(reason=reason, user=known, address=caller.address), caller)
+                raise NotAuthenticated(reason)
         return self._listed(name)
 
     async def log_in(self, request: web.Request, name: str, password: str) -> str:
         assert self.session, "there is a form where there is a users file"
         caller = request[CALLER].known_as(await self.check_password(request, name, password))
         _, token = await self.tokens.issue(name, caller, lasts=self.session, kind="session", listed=True)
-        self.record.note(e.LoggedIn(user=name, address=address_of(request)), caller)
+        self.record.note(e.LoggedIn(user=name, address=caller.address), caller)
         return token
 
     async def log_out(self, request: web.Request) -> None:
@@ -155,7 +149,7 @@ class Authentication(Authenticator):
             reason=str(error)[:500],
             method=request.method[:20],
             path=request.rel_url.raw_path[:500],
-            address=address_of(request),
+            address=request[CALLER].address,
         )
         self.record.note(refusal, request[CALLER])
 
@@ -198,8 +192,8 @@ class Authentication(Authenticator):
         return Identity(name, frozenset(user.groups))
 
     def _by_proxy(self, request: web.Request) -> Identity | None:
-        proxy, address = self.settings.proxy, address_of(request)
-        if not proxy or not address or not any(ip_address(address) in network for network in self._networks):
+        proxy = self.settings.proxy
+        if not proxy or not proxy.header or not is_among(request.remote, self._networks):
             return None
         user = request.headers.get(proxy.header, "")
         if not user:
@@ -218,7 +212,7 @@ class Authentication(Authenticator):
         if last is None or now - last >= _SEEN_AGAIN:
             self._used[token.id] = now
             caller = replace(request[CALLER], user=token.issued.user)
-            self.record.note(e.TokenUsed(token=token.id, address=address_of(request)), caller)
+            self.record.note(e.TokenUsed(token=token.id, address=caller.address), caller)
 
     async def _declare_roles(self, backend: Backend) -> None:
         """Put on record who has which role, unless that is the last that was."""
@@ -231,16 +225,11 @@ class Authentication(Authenticator):
             await backend.store.append(e.ROLES_STREAM, [e.encode(event, SERVER.metadata)])
 
 
-def address_of(request: web.Request) -> str | None:
-    """Return the address that a request comes from, whatever it says of itself."""
-    return request.remote
-
-
 def _name_and_password(credentials: str) -> tuple[str, str]:
     """Read the credentials of HTTP Basic (RFC 7617)."""
     try:
         name, colon, password = b64decode(credentials.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         raise NotAuthenticated("these are no credentials of HTTP Basic") from None
     if not colon:
         raise NotAuthenticated("these are no credentials of HTTP Basic: expected user:password in base64")

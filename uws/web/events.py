@@ -82,7 +82,7 @@ class Streams:
         """
         if len(self._open) >= self._room and self._dismiss(self._open) >= self._room:
             raise Unavailable(f"{self._room} streams of events are open, which is as many as may", _AGAIN)
-        client, share = client_of(request, request[CALLER].user), max(1, self._room // SHARE)
+        client, share = client_of(request[CALLER]), max(1, self._room // SHARE)
         if len(self._of[client]) >= share and self._dismiss(self._of[client]) >= share:
             raise TooMany(
                 f"you have {share} streams of events open, which is as many as one may; "

@@ -50,6 +50,10 @@ class Authenticator(ABC):
         Raises `NotAuthenticated` for wrong credentials, and for none where these are needed.
         """
 
+    def address_of(self, request: web.Request) -> str | None:
+        """Return the address from which a request comes: a proxy's own, unless one is known as such."""
+        return request.remote
+
     def challenges(self, base_url: str) -> Sequence[str]:
         """Return a value of WWW-Authenticate for each way in which clients may say who they are.
 
@@ -148,7 +152,7 @@ class Resource:
 
     async def wait(self, seconds: float, lasting: Collection[Phase] | None) -> Job:
         """Do what `UserUWS.wait` does. Raises `TooMany` when the caller waits for as much as he may."""
-        with self.site.waits.counted(self.request, self.caller.user):
+        with self.site.waits.counted(self.request, self.caller):
             return await self.uws.wait(
                 self.job_id, self.caller, seconds=seconds, lasting=lasting, closing=self.site.closing
             )

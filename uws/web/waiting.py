@@ -6,10 +6,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_network
 
 from aiohttp import web
 
+from uws.access.clients import network_of
+from uws.commands import Caller
 from uws.model import TooMany
 
 WAITS_PER_OWNER = 200
@@ -30,12 +31,12 @@ class Waits:
         self._waiting: defaultdict[Client, _Waiting] = defaultdict(dict)
 
     @contextmanager
-    def counted(self, request: web.Request, user: str | None) -> Iterator[None]:
+    def counted(self, request: web.Request, caller: Caller) -> Iterator[None]:
         """Let a request wait. Raises `TooMany` when its owner has as many that do as may."""
-        owner = client_of(request, user)
+        owner = client_of(caller)
         waiting = self._waiting[owner]
         if len(waiting) >= self._most and self._dismiss(waiting) >= self._most:
-            whose = "this address" if user is None else user
+            whose = caller.user or "this address"
             raise TooMany(f"{self._most} requests of {whose} wait for jobs, which is as many as may", _AGAIN)
         task = request.task
         waiting[task] = request
@@ -57,12 +58,6 @@ class Waits:
         return len(waiting) - len(gone)
 
 
-def client_of(request: web.Request, user: str | None) -> Client:
-    """Return whom a request counts for: the user, or the address that nobody in particular comes from.
-
-    Of IPv6 a client has a whole network of addresses (RFC 6177).
-    """
-    address = request.remote or ""
-    if user is None and ":" in address:
-        address = str(ip_network((address.partition("%")[0], 64), strict=False))
-    return user, address if user is None else ""
+def client_of(caller: Caller) -> Client:
+    """Return whom a request counts for: the user, or the client that is nobody in particular."""
+    return caller.user, network_of(caller.address) if caller.user is None else ""
