@@ -375,6 +375,33 @@ async def test_a_proxy_is_believed_at_its_address_only(tmp_path: Path) -> None:
                     assert answer.text == "AuthenticationError: X-Remote-User has no name of a user\n"
 
 
+async def test_of_two_headers_that_say_who_somebody_is_none_is_believed(tmp_path: Path) -> None:
+    proxy = ProxySettings(header="X-Remote-User", groups_header="X-Groups", addresses=["127.0.0.1"])
+    one, other = basic("ann")["Authorization"], basic("bob")["Authorization"]
+    async with guarded(tmp_path, proxy=proxy) as (site, _):
+        for twice, besides in (
+            (("X-Remote-User", "bob", "ann"), {}),
+            (("X-Remote-User", "ann", "ann"), {}),
+            (("X-Groups", "operators", "staff"), {"X-Remote-User": "ann"}),
+            (("Authorization", one, other), {}),
+        ):
+            name, first, second = twice
+            headers = CIMultiDict([(name, first), (name, second), *besides.items()])
+            answer = await site.get("/echo/async", headers=headers)
+            assert answer.status == 401, twice
+            assert answer.text.endswith(" came 2 times, and is believed only once\n")
+
+
+async def test_a_proxy_that_passes_on_what_it_has_looked_at_is_believed_all_the_same(tmp_path: Path) -> None:
+    proxy = ProxySettings(header="X-Remote-User", addresses=["127.0.0.1"])
+    async with guarded(tmp_path, proxy=proxy) as (site, _):
+        said = {**basic("known to the proxy", "secret"), "X-Remote-User": "eve"}
+        job = (await site.post("/echo/async", {"x": "1"}, headers=said)).location
+        assert text((await site.get(job, headers=said)).xml, "ownerId") == "eve"
+        # Whom it lets through without a word says himself who he is.
+        assert (await site.get("/echo/async", headers={**basic("ann"), "X-Remote-User": ""})).status == 200
+
+
 async def test_a_list_of_others_jobs_is_for_those_whose_role_says_so(tmp_path: Path) -> None:
     async with guarded(tmp_path) as (site, _):
         job = (await site.post("/echo/async", {"x": "1"}, headers=basic("ann"))).location

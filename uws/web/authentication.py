@@ -96,10 +96,11 @@ class Authentication(Authenticator):
 
     async def identify(self, request: web.Request) -> Identity:
         """Return who sends a request. Raises `NotAuthenticated`, `TooMany`."""
-        if (header := request.headers.get("Authorization")) is not None:
-            return self._with_roles(await self._by_header(request, header))
+        # Before the header that such a proxy has looked at itself, and may pass on.
         if (identity := self._by_proxy(request)) is not None:
             return self._with_roles(identity)
+        if (header := _only(request, "Authorization")) is not None:
+            return self._with_roles(await self._by_header(request, header))
         if (cookie := request.cookies.get(SESSION)) is not None:
             try:
                 return self._with_roles(await self._by_token(request, cookie))
@@ -195,12 +196,12 @@ class Authentication(Authenticator):
         proxy = self.settings.proxy
         if not proxy or not proxy.header or not is_among(request.remote, self._networks):
             return None
-        user = request.headers.get(proxy.header, "")
+        user = _only(request, proxy.header)
         if not user:
             return None
         if not is_name(user):
             raise NotAuthenticated(f"{proxy.header} has no name of a user")
-        groups = request.headers.get(proxy.groups_header, "") if proxy.groups_header else ""
+        groups = (_only(request, proxy.groups_header) or "") if proxy.groups_header else ""
         return Identity(user, frozenset(group.strip() for group in groups.split(",") if group.strip()))
 
     def _with_roles(self, identity: Identity) -> Identity:
@@ -223,6 +224,17 @@ class Authentication(Authenticator):
         event = e.RolesDeclared(roles={role: names for role, names in declared.items() if names})
         if event != (last or e.RolesDeclared(roles={})):
             await backend.store.append(e.ROLES_STREAM, [e.encode(event, SERVER.metadata)])
+
+
+def _only(request: web.Request, header: str) -> str | None:
+    """Return what a header says that tells who somebody is, None without it.
+
+    Of two one would be a proxy's, or was looked at there, and the other not: raises `NotAuthenticated`.
+    """
+    said = request.headers.getall(header, [])
+    if len(said) > 1:
+        raise NotAuthenticated(f"{header} came {len(said)} times, and is believed only once")
+    return said[0] if said else None
 
 
 def _name_and_password(credentials: str) -> tuple[str, str]:
