@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 
 from eventstore import SQLiteEventStore
 from tests.access.support import basic, bearer, guarded
-from tests.access.test_logging_in import PAGE, logged_in
+from tests.access.test_logging_in import PAGE, logged_in, token_for
 from tests.harness import ManualClock, Site, running
 from tests.test_logs import logged, records
 from tests.web.support import ECHO, FORM, keeping, raw
@@ -62,6 +62,17 @@ async def test_a_page_of_another_site_logs_nobody_in_or_out(tmp_path: Path, said
         cookie = await logged_in(site, "ann")
         assert (await site.post("/logout", headers={**evil, **cookie})).status == 403
         assert (await site.get("/echo/async", headers=cookie)).status == 200
+
+
+async def test_a_token_in_the_place_of_a_session_is_none_and_logging_out_does_not_end_it(
+    tmp_path: Path,
+) -> None:
+    async with guarded(tmp_path) as (site, _):
+        _, token = await token_for(site, "ann", listed=True)
+        cookie = {"Cookie": f"{SESSION}={token}"}
+        assert (await site.get("/echo/async", headers=cookie)).status == 401
+        assert (await site.post("/logout", headers={**PAGE, **cookie})).status == 303
+        assert (await site.get("/echo/async", headers=bearer(token))).status == 200
 
 
 # Who there is

@@ -103,7 +103,7 @@ class Authentication(Authenticator):
             return self._with_roles(await self._by_header(request, header))
         if (cookie := request.cookies.get(SESSION)) is not None:
             try:
-                return self._with_roles(await self._by_token(request, cookie))
+                return self._with_roles(self._of_token(await self._session(cookie)))
             except NotAuthenticated:  # a browser sends what it has: he is nobody, and may log in again
                 if not self._anonymous:
                     raise
@@ -134,7 +134,7 @@ class Authentication(Authenticator):
 
     async def log_out(self, request: web.Request) -> None:
         try:
-            token = await self.tokens.verify(request.cookies.get(SESSION, ""))
+            token = await self._session(request.cookies.get(SESSION, ""))
         except NotAuthenticated:
             return
         await self.tokens.revoke(
@@ -172,6 +172,16 @@ class Authentication(Authenticator):
             if not self.settings.tokens:
                 raise NotAuthenticated("tokens are not taken here")
             self._note_use(request, token)
+        return self._of_token(token)
+
+    async def _session(self, cookie: str) -> Token:
+        """Return the session that a browser has, for which no other token does."""
+        token = await self.tokens.verify(cookie)
+        if token.issued.kind != "session":
+            raise NotAuthenticated("this is no session: a token is sent as Authorization: Bearer")
+        return token
+
+    def _of_token(self, token: Token) -> Identity:
         identity = (
             self._listed(token.issued.user, token) if token.issued.listed else Identity(token.issued.user)
         )
