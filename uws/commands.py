@@ -20,6 +20,7 @@ from eventstore import Metadata, NewEvent, RecordedEvent, to_microseconds
 from uws.files import Spooled
 from uws.model import Action, Identity, Role, UsageError
 from uws.model import events as e
+from uws.model.text import SERVER_NAME
 
 _json = msgspec.json.Encoder(order="deterministic")
 
@@ -59,7 +60,7 @@ class Caller(Identity):
         )
 
 
-SERVER = Caller(user="uwsd", roles=frozenset({Role.ADMIN}))
+SERVER = Caller(user=SERVER_NAME, roles=frozenset({Role.ADMIN}))
 """The server itself, as the actor of what nobody asked for."""
 
 

@@ -11,6 +11,7 @@ from tests.access.support import basic, bearer
 from tests.daemon import serving, uwsd
 
 NAME = "expected 1 to 255 printable characters, no ':', no '@' first"
+SERVERS = "uwsd can be no user: so the server itself is called in the log"
 TRUE = '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
 AUTH = '[auth]\nusers = "users.json"\ntokens = true\n[auth.roles]\noperator = ["@staff"]\n'
 
@@ -67,6 +68,8 @@ async def test_users_and_tokens_that_commands_make_are_good_on_the_server_that_r
         ),
         (["user", "add", "bob"], "\n", "a password has 1 to 1024 characters"),
         (["user", "add", "a:b"], "x\n", f"'a:b' can be no user: {NAME}"),
+        (["user", "add", "uwsd"], "x\n", SERVERS),
+        (["token", "create", "--user", "uwsd"], "", "--user: nobody is called 'uwsd'"),
         (["user", "add", "bob", "--group", ""], "x\n", f"'' can be no group: {NAME}"),
         (["user", "remove", "anne"], "", "there is no user anne (did you mean ann?)"),
         (
@@ -97,6 +100,9 @@ async def test_a_users_file_that_is_none_is_told_before_the_server_runs(file: Pa
     refused = await uwsd("serve", file, "--port", "0")
     assert refused.status == 2
     assert refused.err.startswith(f"{users}: no users file: ")
+    users.write_text('{"uwsd": {"password": "$argon2id$x", "changed": "2026-01-01T00:00:00Z"}}')
+    refused = await uwsd("serve", file, "--port", "0")
+    assert (refused.status, refused.err) == (2, f"{users}: no users file: {SERVERS}\n")
 
 
 @pytest.mark.parametrize(

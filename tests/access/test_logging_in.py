@@ -402,6 +402,18 @@ async def test_a_proxy_that_passes_on_what_it_has_looked_at_is_believed_all_the_
         assert (await site.get("/echo/async", headers={**basic("ann"), "X-Remote-User": ""})).status == 200
 
 
+async def test_nobody_goes_by_the_name_of_the_server(tmp_path: Path) -> None:
+    proxy = ProxySettings(header="X-Remote-User", addresses=["127.0.0.1"])
+    async with guarded(tmp_path, proxy=proxy) as (site, _):
+        _, token = await token_for(site, "uwsd")
+        for headers in ({"X-Remote-User": "uwsd"}, bearer(token)):
+            answer = await site.get("/echo/async", headers=headers)
+            assert (answer.status, answer.text) == (
+                401,
+                "AuthenticationError: uwsd is the server itself, and nobody else\n",
+            )
+
+
 async def test_a_list_of_others_jobs_is_for_those_whose_role_says_so(tmp_path: Path) -> None:
     async with guarded(tmp_path) as (site, _):
         job = (await site.post("/echo/async", {"x": "1"}, headers=basic("ann"))).location

@@ -398,6 +398,7 @@ async def test_on_the_server_it_says_who_sends_a_request_with_the_roles_of_his_g
             401,
             "AuthenticationError: ann is a user of this server, who logs in here\n",
         )
+        assert (await site.get("/echo/async", headers=bearer(issuer.token(sub="uwsd")))).status == 401
         assert 'Bearer realm="uwsd"' in answer.headers.getall("WWW-Authenticate")
 
 

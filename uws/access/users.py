@@ -21,7 +21,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from uws.clock import Clock
 from uws.model import Unavailable, UsageError, UWSError, did_you_mean
-from uws.model.text import LONGEST_NAME, is_name
+from uws.model.text import LONGEST_NAME, SERVER_NAME, is_name
 
 LONGEST_PASSWORD = 1024
 _AT_ONCE = 2
@@ -69,9 +69,12 @@ class Users:
         seen = status.st_ino, status.st_size, status.st_mtime_ns
         if seen != self._seen:
             try:
-                self._users = _entries.decode(self._path.read_bytes())
-            except msgspec.DecodeError as error:
+                users = _entries.decode(self._path.read_bytes())
+                for name in users:
+                    check_name(name, "user")
+            except (msgspec.DecodeError, UsageError) as error:
                 raise UsersUnreadable(f"{self._path}: no users file: {error}") from None
+            self._users = users
             self._seen = seen
         return self._users
 
@@ -176,6 +179,8 @@ def check_name(name: str, what: str) -> None:
             f"{name!r} can be no {what}: expected 1 to {LONGEST_NAME} printable characters, "
             "no ':', no '@' first"
         )
+    if what == "user" and name == SERVER_NAME:
+        raise UsageError(f"{name} can be no {what}: so the server itself is called in the log")
 
 
 def _existing(name: str, users: dict[str, User]) -> User:

@@ -12,6 +12,7 @@ from uws.access.users import Users
 from uws.commands import Caller
 from uws.model import Scope, UsageError
 from uws.model import events as e
+from uws.model.text import SERVER_NAME, is_name
 
 from .operations import Administered, Operation, Report
 
@@ -118,6 +119,8 @@ class CreateToken(Operation[NewToken], frozen=True, tag="token create"):
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> NewToken:
         if not here.place.auth.tokens:
             raise UsageError("tokens are not taken here: say tokens = true in [auth]")
+        if not is_name(self.user) or self.user == SERVER_NAME:
+            raise UsageError(f"--user: nobody is called {self.user!r}")
         listed = here.place.auth.users is not None and _users(here).find(self.user) is not None
         lasts = timedelta(seconds=self.seconds)
         scopes = None if self.scopes is None else frozenset(self.scopes)

@@ -7,6 +7,8 @@ from typing import TypeGuard
 
 LONGEST_NAME = 255
 """Characters of a user's or a group's name (as of ``sub``, OpenID Connect Core 1.0 section 2)."""
+SERVER_NAME = "uwsd"
+"""Who the server itself is in the log, which is the name of nobody else."""
 _FOREIGN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

@@ -22,7 +22,7 @@ from uws.config import AuthSettings
 from uws.jobs import Backend
 from uws.model import Identity, NotAuthenticated
 from uws.model import events as e
-from uws.model.text import is_name
+from uws.model.text import SERVER_NAME, is_name
 from uws.model.units import parse_duration
 
 from .resource import CALLER, Authenticator
@@ -216,6 +216,8 @@ class Authentication(Authenticator):
 
     def _with_roles(self, identity: Identity) -> Identity:
         assert identity.user is not None, "somebody was identified"
+        if identity.user == SERVER_NAME:
+            raise NotAuthenticated(f"{SERVER_NAME} is the server itself, and nobody else")
         return replace(identity, roles=self.settings.roles.of(identity.user, identity.groups))
 
     def _note_use(self, request: web.Request, token: Token) -> None:
