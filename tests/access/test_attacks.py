@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from base64 import b64encode
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 
@@ -16,7 +17,7 @@ from argon2 import PasswordHasher
 
 from eventstore import SQLiteEventStore
 from tests.access.support import basic, bearer, guarded
-from tests.access.test_logging_in import PAGE, logged_in, token_for
+from tests.access.test_logging_in import PAGE, logged_in, security, token_for
 from tests.harness import ManualClock, Site, running
 from tests.test_logs import logged, records
 from tests.web.support import ECHO, FORM, keeping, raw
@@ -209,14 +210,37 @@ async def test_no_request_writes_a_line_of_its_own_into_the_log_or_the_record(
 async def test_the_record_lists_some_refusals_in_a_minute_and_counts_the_others(
     tmp_path: Path, clock: ManualClock
 ) -> None:
-    async with guarded(tmp_path, clock=clock) as (site, _):
+    proxy = ProxySettings(address_header="X-From", addresses=["127.0.0.1"])
+    async with guarded(tmp_path, clock=clock, proxy=proxy) as (site, _):
         for _ in range(70):
             assert (await site.get("/echo/async", headers=bearer("nonsense"))).status == 401
+        elsewhere = {**bearer("nonsense"), "X-From": "203.0.113.1"}
+        assert (await site.get("/echo/async", headers=elsewhere)).status == 401
+        assert (await site.get("/echo/async", headers=basic("ann", "wrong"))).status == 401
+        await clock.until_sleeping_for(clock.now() + timedelta(minutes=1))
         clock.advance(minutes=1)
-        await site.get("/echo/async", headers=bearer("nonsense"))
+        *_, omitted = await security(site, clock, 63)  # told without another refusal
+        assert omitted == e.RefusalsOmitted(count=10)
     refused, *rest = await recorded(tmp_path, clock)
     assert isinstance(refused, e.AccessRefused)
-    assert rest == [refused] * 59 + [e.RefusalsOmitted(count=10), refused]
+    assert rest[:59] == [refused] * 59
+    others = [getattr(event, "address", None) for event in rest[59:]]
+    assert others == ["203.0.113.1", "127.0.0.1", None], "nobody is hidden by what others do"
+
+
+async def test_many_who_are_refused_do_not_fill_the_record_nor_hide_who_guesses(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    proxy = ProxySettings(address_header="X-From", addresses=["127.0.0.1"])
+    async with guarded(tmp_path, clock=clock, proxy=proxy) as (site, _):
+        for number in range(610):
+            headers = {**bearer("nonsense"), "X-From": f"203.0.113.{number % 200}"}
+            assert (await site.get("/echo/async", headers=headers)).status == 401
+        assert (await site.get("/echo/async", headers=basic("ann", "wrong"))).status == 401
+    *refused, guess, omitted = await recorded(tmp_path, clock)
+    assert len(refused) == 600
+    assert isinstance(guess, e.LogInRefused)
+    assert omitted == e.RefusalsOmitted(count=10)
 
 
 # XML that others made: VOTables that are looked at

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 
 import msgspec
 import pytest
 from multidict import CIMultiDict
 
+from tests.access.issuer import Issuer, settings
 from tests.access.support import PASSWORDS, basic, bearer, guarded
 from tests.harness import ManualClock, Site, job_id, running, text
-from tests.web.support import ECHO
+from tests.web.support import ECHO, FILES
 from uws.access.tokens import Tokens
 from uws.access.users import hashed
 from uws.commands import SERVER
@@ -276,10 +278,10 @@ async def test_what_is_decided_is_on_record(tmp_path: Path, clock: ManualClock) 
         wrong = "user or password is wrong"
         assert decided == [
             e.LoggedIn(user="ann", address=address),
+            e.LoggedIn(user="ann", address=address, by="basic"),
             e.LogInRefused(reason=wrong, user="ann", address=address),
-            e.AccessRefused(reason=wrong, method="GET", path="/echo/async", address=address),
             e.LogInRefused(reason=wrong, user=None, address=address),
-            e.AccessRefused(reason=wrong, method="GET", path="/echo/async", address=address),
+            e.LoggedIn(user="bob", address=address, by="basic"),
             e.AccessRefused(
                 reason=f"job {job_id(job)} is not yours", method="GET", path=expected, address=address
             ),
@@ -288,12 +290,71 @@ async def test_what_is_decided_is_on_record(tmp_path: Path, clock: ManualClock) 
         ]
 
 
+async def test_who_says_who_he_is_is_on_record_once_an_hour_for_each_way_and_address(
+    tmp_path: Path, clock: ManualClock, issuer: Issuer
+) -> None:
+    proxy = ProxySettings(header="X-Remote-User", address_header="X-From", addresses=["127.0.0.1"])
+    async with guarded(tmp_path, clock=clock, proxy=proxy, oidc=settings(issuer.url)) as (site, _):
+        for minutes in (0, 59, 1):
+            clock.advance(minutes=minutes)
+            for headers in (
+                basic("ann"),
+                bearer(issuer.token(sub="eve")),
+                {"X-Remote-User": "kim"},
+                {"X-Remote-User": "kim", "X-From": "2001:db8::1"},
+                {"X-Remote-User": "kim", "X-From": "2001:db8::2"},
+            ):
+                assert (await site.get("/echo/async", headers=headers)).status == 200
+        here, there = "127.0.0.1", "2001:db8::1"
+        assert await security(site, clock, 8) == 2 * [
+            e.LoggedIn(user="ann", address=here, by="basic"),
+            e.LoggedIn(user="eve", address=here, by="jwt"),
+            e.LoggedIn(user="kim", address=here, by="proxy"),
+            e.LoggedIn(user="kim", address=there, by="proxy"),
+        ]
+
+
+@pytest.mark.parametrize("anonymous", [True, False])
+async def test_a_session_that_is_sent_after_its_end_is_on_record(
+    tmp_path: Path, clock: ManualClock, anonymous: bool
+) -> None:
+    async with guarded(tmp_path, clock=clock, anonymous=anonymous) as (site, _):
+        ended = await logged_in(site, "ann")
+        await site.post("/logout", headers={**PAGE, **ended})
+        assert (await site.get("/echo/async", headers=ended)).status == (200 if anonymous else 401)
+        assert await security(site, clock, 2) == [
+            e.LoggedIn(user="ann", address="127.0.0.1"),
+            e.AccessRefused(
+                reason="this session was revoked", method="GET", path="/echo/async", address="127.0.0.1"
+            ),
+        ]
+
+
+async def test_a_command_that_refers_to_somebody_elses_file_is_on_record(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    async with guarded(tmp_path, FILES, clock=clock) as (site, _):
+        job = (await site.post("/files/async", {"image": BytesIO(b"x")}, headers=basic("ann"))).location
+        sent = {"UPLOAD": f"image,{job}/parameters/image"}
+        assert (await site.post("/files/async", sent, headers=basic("bob"))).status == 400
+        *_, refused = await security(site, clock, 3)
+        reason = f"job {job_id(job)} is not yours"
+        assert refused == e.AccessRefused(
+            reason=reason, method="POST", path="/files/async", address="127.0.0.1"
+        )
+
+
 async def test_who_guesses_passwords_is_made_to_wait(tmp_path: Path, clock: ManualClock) -> None:
     async with guarded(tmp_path, clock=clock) as (site, _):
         for _ in range(10):
             assert (await site.get("/echo/async", headers=basic("ann", "x"))).status == 401
         answer = await site.get("/echo/async", headers=basic("ann"))
         assert (answer.status, answer.headers["Retry-After"]) == (429, "61")
+        wrong, *_, last = await security(site, clock, 10)
+        assert isinstance(wrong, e.LogInRefused)
+        assert isinstance(last, e.LogInRefused)
+        assert wrong.reason == "user or password is wrong"
+        assert last.reason == f"{wrong.reason}, once too often: others are not looked at for a while"
         assert (await site.get("/echo/async", headers=basic("bob"))).status == 200, "others do not wait"
         clock.advance(seconds=61)
         assert (await site.get("/echo/async", headers=basic("ann"))).status == 200

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 from eventstore import EventStore, EventStoreError, NewEvent
 from uws.clock import Clock, pause
@@ -14,9 +15,10 @@ from uws.commands import SERVER, Caller
 from uws.jobs import first_of
 from uws.model import events as e
 
-PER_MINUTE = 60
-"""Refusals that are recorded one by one; of others, how many there were."""
-_REFUSALS = (e.LogInRefused, e.AccessRefused)
+from .clients import network_of
+
+PER_CLIENT, IN_ALL = 60, 600
+"""Refusals in a minute that are recorded one by one; of others, how many there were."""
 _ROOM = 1000
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,9 @@ class SecurityRecord:
         self._pending: deque[tuple[str, NewEvent]] = deque()
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
-        self._minute, self._refused, self._omitted = -1, 0, 0
+        self._minute, self._omitted = 0, 0
+        self._refused: Counter[str] = Counter()
+        """Those that were recorded in this minute, by client."""
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -45,16 +49,30 @@ class SecurityRecord:
 
     def note(self, event: e.SecurityEvent, caller: Caller) -> None:
         """Have a decision recorded."""
-        if isinstance(event, _REFUSALS):
-            minute = int(self._clock.now().timestamp() // 60)
-            if minute != self._minute:
-                self._tell_omitted()
-                self._minute, self._refused = minute, 0
-            self._refused += 1
-            if self._refused > PER_MINUTE or len(self._pending) >= _ROOM:
-                self._omitted += 1
-                return
+        self._turn_minute()
+        if isinstance(event, e.LogInRefused | e.AccessRefused) and not self._has_room(event):
+            self._omitted += 1
+            self._wake.set()
+            return
         self._add(event, caller)
+
+    def _has_room(self, refusal: e.LogInRefused | e.AccessRefused) -> bool:
+        if len(self._pending) >= _ROOM:
+            return False
+        if isinstance(refusal, e.LogInRefused) and refusal.user:
+            return True  # of these a client has few: see `uws.access.guesses`
+        client = network_of(refusal.address)
+        if self._refused[client] >= PER_CLIENT or self._refused.total() >= IN_ALL:
+            return False
+        self._refused[client] += 1
+        return True
+
+    def _turn_minute(self) -> None:
+        minute = int(self._clock.now().timestamp() // 60)
+        if minute != self._minute:
+            self._tell_omitted()
+            self._minute = minute
+            self._refused.clear()
 
     def _tell_omitted(self) -> None:
         if self._omitted:
@@ -67,8 +85,12 @@ class SecurityRecord:
 
     async def _keep_writing(self) -> None:
         while not self._over.is_set() or self._pending:
-            await self._wake.wait()
+            waiting: list[Awaitable[object]] = [self._wake.wait()]
+            if self._omitted:
+                waiting.append(self._clock.sleep_until(datetime.fromtimestamp((self._minute + 1) * 60, UTC)))
+            await first_of(*waiting)
             self._wake.clear()
+            self._turn_minute()
             try:
                 await self._write()
             except EventStoreError as error:

@@ -300,8 +300,13 @@ TokenEvent = TokenIssued | TokenRevoked
 
 
 class LoggedIn(Event, frozen=True):
+    """Somebody has said who he is: by the form, which makes a session; or with a request, for the first time
+    in this way and from this address, or after an hour or more.
+    """
+
     user: str
     address: str | None = None
+    by: Literal["form", "basic", "jwt", "proxy"] = "form"
 
 
 class LogInRefused(Event, frozen=True):

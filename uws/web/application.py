@@ -49,6 +49,7 @@ from .waiting import WAITS_PER_OWNER, Waits
 log = logging.getLogger(__name__)
 
 _COMMANDS = frozenset({"POST", "PUT", "DELETE"})
+_REFUSALS = (NotAuthenticated, NotAuthorized)
 _FOR_ANYBODY = PROBES | {"availability", "service-availability", "capabilities", "static", "login", "logout"}
 """The routes on which nobody is asked who he is (VOSI, and what machines ask)."""
 
@@ -202,8 +203,10 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     except Exception as error:
         challenges = _challenges(request) if isinstance(error, NotAuthenticated) else ()
         response = answer_for(error, challenges)
-        if isinstance(error, NotAuthenticated | NotAuthorized) and authenticator:
-            authenticator.note_refusal(request, error)
+        # What a command refers to in vain is what led to its own error.
+        refused = next((e for e in (error, error.__cause__) if isinstance(e, _REFUSALS)), None)
+        if refused and authenticator:
+            authenticator.note_refusal(request, refused)
         if response is None:
             log.exception("request %s: %s %s failed", request_id, request.method, request.rel_url.raw_path)
             response = fault_response(

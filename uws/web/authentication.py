@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from aiohttp import web
 
@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 SESSION = "uwsd_session"
 """The cookie with a browser's session."""
 REALM = "uwsd"
-_SEEN_AGAIN = timedelta(hours=1)
+_SEEN, _SEEN_AGAIN = 10_000, timedelta(hours=1)
+
+
+class WrongPassword(NotAuthenticated):
+    """What `Authentication.check_password` has put on record already."""
 
 
 class Authentication(Authenticator):
@@ -42,7 +46,8 @@ class Authentication(Authenticator):
     def __init__(self, settings: AuthSettings, data: Path, *, anonymous: bool) -> None:
         self.settings, self._data, self._anonymous = settings, data, anonymous
         self._networks = settings.proxy.networks if settings.proxy else []
-        self._used: dict[str, datetime] = {}
+        self._used: dict[tuple[str, str, str], datetime] = {}
+        """Who has said in which way, and from where, who he is, and since when that is on record."""
 
     @asynccontextmanager
     async def serving(self, backend: Backend) -> AsyncIterator[None]:
@@ -98,15 +103,17 @@ class Authentication(Authenticator):
         """Return who sends a request. Raises `NotAuthenticated`, `TooMany`."""
         # Before the header that such a proxy has looked at itself, and may pass on.
         if (identity := self._by_proxy(request)) is not None:
-            return self._with_roles(identity)
+            return self._first(request, self._with_roles(identity), "proxy")
         if (header := _only(request, "Authorization")) is not None:
-            return self._with_roles(await self._by_header(request, header))
+            return await self._by_header(request, header)
         if (cookie := request.cookies.get(SESSION)) is not None:
             try:
                 return self._with_roles(self._of_token(await self._session(cookie)))
-            except NotAuthenticated:  # a browser sends what it has: he is nobody, and may log in again
+            except NotAuthenticated as error:
                 if not self._anonymous:
                     raise
+                # A browser sends what it has: he is nobody, and may log in again.
+                self.note_refusal(request, error)
         if not self._anonymous:
             raise NotAuthenticated("say who you are")
         return Identity()
@@ -117,12 +124,15 @@ class Authentication(Authenticator):
         caller = request[CALLER]
         # Of names that nobody can have there is no end: all of them count as one.
         whose = name if is_name(name) else ""
-        async with self.guesses.counted(network_of(caller.address), whose):
+        async with self.guesses.counted(network_of(caller.address), whose) as left:
             if not await self.users.verify(name, password):
                 known = name if self.users.find(name) else None
                 reason = "user or password is wrong"
-                self.record.note(e.LogInRefused(reason=reason, user=known, address=caller.address), caller)
-                raise NotAuthenticated(reason)
+                noted = (
+                    reason if left > 1 else f"{reason}, once too often: others are not looked at for a while"
+                )
+                self.record.note(e.LogInRefused(reason=noted, user=known, address=caller.address), caller)
+                raise WrongPassword(reason)
         return self._listed(name)
 
     async def log_in(self, request: web.Request, name: str, password: str) -> str:
@@ -143,22 +153,26 @@ class Authentication(Authenticator):
 
     def note_refusal(self, request: web.Request, error: Exception) -> None:
         """Put it on record, unless the request only did not say whose it is."""
-        said = "Authorization" in request.headers or request[CALLER].link
-        if isinstance(error, NotAuthenticated) and not said:
+        caller, proxy = request[CALLER], self.settings.proxy
+        named = "Authorization", proxy.header if proxy and is_among(request.remote, self._networks) else None
+        said = any(header in request.headers for header in named if header)
+        said = said or SESSION in request.cookies or caller.link is not None
+        if isinstance(error, WrongPassword) or (isinstance(error, NotAuthenticated) and not said):
             return
         refusal = e.AccessRefused(
             reason=str(error)[:500],
             method=request.method[:20],
             path=request.rel_url.raw_path[:500],
-            address=request[CALLER].address,
+            address=caller.address,
         )
-        self.record.note(refusal, request[CALLER])
+        self.record.note(refusal, caller)
 
     async def _by_header(self, request: web.Request, header: str) -> Identity:
         scheme, _, credentials = header.partition(" ")
         match scheme.lower():
             case "basic" if self.users is not None:
-                return await self.check_password(request, *_name_and_password(credentials))
+                identity = await self.check_password(request, *_name_and_password(credentials))
+                return self._first(request, self._with_roles(identity), "basic")
             case "bearer":
                 return await self._by_token(request, credentials.strip())
         schemes = ", ".join(sorted({challenge.partition(" ")[0] for challenge in self.challenges("")}))
@@ -166,13 +180,16 @@ class Authentication(Authenticator):
 
     async def _by_token(self, request: web.Request, text: str) -> Identity:
         if self.oidc and not text.startswith(PREFIX):
-            return self._foreign(await self.oidc.identify(text))
+            identity = self._foreign(await self.oidc.identify(text))
+            return self._first(request, self._with_roles(identity), "jwt")
         token = await self.tokens.verify(text)
+        identity = self._with_roles(self._of_token(token))
         if token.issued.kind == "token":
             if not self.settings.tokens:
                 raise NotAuthenticated("tokens are not taken here")
-            self._note_use(request, token)
-        return self._of_token(token)
+            use = e.TokenUsed(token=token.id, address=request[CALLER].address)
+            self._note_use(request, token.issued.user, token.id, use)
+        return identity
 
     async def _session(self, cookie: str) -> Token:
         """Return the session that a browser has, for which no other token does."""
@@ -220,12 +237,24 @@ class Authentication(Authenticator):
             raise NotAuthenticated(f"{SERVER_NAME} is the server itself, and nobody else")
         return replace(identity, roles=self.settings.roles.of(identity.user, identity.groups))
 
-    def _note_use(self, request: web.Request, token: Token) -> None:
-        now, last = self.clock.now(), self._used.get(token.id)
-        if last is None or now - last >= _SEEN_AGAIN:
-            self._used[token.id] = now
-            caller = replace(request[CALLER], user=token.issued.user)
-            self.record.note(e.TokenUsed(token=token.id, address=caller.address), caller)
+    def _first(
+        self, request: web.Request, identity: Identity, by: Literal["basic", "jwt", "proxy"]
+    ) -> Identity:
+        """Put on record that somebody says who he is in this way, unless he did so lately."""
+        assert identity.user is not None, "somebody was identified"
+        use = e.LoggedIn(user=identity.user, address=request[CALLER].address, by=by)
+        self._note_use(request, identity.user, by, use)
+        return identity
+
+    def _note_use(self, request: web.Request, user: str, way: str, use: e.LoggedIn | e.TokenUsed) -> None:
+        now, key = self.clock.now(), (user, way, network_of(use.address))
+        while first := next(iter(self._used), None):
+            if now - self._used[first] < _SEEN_AGAIN and len(self._used) < _SEEN:
+                break
+            del self._used[first]
+        if key not in self._used:
+            self._used[key] = now
+            self.record.note(use, replace(request[CALLER], user=user))
 
     async def _declare_roles(self, backend: Backend) -> None:
         """Put on record who has which role, unless that is the last that was."""
