@@ -7,9 +7,11 @@ from collections import Counter
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 
 import msgspec
 import pytest
+from argon2 import PasswordHasher
 from multidict import CIMultiDict
 
 from tests.access.issuer import Issuer, settings
@@ -177,6 +179,27 @@ async def test_a_session_ends_with_its_time_its_password_and_its_user(
         assert "no such user" in (await site.get("/echo/async", headers=ops)).text
         clock.advance(hours=11)
         assert "this session has expired" in (await site.get("/echo/async", headers=ann)).text
+
+
+async def test_a_session_is_for_the_password_that_was_verified_and_no_later_one(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, let_go, verify = Event(), Event(), PasswordHasher.verify
+
+    def held(self: PasswordHasher, *given: str) -> bool:
+        begun.set()
+        let_go.wait(60)
+        return verify(self, *given)
+
+    async with guarded(tmp_path, clock=clock) as (site, authentication):
+        assert authentication.users
+        monkeypatch.setattr(PasswordHasher, "verify", held)
+        logging_in = asyncio.create_task(logged_in(site, "ann"))
+        await asyncio.to_thread(begun.wait, 60)
+        authentication.users.set_password("ann", hashed("another"))
+        let_go.set()
+        answer = await site.get("/echo/async", headers=await logging_in)
+        assert (answer.status, "the password was changed" in answer.text) == (401, True)
 
 
 async def test_a_token_is_good_until_it_is_revoked_or_expires(tmp_path: Path, clock: ManualClock) -> None:

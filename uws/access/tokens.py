@@ -59,6 +59,7 @@ class Tokens:
         kind: Literal["token", "session"] = "token",
         scopes: frozenset[Scope] | None = None,
         listed: bool = False,
+        changed: datetime | None = None,
     ) -> tuple[str, str]:
         """Return a new token's id, and the token itself, which is nowhere else."""
         token_id, secret = new_id(), secrets.token_urlsafe(32)
@@ -69,6 +70,7 @@ class Tokens:
             expires=self._clock.now() + lasts,
             scopes=None if scopes is None else tuple(sorted(scopes)),
             listed=listed,
+            changed=changed,
         )
         stream = e.session_stream(token_id) if kind == "session" else e.user_stream(user)
         event = msgspec.structs.replace(e.encode(issued, caller.metadata), id=token_id)
@@ -97,6 +99,13 @@ class Tokens:
             event = e.TokenRevoked(token=token_id, reason=reason)
             await self._store.append(self._streams[token_id], [e.encode(event, caller.metadata)])
         return token
+
+    async def revoke_all(self, user: str, reason: str, caller: Caller) -> None:
+        """End all tokens of a user."""
+        good = [token for token in await self.of_user(user) if token.revoked is None]
+        events = [e.encode(e.TokenRevoked(token=token.id, reason=reason), caller.metadata) for token in good]
+        if events:
+            await self._store.append(e.user_stream(user), events)
 
     async def of_user(self, user: str) -> list[Token]:
         """Return the tokens of a user, in the order in which they were issued; not the sessions."""

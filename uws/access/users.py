@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hmac
 import os
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
+from weakref import WeakValueDictionary
 
 import msgspec
 from argon2 import PasswordHasher
@@ -42,8 +42,15 @@ class User(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     groups: tuple[str, ...] = ()
 
 
+Record = Callable[[User | None], None]
+"""Told what becomes of an entry, before it is so."""
+_turns: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 _entries = msgspec.json.Decoder(dict[str, User])
 _hasher = PasswordHasher()  # Argon2id, with the parameters of RFC 9106 for little memory
+
+
+def _nowhere(entry: User | None) -> None:
+    pass
 
 
 class Users:
@@ -58,6 +65,10 @@ class Users:
         self._verified: OrderedDict[bytes, datetime] = OrderedDict()
         self._secret = secrets.token_bytes(32)
         self._nobody: str | None = None
+        self.turn = _turns.setdefault(path.absolute(), asyncio.Lock())
+        """For whoever changes the file: nobody but one process has the data directory."""
+        self.was_read = asyncio.Event()
+        """Set when the file was read again."""
 
     def all(self) -> dict[str, User]:
         """Return all users by name; none when there is no file."""
@@ -75,6 +86,7 @@ class Users:
             except (msgspec.DecodeError, UsageError) as error:
                 raise UsersUnreadable(f"{self._path}: no users file: {error}") from None
             self._users = users
+            self.was_read.set()
             self._seen = seen
         return self._users
 
@@ -116,53 +128,61 @@ class Users:
         except (Argon2Error, InvalidHashError):
             return False
 
-    def add(self, name: str, password: str, groups: tuple[str, ...]) -> None:
+    def add(self, name: str, password: str, groups: tuple[str, ...], record: Record = _nowhere) -> None:
         """Make a user. Raises `UsageError` when there is one of this name; so do the others for none."""
         check_name(name, "user")
         for group in groups:
             check_name(group, "group")
-        with self._changing() as users:
+        with self._changing(name, record) as users:
             if name in users:
                 raise UsageError(f"there is a user {name} already; for another password: uwsd user passwd")
             users[name] = User(password=password, changed=self._clock.now(), groups=groups)
 
-    def set_password(self, name: str, password: str) -> None:
+    def set_password(self, name: str, password: str, record: Record = _nowhere) -> None:
         """Give a user another password; his sessions are over."""
-        with self._changing() as users:
+        with self._changing(name, record) as users:
             old = _existing(name, users)
-            users[name] = msgspec.structs.replace(old, password=password, changed=self._clock.now())
+            # By this time sessions tell with which password they were made.
+            changed = max(self._clock.now(), old.changed + timedelta(microseconds=1))
+            users[name] = msgspec.structs.replace(old, password=password, changed=changed)
 
-    def set_groups(self, name: str, groups: tuple[str, ...]) -> None:
+    def set_groups(self, name: str, groups: tuple[str, ...], record: Record = _nowhere) -> None:
         """Have a user in these groups, and no others."""
         for group in groups:
             check_name(group, "group")
-        with self._changing() as users:
+        with self._changing(name, record) as users:
             users[name] = msgspec.structs.replace(_existing(name, users), groups=groups)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, record: Record = _nowhere) -> None:
         """Take a user out; his tokens and sessions are over."""
-        with self._changing() as users:
+        with self._changing(name, record) as users:
             _existing(name, users)
             del users[name]
 
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, User]]:
-        """Give the users to change, and put them in place of the file: whole, or not at all."""
-        lock = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    def _changing(self, name: str, record: Record) -> Iterator[dict[str, User]]:
+        """Give the users to change one of, and put them in place of the file: whole, or not at all."""
+        users = dict(self.all())
+        yield users
+        record(users.get(name))
+        new = self._path.with_name(f"{self._path.name}.new")
+        new.unlink(missing_ok=True)
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(file, "wb") as writing:
+            writing.write(msgspec.json.format(msgspec.json.encode(users)) + b"\n")
+            writing.flush()
+            os.fsync(file)
+        new.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            users = dict(self.all())
-            yield users
-            new = self._path.with_name(f"{self._path.name}.new")
-            new.unlink(missing_ok=True)
-            file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(file, "wb") as writing:
-                writing.write(msgspec.json.format(msgspec.json.encode(users)) + b"\n")
-                writing.flush()
-                os.fsync(file)
-            new.replace(self._path)
+            os.fsync(directory)
         finally:
-            os.close(lock)
+            os.close(directory)
+
+
+def digest_of(user: User | None) -> str | None:
+    """Return what the log has of an entry, None for none."""
+    return None if user is None else sha256(msgspec.json.encode(user)).hexdigest()
 
 
 def hashed(password: str) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from eventstore.tasks import to_the_end
+from uws.access.changes import record_change
 from uws.access.tokens import Tokens
-from uws.access.users import Users
+from uws.access.users import Record, User, Users, digest_of
 from uws.commands import Caller
 from uws.model import Scope, UsageError
 from uws.model import events as e
@@ -42,7 +46,10 @@ class ListUsers(Operation[list[UserEntry]], frozen=True, tag="user list"):
 
 
 class _ChangeUser(Operation[None], frozen=True):
-    """Change the users file, and put that on record; the password's hash stays out of both."""
+    """Put on record that the users file changes, and change it: both, also when nobody waits for it.
+
+    The password's hash stays out of the record, and out of the server's log.
+    """
 
     needs_read_models = False
     user: str
@@ -50,49 +57,67 @@ class _ChangeUser(Operation[None], frozen=True):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(user={self.user!r})"
 
-    async def _record(self, here: Administered, caller: Caller, event: e.UserChanged) -> None:
-        stream = e.security_stream(here.backend.clock.now())
-        await here.backend.store.append(stream, [e.encode(event, caller.metadata)])
+    what: ClassVar[Literal["added", "removed", "password", "groups"]]
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
+        await to_the_end(self._carry_out(here, caller))
+
+    async def _carry_out(self, here: Administered, caller: Caller) -> None:
+        users, loop = _users(here), asyncio.get_running_loop()
+
+        def record(entry: User | None) -> None:
+            groups = entry.groups if entry and self.what in ("added", "groups") else ()
+            event = e.UserChanged(user=self.user, change=self.what, groups=groups, entry=digest_of(entry))
+            recording = record_change(here.backend.store, _tokens(here), event, caller)
+            asyncio.run_coroutine_threadsafe(recording, loop).result()
+
+        async with users.turn:
+            await asyncio.to_thread(self._change, users, record)
+
+    def _change(self, users: Users, record: Record) -> None:
+        """Change the file, and ``record`` that before."""
+        raise NotImplementedError
 
 
 class AddUser(_ChangeUser, frozen=True, tag="user add"):
     """Make a user. ``password`` is the hash of his password."""
 
     begins = True
+    what = "added"
     password: str
     groups: tuple[str, ...] = ()
 
-    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
-        _users(here).add(self.user, self.password, self.groups)
-        await self._record(here, caller, e.UserChanged(user=self.user, change="added", groups=self.groups))
+    def _change(self, users: Users, record: Record) -> None:
+        users.add(self.user, self.password, self.groups, record)
 
 
 class SetPassword(_ChangeUser, frozen=True, tag="user passwd"):
     """Give a user another password, by its hash."""
 
+    what = "password"
     password: str
 
-    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
-        _users(here).set_password(self.user, self.password)
-        await self._record(here, caller, e.UserChanged(user=self.user, change="password"))
+    def _change(self, users: Users, record: Record) -> None:
+        users.set_password(self.user, self.password, record)
 
 
 class SetGroups(_ChangeUser, frozen=True, tag="user groups"):
     """Have a user in these groups and no others."""
 
+    what = "groups"
     groups: tuple[str, ...]
 
-    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
-        _users(here).set_groups(self.user, self.groups)
-        await self._record(here, caller, e.UserChanged(user=self.user, change="groups", groups=self.groups))
+    def _change(self, users: Users, record: Record) -> None:
+        users.set_groups(self.user, self.groups, record)
 
 
 class RemoveUser(_ChangeUser, frozen=True, tag="user remove"):
-    """Take a user out of the users file."""
+    """Take a user out of the users file, and revoke his tokens."""
 
-    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
-        _users(here).remove(self.user)
-        await self._record(here, caller, e.UserChanged(user=self.user, change="removed"))
+    what = "removed"
+
+    def _change(self, users: Users, record: Record) -> None:
+        users.remove(self.user, record)
 
 
 class NewToken(msgspec.Struct, frozen=True):
@@ -121,12 +146,15 @@ class CreateToken(Operation[NewToken], frozen=True, tag="token create"):
             raise UsageError("tokens are not taken here: say tokens = true in [auth]")
         if not is_name(self.user) or self.user == SERVER_NAME:
             raise UsageError(f"--user: nobody is called {self.user!r}")
-        listed = here.place.auth.users is not None and _users(here).find(self.user) is not None
+        users = _users(here) if here.place.auth.users is not None else None
         lasts = timedelta(seconds=self.seconds)
         scopes = None if self.scopes is None else frozenset(self.scopes)
-        token_id, token = await _tokens(here).issue(
-            self.user, caller, lasts=lasts, scopes=scopes, listed=listed
-        )
+        # Who is being removed at this moment is so before or after.
+        async with users.turn if users else nullcontext():
+            listed = users is not None and users.find(self.user) is not None
+            token_id, token = await _tokens(here).issue(
+                self.user, caller, lasts=lasts, scopes=scopes, listed=listed
+            )
         return NewToken(token_id, token, here.backend.clock.now() + lasts)
 
 

@@ -280,7 +280,8 @@ class TokenIssued(Event, frozen=True):
 
     The event's id is the token's. A session is what a browser gets at a log-in. ``scopes`` None is no
     restriction (see `uws.model.access.Scope`). ``listed`` says that the user was in the users file, and is to
-    be as long as it is used.
+    be as long as it is used. A session is for the password that was verified, which was set when it was
+    ``changed``.
     """
 
     user: str
@@ -289,6 +290,7 @@ class TokenIssued(Event, frozen=True):
     expires: datetime
     scopes: tuple[str, ...] | None = None
     listed: bool = False
+    changed: datetime | None = None
 
 
 class TokenRevoked(Event, frozen=True):
@@ -340,11 +342,15 @@ class TokenUsed(Event, frozen=True):
 
 
 class UserChanged(Event, frozen=True):
-    """The users file has another entry for a user, or none any more."""
+    """The users file has another entry for a user, of which this is the SHA-256, or none any more.
+
+    It is on record before it is so. What was "edited" was found to be so.
+    """
 
     user: str
-    change: Literal["added", "removed", "password", "groups"]
+    change: Literal["added", "removed", "password", "groups", "edited"]
     groups: tuple[str, ...] = ()
+    entry: str | None = None
 
 
 class RolesDeclared(Event, frozen=True):
@@ -500,6 +506,8 @@ def _decode(
     return msgspec.convert(payload, decoder.type)
 
 
+USERS_STREAM = "users"
+"""The stream of who has an entry in the users file."""
 ROLES_STREAM = "roles"
 """The stream of who has which role."""
 QUEUE_STREAM = "queue"

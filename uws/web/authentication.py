@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from base64 import b64decode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,11 +14,15 @@ from typing import TYPE_CHECKING, Literal
 
 from aiohttp import web
 
+from eventstore import EventStore, EventStoreError
+from eventstore.tasks import to_the_end
+from uws.access.changes import record_edits
 from uws.access.clients import address_behind, is_among, network_of
 from uws.access.guesses import Guesses
 from uws.access.record import SecurityRecord
 from uws.access.tokens import PREFIX, Token, Tokens
-from uws.access.users import Users
+from uws.access.users import User, Users, UsersUnreadable
+from uws.clock import pause
 from uws.commands import SERVER
 from uws.config import AuthSettings
 from uws.jobs import Backend
@@ -29,6 +35,8 @@ from .resource import CALLER, Authenticator
 
 if TYPE_CHECKING:
     from uws.access.oidc import OIDC
+
+log = logging.getLogger(__name__)
 
 SESSION = "uwsd_session"
 """The cookie with a browser's session."""
@@ -62,12 +70,40 @@ class Authentication(Authenticator):
         self.record = SecurityRecord(backend.store, backend.clock)
         self.oidc = self._oidc(backend)
         try:
-            async with self.record.kept():
+            async with self.record.kept(), self._watching_users(backend.store):
                 await self._declare_roles(backend)
                 yield
         finally:
             if self.oidc:
                 await self.oidc.close()
+
+    @asynccontextmanager
+    async def _watching_users(self, store: EventStore) -> AsyncIterator[None]:
+        """Put on record what somebody has edited in the users file."""
+        if not self.users:
+            yield
+            return
+        await record_edits(store, self.tokens, self.users)
+        self.users.was_read.clear()
+        watching = asyncio.create_task(self._watch_users(store, self.users), name="edits of the users file")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _watch_users(self, store: EventStore, users: Users) -> None:
+        while True:
+            await users.was_read.wait()
+            users.was_read.clear()
+            try:
+                await to_the_end(record_edits(store, self.tokens, users))
+            except EventStoreError as error:
+                log.error("what was edited in the users file cannot go on record: %s", error)
+                await pause(self.clock)
+                users.was_read.set()
+            except (UsersUnreadable, OSError) as error:
+                log.error("%s", error)  # until it is mended, and read again
 
     def _oidc(self, backend: Backend) -> OIDC | None:
         if not self.settings.oidc:
@@ -118,14 +154,15 @@ class Authentication(Authenticator):
             raise NotAuthenticated("say who you are")
         return Identity()
 
-    async def check_password(self, request: web.Request, name: str, password: str) -> Identity:
-        """Return the user who has this password. Raises `NotAuthenticated`, `TooMany`."""
+    async def check_password(self, request: web.Request, name: str, password: str) -> User:
+        """Return the entry of the user who has this password. Raises `NotAuthenticated`, `TooMany`."""
         assert self.users is not None, "passwords are taken where there is a users file"
         caller = request[CALLER]
         # Of names that nobody can have there is no end: all of them count as one.
         whose = name if is_name(name) else ""
         async with self.guesses.counted(network_of(caller.address), whose) as left:
-            if not await self.users.verify(name, password):
+            user = await self.users.verify(name, password)
+            if user is None:
                 known = name if self.users.find(name) else None
                 reason = "user or password is wrong"
                 noted = (
@@ -133,12 +170,15 @@ class Authentication(Authenticator):
                 )
                 self.record.note(e.LogInRefused(reason=noted, user=known, address=caller.address), caller)
                 raise WrongPassword(reason)
-        return self._listed(name)
+        return user
 
     async def log_in(self, request: web.Request, name: str, password: str) -> str:
         assert self.session, "there is a form where there is a users file"
-        caller = request[CALLER].known_as(await self.check_password(request, name, password))
-        _, token = await self.tokens.issue(name, caller, lasts=self.session, kind="session", listed=True)
+        user = await self.check_password(request, name, password)
+        caller = request[CALLER].known_as(self._listed(name))
+        _, token = await self.tokens.issue(
+            name, caller, lasts=self.session, kind="session", listed=True, changed=user.changed
+        )
         self.record.note(e.LoggedIn(user=name, address=caller.address), caller)
         return token
 
@@ -171,8 +211,9 @@ class Authentication(Authenticator):
         scheme, _, credentials = header.partition(" ")
         match scheme.lower():
             case "basic" if self.users is not None:
-                identity = await self.check_password(request, *_name_and_password(credentials))
-                return self._first(request, self._with_roles(identity), "basic")
+                name, password = _name_and_password(credentials)
+                await self.check_password(request, name, password)
+                return self._first(request, self._with_roles(self._listed(name)), "basic")
             case "bearer":
                 return await self._by_token(request, credentials.strip())
         schemes = ", ".join(sorted({challenge.partition(" ")[0] for challenge in self.challenges("")}))
@@ -215,7 +256,7 @@ class Authentication(Authenticator):
         user = self.users.find(name) if self.users else None
         if user is None:
             raise NotAuthenticated("there is no such user any more")
-        if token and token.issued.kind == "session" and token.made < user.changed:
+        if token and token.issued.kind == "session" and not _is_of(token, user):
             raise NotAuthenticated("the password was changed: log in again")
         return Identity(name, frozenset(user.groups))
 
@@ -265,6 +306,12 @@ class Authentication(Authenticator):
         event = e.RolesDeclared(roles={role: names for role, names in declared.items() if names})
         if event != (last or e.RolesDeclared(roles={})):
             await backend.store.append(e.ROLES_STREAM, [e.encode(event, SERVER.metadata)])
+
+
+def _is_of(session: Token, user: User) -> bool:
+    """Whether a session was made with the password that the user has."""
+    verified = session.issued.changed
+    return session.made >= user.changed if verified is None else verified == user.changed
 
 
 def _only(request: web.Request, header: str) -> str | None:

@@ -1,0 +1,167 @@
+"""Changes of the users file: on record before they are made, by whomever, and what they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from eventstore import EventStore, SQLiteEventStore
+from tests.access.support import PASSWORDS, basic, guarded
+from tests.daemon import serving, uwsd
+from tests.web.support import PATIENCE
+from uws.access.users import Users, digest_of
+from uws.admin import Administered, Operation, Place
+from uws.admin.access import AddUser, RemoveUser, SetGroups, SetPassword
+from uws.clock import SystemClock
+from uws.commands import SERVER
+from uws.config import AuthSettings
+from uws.model import events as e
+from uws.node import administer
+
+AUTH = AuthSettings(users="users.json", tokens=True)
+
+
+async def done(data: Path, operation: Operation[object]) -> object:
+    return await administer(Place(data, auth=AUTH), operation, lambda done, of: None)
+
+
+async def recorded(data: Path, stream: str = e.USERS_STREAM) -> list[tuple[str, str, str | None]]:
+    """Return who was changed, in which way, and whose entry that is which he then has."""
+    store = await SQLiteEventStore.open(data / "events.db")
+    try:
+        events = [e.decode_security(event) for event in await store.read_stream(stream)]
+    finally:
+        await store.close()
+    return [(event.user, event.change, event.entry) for event in events if isinstance(event, e.UserChanged)]
+
+
+async def until_changed(store: EventStore, user: str) -> None:
+    """Return when it is on record that a user was changed."""
+    async with asyncio.timeout(PATIENCE):
+        async for batch in store.subscribe(after=0):
+            found = [e.decode_security(event) for event in batch if event.stream == e.USERS_STREAM]
+            if any(isinstance(event, e.UserChanged) and event.user == user for event in found):
+                return
+
+
+def entry(data: Path, name: str) -> str | None:
+    """Return what the log has of an entry that the file has."""
+    return digest_of(Users(data / "users.json", SystemClock()).find(name))
+
+
+async def test_each_change_is_on_record_with_what_becomes_of_the_entry(tmp_path: Path) -> None:
+    expected = []
+    for change, operation in (
+        ("added", AddUser("ann", PASSWORDS["ann"], ("staff",))),
+        ("password", SetPassword("ann", PASSWORDS["bob"])),
+        ("groups", SetGroups("ann", ("night",))),
+        ("removed", RemoveUser("ann")),
+    ):
+        await done(tmp_path, operation)
+        expected.append(("ann", change, entry(tmp_path, "ann")))
+    assert await recorded(tmp_path) == expected
+    assert len({digest for _, _, digest in expected}) == 4
+    assert expected[-1][2] is None
+
+
+async def test_a_change_that_breaks_off_is_on_record_can_be_asked_for_again_and_leaves_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def broken_off(operation: Operation[object]) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("uws.access.users.os", _WithoutSync(breaks))
+            with pytest.raises(OSError, match="No space"):
+                await done(tmp_path, operation)
+
+    add, remove = AddUser("kim", PASSWORDS["ann"]), RemoveUser("kim")
+    await broken_off(add)
+    assert entry(tmp_path, "kim") is None
+    await done(tmp_path, add)
+    there = entry(tmp_path, "kim")
+    await broken_off(remove)
+    assert entry(tmp_path, "kim") == there
+    async with guarded(tmp_path):
+        pass  # a server that starts finds out how it is
+    changes = [change[1:] for change in await recorded(tmp_path) if change[0] == "kim"]
+    assert [change for change, _ in changes] == ["added", "added", "removed", "edited"]
+    assert changes[-1] == ("edited", there)
+    await done(tmp_path, remove)
+    assert (await recorded(tmp_path))[-1] == ("kim", "removed", None)
+
+
+class _WithoutSync:
+    """The module `os`, in which nothing reaches the disk."""
+
+    def __init__(self, fsync: object) -> None:
+        self.fsync = fsync
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(os, name)
+
+
+async def test_what_is_edited_by_hand_is_on_record_while_the_server_runs(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        assert (await site.get("/echo/async", headers=basic("bob"))).status == 200
+        await until_changed(site.node.backend.store, "bob")
+        file = tmp_path / "users.json"
+        users = json.loads(file.read_text())
+        users["eve"] = {**users["ann"], "groups": ["staff"]}
+        del users["bob"]
+        file.write_text(json.dumps(users))
+        assert (await site.get("/echo/async", headers=basic("bob"))).status == 401
+        await until_changed(site.node.backend.store, "eve")
+    changes = {user: (change, digest) for user, change, digest in await recorded(tmp_path)}
+    assert changes["eve"] == ("edited", entry(tmp_path, "eve"))
+    assert changes["bob"] == ("edited", None)
+
+
+async def test_a_change_that_is_on_record_is_made_also_when_its_client_has_gone(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        backend = site.node.backend
+        add = AddUser("kim", PASSWORDS["ann"])
+        here = Administered(Place(tmp_path, auth=AUTH), backend, lambda name: asyncio.Future())
+        asked = asyncio.create_task(add.carry_out(here, SERVER, lambda done, of: None))
+        await until_changed(backend.store, "kim")
+        asked.cancel()
+        await asyncio.wait([asked])
+        assert entry(tmp_path, "kim") is not None
+    assert [change for user, *change in await recorded(tmp_path) if user == "kim"] == [
+        ["added", entry(tmp_path, "kim")]
+    ]
+
+
+async def test_the_tokens_of_a_user_who_is_removed_stay_over_when_there_is_another_one(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "uwsd.toml"
+    file.write_text(
+        '[auth]\nusers = "users.json"\ntokens = true\n'
+        '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
+    )
+    async with serving(file) as server:
+
+        async def token() -> dict[str, str]:
+            made = await uwsd("token", "create", "--user", "bob", "-c", file)
+            return {"Authorization": f"Bearer {made.out.strip()}"}
+
+        async def statuses(*tokens: dict[str, str]) -> list[int]:
+            return [(await server.get("/nothing/async", headers=headers)).status for headers in tokens]
+
+        before = await token()  # when there is no such user: a proxy may know him
+        await uwsd("user", "add", "bob", "-c", file, reads="bob's\n")
+        listed = await token()
+        assert await statuses(before, listed) == [200, 200]
+        await uwsd("user", "remove", "bob", "-c", file)
+        assert await statuses(before, listed) == [401, 401]
+        await uwsd("user", "add", "bob", "-c", file, reads="another\n")
+        assert await statuses(before, listed) == [401, 401]
+        shown = await uwsd("token", "list", "--user", "bob", "--json", "-c", file)
+        assert {entry["ended"] for entry in json.loads(shown.out)} == {"the user was removed"}
+        assert await statuses(await token()) == [200]
