@@ -76,6 +76,15 @@ async def test_a_token_in_the_place_of_a_session_is_none_and_logging_out_does_no
         assert (await site.get("/echo/async", headers=bearer(token))).status == 200
 
 
+async def test_who_is_nobody_yet_sends_no_more_than_a_log_in_needs(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        answer = await site.post("/login", {"username": "ann", "password": "x" * 20_000})
+        assert (answer.status, answer.text) == (
+            413,
+            "UsageFault: the parameters are more than 16384 bytes\n",
+        )
+
+
 # Who there is
 
 

@@ -189,6 +189,32 @@ async def test_where_there_is_no_room_the_connection_without_a_request_for_longe
         assert await mute[0].hear() == ""
 
 
+async def test_where_all_have_a_request_one_whose_body_is_nobodys_and_does_not_come_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_IDLE", 0)
+    begun = f"Host: x\r\nContent-Type: {FORM}\r\nContent-Length: 10000\r\n\r\nx"
+    known = "Authorization: Basic YW5uOng=\r\n"
+    async with (
+        running(tmp_path, TYPES, authenticator=BasicUsers(), limits=LimitSettings(connections=20)) as site,
+        AsyncExitStack() as stack,
+    ):
+        anns = await stack.enter_async_context(
+            connected(site, f"POST /types/async HTTP/1.1\r\n{known}{begun}")
+        )
+        slow = [
+            await stack.enter_async_context(connected(site, f"POST /types/async HTTP/1.1\r\n{begun}"))
+            for _ in range(19)
+        ]
+        for _ in range(3):
+            async with aiohttp.ClientSession() as other, other.get(f"{site.url}/types") as answer:
+                assert answer.status == 200
+        assert await slow[0].hear() == ""
+        anns.writer.write(b"x" * 9999)
+        async with asyncio.timeout(PATIENCE):
+            assert b"HTTP/1.1 " in await anns.reader.readline()
+
+
 async def test_more_connections_than_may_are_told_so_until_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from .accounting import METRICS, PROBES, accounted, metrics, note_malformed_in_w
 from .auditing import chain, job_then, record, state_then, to_record
 from .availability import availability, healthz, note_start, readyz, service_availability
 from .capabilities import capabilities
+from .connections import Connection
 from .descriptor import descriptor
 from .errors import Encoded, Handler, Misframed, answer_for, fault_response, http_fault
 from .events import STREAMS, Streams, job_events, job_list_events
@@ -224,6 +225,8 @@ async def _find_out_who(authenticator: Authenticator | None, request: web.Reques
     try:
         identity = await _identified(authenticator, request) if authenticator else Identity()
         request[CALLER] = request[CALLER].known_as(replace(identity, link=link))
+        if identity.user is not None and isinstance(request.protocol, Connection):
+            request.protocol.is_known()  # to others it does not give way
     except NotAuthenticated:
         if link is None or "Authorization" in request.headers:
             raise

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from uws.config import LimitSettings
 
@@ -40,7 +41,7 @@ _BYTES_ACKED = 120
 class Connection(web.RequestHandler):
     """A connection, of which it is known what it waits for: a head, a body, the server, or to be read."""
 
-    __slots__ = ("_begun", "_body", "_mark", "_of", "_received", "_told", "idle_since", "wire")
+    __slots__ = ("_begun", "_body", "_mark", "_of", "_received", "_since", "_told", "idle_since", "wire")
 
     def __init__(self, of: Connections, server: web.Server, **options: Any) -> None:
         super().__init__(server, loop=of.loop, **options)
@@ -51,6 +52,8 @@ class Connection(web.RequestHandler):
         """None while a request is answered."""
         self._begun: float | None = None
         """When the first byte of the head came that is not here yet."""
+        self._since = 0.0
+        """When the head of that was here."""
         self._body: Any = None
         """Of the request that is answered, or was last."""
         self._told = False
@@ -79,9 +82,10 @@ class Connection(web.RequestHandler):
             super().data_received(data)
 
     def begin(self, payload: Any) -> None:
-        """Note that the head of a request is here."""
-        self._of.is_busy(self)
+        """Note that the head of a request is here, of whom it is not known yet who sends it."""
+        self._of.is_busy(self, with_body=payload is not EMPTY_PAYLOAD)
         self.idle_since = self._begun = self._mark = None
+        self._since = self._of.loop.time()
         self._body, self._told = payload, False
 
     async def finish_response(
@@ -116,6 +120,14 @@ class Connection(web.RequestHandler):
         response = fault_response(status, "UsageFault", said, {"X-Request-ID": request_id})
         response.force_close()
         return response
+
+    def is_known(self) -> None:
+        """Note that the request is somebody's."""
+        self._of.is_known(self)
+
+    def waits_for_body(self, now: float) -> bool:
+        """Whether a body has not come after as long as a connection may be without a request."""
+        return not self._body.is_eof() and now - self._since >= _IDLE
 
     def look(self, now: float) -> None:
         """Close the connection if its client is too slow."""
@@ -159,6 +171,8 @@ class Connections:
         self._all: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
         """Those without a request, the longest first."""
+        self._strangers: dict[Connection, None] = {}
+        """Those with a request that has a body and is nobody's in particular, the longest first."""
         self._refused: dict[Connection, float] = {}
         make_request = server.request_factory
 
@@ -200,10 +214,16 @@ class Connections:
     def is_admitted(self, connection: Connection) -> bool:
         return connection not in self._refused
 
-    def is_busy(self, connection: Connection) -> None:
+    def is_busy(self, connection: Connection, *, with_body: bool) -> None:
         self._idle.pop(connection, None)
+        if with_body and connection in self._all:
+            self._strangers[connection] = None
+
+    def is_known(self, connection: Connection) -> None:
+        self._strangers.pop(connection, None)
 
     def is_idle(self, connection: Connection) -> None:
+        self._strangers.pop(connection, None)
         if connection in self._all:
             connection.idle_since = self.loop.time()
             self._idle[connection] = None
@@ -211,14 +231,18 @@ class Connections:
     def forget(self, connection: Connection) -> None:
         self._all.discard(connection)
         self._idle.pop(connection, None)
+        self._strangers.pop(connection, None)
         self._refused.pop(connection, None)
 
     def _make_room(self) -> None:
-        """Close the connection that has been without a request for longest."""
-        longest = next(iter(self._idle), None)
-        if longest is None or longest.idle_since is None or longest.wire is None:
-            return
-        if self.loop.time() - longest.idle_since >= _IDLE:
+        """Close the connection that has been without a request for longest.
+
+        Where all have one, it is that which has waited longest for a body of nobody in particular.
+        """
+        now, longest = self.loop.time(), next(iter(self._idle), None)
+        if longest is None or longest.idle_since is None or now - longest.idle_since < _IDLE:
+            longest = next((one for one in self._strangers if one.waits_for_body(now)), None)
+        if longest is not None and longest.wire is not None:
             longest.wire.abort()
             self.forget(longest)
 

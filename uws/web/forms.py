@@ -28,6 +28,8 @@ from .stored import media_type_of
 _PLAIN = frozenset({"7bit", "8bit", "binary"})
 MAX_TEXT = 1_000_000
 """All text of one request, in bytes; files do not count."""
+MAX_FORM = 16_384
+"""Bytes of a form that is none of a service's, such as that by which one logs in."""
 MAX_FIELDS = 1000
 MAX_FILES = 16
 """Files of one request for a parameter that takes several."""
@@ -106,7 +108,7 @@ async def read_form(request: web.Request, *names: str) -> list[str]:
     """
     if request.content_type != "application/x-www-form-urlencoded":
         raise UsageError("expected a form: application/x-www-form-urlencoded")
-    pairs = _pairs(await _read_text(request.content.iter_chunked(_CHUNK)))
+    pairs = _pairs(await _read_text(request.content.iter_chunked(_CHUNK), most=MAX_FORM))
     for pair in pairs:
         if pair.name.upper() not in names:
             raise UsageError(
@@ -203,7 +205,7 @@ async def _read_parts(request: web.Request, service: Service, spool: Spool, form
             if part.headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN:
                 raise UsageError(f"{name}: a part's bytes are sent as they are (RFC 7578 section 4.7)")
             if part.filename is None and not _may_be_file(name, service):
-                body = await _read_text(_chunks(part), MAX_TEXT - form.size)
+                body = await _read_text(_chunks(part), before=form.size)
                 form.add([Pair(name, _decode(body))], len(name) + len(body))
                 continue
             if _is_ignored(name, service):
@@ -230,13 +232,13 @@ async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _read_text(chunks: AsyncIterator[bytes], limit: int = MAX_TEXT) -> bytes:
+async def _read_text(chunks: AsyncIterator[bytes], *, most: int = MAX_TEXT, before: int = 0) -> bytes:
     body = bytearray()
     try:
         async for chunk in chunks:
             body += chunk
-            if len(body) > limit:
-                raise TooLarge(f"the parameters are more than {MAX_TEXT} bytes")
+            if before + len(body) > most:
+                raise TooLarge(f"the parameters are more than {most} bytes")
     except _BROKEN_OFF as error:
         raise UsageError("the body broke off, or cannot be decoded") from error
     return bytes(body)
