@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC, EPERM
@@ -85,7 +85,7 @@ class Spool:
     """The uploads of one request; what no job has taken when it is left is deleted.
 
     Without ``keep`` they are only looked at and need no room: size and digest tell whether they came before.
-    All together they are no more than the ``allowance``, if there is one.
+    All together they are no more than any of the ``allowances``.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Spool:
         check_room: Callable[[], None],
         *,
         keep: bool,
-        allowance: Allowance | None = None,
+        allowances: Sequence[Allowance] = (),
     ) -> None:
         self._directory, self._check_room, self.keep = directory, check_room, keep
-        self._allowance, self._received = allowance, 0
+        self._allowances, self._received = allowances, 0
         self._files: list[Spooled] = []
 
     async def receive(
@@ -118,9 +118,7 @@ class Spool:
                 spooled.size += len(chunk)
                 if spooled.size > max_size:
                     raise TooLarge(f"{name}: the file is larger than the maximum {format_size(max_size)}")
-                self._received += len(chunk)
-                if self._allowance and self._received > self._allowance.bytes:
-                    raise self._allowance.refusal
+                self._count(len(chunk))
                 if len(buffer) >= _CHUNK:
                     if self.keep:
                         self._check_room()
@@ -132,6 +130,14 @@ class Spool:
         spooled.sha256 = digest.hexdigest()
         return spooled
 
+    def _count(self, more: int) -> None:
+        self._received += more
+        for coming in (allowance.coming for allowance in self._allowances if allowance.coming):
+            coming.bytes += more
+        for allowance in self._allowances:
+            if (allowance.coming.bytes if allowance.coming else self._received) > allowance.bytes:
+                raise allowance.refusal
+
     def _opened(self, spooled: Spooled) -> FileIO:
         with _storing():
             if not self.keep:
@@ -142,6 +148,8 @@ class Spool:
         return file
 
     def clear(self) -> None:
+        for coming in (allowance.coming for allowance in self._allowances if allowance.coming):
+            coming.bytes -= self._received
         for spooled in self._files:
             spooled.path.unlink(missing_ok=True)
 
@@ -347,9 +355,9 @@ class Files:
         return [entry.name for entry in os.scandir(self._jobs)]
 
     @asynccontextmanager
-    async def spool(self, *, keep: bool = True, allowance: Allowance | None = None) -> AsyncIterator[Spool]:
-        """Give room for the uploads of one request; see `Spool` for ``keep`` and ``allowance``."""
-        spool = Spool(self._spool, self.check_room, keep=keep, allowance=allowance)
+    async def spool(self, *, keep: bool = True, allowances: Sequence[Allowance] = ()) -> AsyncIterator[Spool]:
+        """Give room for the uploads of one request; see `Spool` for ``keep`` and ``allowances``."""
+        spool = Spool(self._spool, self.check_room, keep=keep, allowances=allowances)
         try:
             yield spool
         finally:

@@ -590,10 +590,15 @@ class UserUWS(Offered):
 
         What comes of a command that was carried out before is not kept.
         """
+        quotas = self.backend.quotas
         comes_again, job = await self._admit(job_id, caller)
-        allowance = None if comes_again else await self.backend.quotas.allowance(caller, job)
-        async with self.backend.files.spool(keep=not comes_again, allowance=allowance) as spool:
-            yield spool
+        twin = self._command(caller, job_id).first_id if quotas.of(caller, job).stored else None
+        async with quotas.twin(twin):
+            if twin:  # it may have come meanwhile
+                comes_again, job = await self._admit(job_id, caller)
+            allowances = [] if comes_again else await quotas.allowance(caller, job)
+            async with self.backend.files.spool(keep=not comes_again, allowances=allowances) as spool:
+                yield spool
 
     async def _admit(
         self, job_id: str | None, caller: Caller, actions: Sequence[Action] = ()

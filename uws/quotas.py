@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
@@ -13,7 +13,7 @@ from eventstore import StoreUnavailable
 from projections import JobReadModel, Projector
 from uws.clock import Clock
 from uws.model import Identity, Job, QueueSettings, QuotaSettings, Service
-from uws.model.quotas import DAY, Allowance, Quota, Use, allowance, sentences
+from uws.model.quotas import DAY, Allowance, Coming, Quota, Use, allowance, sentences
 
 log = logging.getLogger(__name__)
 _PATIENCE = 1.0
@@ -33,6 +33,8 @@ class Quotas:
     settings: QuotaSettings
     queue: QueueSettings
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    _twins: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    _coming: WeakValueDictionary[str, Coming] = field(default_factory=WeakValueDictionary)
 
     def names_of(self, caller: Identity, job: Job | None = None) -> tuple[str, ...]:
         """Return the tables that hold for the owner of a job, or of one that ``caller`` makes.
@@ -58,13 +60,14 @@ class Quotas:
             log.warning("what an owner has is not known, and nothing is refused for it: %s", error)
             return Use()
 
-    async def allowance(self, caller: Identity, job: Job | None) -> Allowance | None:
-        """Return what files a request may bring for a job, or for one to be made; None is no such limit."""
+    async def allowance(self, caller: Identity, job: Job | None) -> list[Allowance]:
+        """Return what files a request may bring for a job, or for one to be made; none is no such limit."""
         quota = self.of(caller, job)
         owner = job.owner if job else caller.user
         replaceable = sum(upload.size for upload in job.uploads) if job else 0
         use = await self.use(owner, quota)
-        return allowance(quota, use, self.clock.now(), new=job is None, replaceable=replaceable)
+        coming = self._coming.setdefault(owner or "", Coming())
+        return allowance(quota, use, self.clock.now(), coming, new=job is None, replaceable=replaceable)
 
     async def told(self, caller: Identity, services: Sequence[str]) -> list[str]:
         """Say what ``caller`` may have of these services together, and what he has of it.
@@ -82,6 +85,13 @@ class Quotas:
             return []
         use = await self.use(caller.user, quota, timeout=_PATIENCE)
         return [*sentences(quota, use, queued, running)]
+
+    def twin(self, command: str | None) -> AbstractAsyncContextManager[None]:
+        """Let the files of a keyed command come when those of one that is the same have come.
+
+        Together they would be more than the one that counts.
+        """
+        return nullcontext() if command is None else self._twins.setdefault(command, asyncio.Lock())
 
     @asynccontextmanager
     async def turn(self, service: Service, owner: str | None, quota: Quota) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.access.support import basic, limited
 from tests.daemon import serving
 from tests.execution.programs import shell
 from tests.harness import Answer, BasicUsers, ManualClock, Site, running, text
-from tests.web.support import ECHO, FIELD, MULTIPART, multipart, raw
+from tests.web.support import ECHO, FIELD, MULTIPART, PATIENCE, multipart, raw
 from uws import (
     FileParameter,
     Lifetime,
@@ -82,6 +83,28 @@ async def test_what_jobs_have_stored_is_all_that_an_owner_may_and_deleting_makes
         assert (await site.request("DELETE", first.location, user="ada")).status == 303
         assert (await ask("ada", 600)).status == 303
         assert list((tmp_path / "spool").iterdir()) == []
+
+
+async def test_what_comes_at_the_same_time_counts_together_while_it_comes(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield bytes((1 << 20) + 100_000)
+        await go_on.wait()
+
+    async with running(tmp_path, FILES, quotas=quotas(stored=1_600_000), authenticator=BasicUsers()) as site:
+        form = aiohttp.FormData()
+        form.add_field("f", slow(), filename="f")
+        first = asyncio.create_task(site.post(site.list_url("files"), form, user="ada"))
+        async with asyncio.timeout(PATIENCE):
+            while not sum(file.stat().st_size for file in (tmp_path / "spool").iterdir()):
+                await asyncio.sleep(0.01)
+        refused = await site.post(site.list_url("files"), files(1_000_000), user="ada")
+        assert refused.status == 403
+        assert (await site.post(site.list_url("files"), files(1_000_000), user="bob")).status == 303
+        go_on.set()
+        assert (await first).status == 303
+        assert (await site.post(site.list_url("files"), files(400_000), user="ada")).status == 303
 
 
 async def test_results_count_and_who_has_too_many_runs_nothing_more(tmp_path: Path) -> None:

@@ -93,11 +93,19 @@ class Use(NamedTuple):
     oldest: datetime | None = None
 
 
+@dataclass
+class Coming:
+    """The bytes of files that requests of one owner are bringing now, all together."""
+
+    bytes: int = 0
+
+
 class Allowance(NamedTuple):
-    """How many bytes of files a request may bring, and why no more."""
+    """How many bytes of files a request may bring, and why no more; or, all that are ``coming`` together."""
 
     bytes: int
     refusal: UWSError
+    coming: Coming | None = None
 
 
 @dataclass(frozen=True)
@@ -160,22 +168,23 @@ def refusal(
 
 
 def allowance(
-    quota: Quota, use: Use, now: datetime, *, new: bool = False, replaceable: int = 0
-) -> Allowance | None:
-    """Return what files a request may bring for a job; None is no limit but that of the service.
+    quota: Quota, use: Use, now: datetime, coming: Coming, *, new: bool = False, replaceable: int = 0
+) -> list[Allowance]:
+    """Return what files a request may bring for a job; none is no limit but that of the service.
 
     So many bytes of it are ``replaceable``.
     """
     if new and (refused := refusal(quota, use, now, begins=True, new=True)):
-        return Allowance(0, refused)
+        return [Allowance(0, refused)]
     found = []
     if (most := quota.uploads) is not None:
         words = f"the files of this request are larger than {format_size(most)}, which one may bring at most"
         found.append(Allowance(most, OverQuota(words)))
     if (most := quota.stored) is not None:
         room = max(0, most - use.stored) + replaceable
-        found.append(Allowance(room, OverQuota(_too_much(most, use, f"more than {format_size(room)}"))))
-    return min(found, key=lambda each: each.bytes, default=None)
+        words = _too_much(most, use, f"more than {format_size(room)}")
+        found.append(Allowance(room, OverQuota(words), coming))
+    return sorted(found, key=lambda each: each.bytes)
 
 
 def _too_much(most: int, use: Use, coming: str) -> str:
