@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -70,6 +71,15 @@ _READ: Mapping[str, Callable[[Any], int]] = {
 }  # fmt: skip
 
 
+_Limits = Mapping[str, float]
+"""Those that a table names, in seconds, bytes or jobs; infinite for none."""
+
+
+def _limits(table: QuotaTable) -> _Limits:
+    found = ((name, table.limit(name)) for name in table.__struct_fields__)
+    return {name: limit for name, limit in found if limit is not None}
+
+
 class Quota(NamedTuple):
     """What one owner may have, as `QuotaTable` names it; None is no limit."""
 
@@ -117,9 +127,6 @@ class QuotaSettings:
 
     everybody: QuotaTable = field(default_factory=QuotaTable)
     others: Mapping[str, QuotaTable] = field(default_factory=dict)
-    _known: dict[tuple[tuple[str, ...], QueueSettings], Quota] = field(
-        default_factory=dict, compare=False, repr=False
-    )
 
     def names_of(self, identity: Identity) -> tuple[str, ...]:
         """Return the names of the other tables that hold for somebody."""
@@ -130,15 +137,19 @@ class QuotaSettings:
 
     def of(self, names: Sequence[str], queue: QueueSettings) -> Quota:
         """Return what holds for whom these tables do: of what several name, the largest."""
-        key = tuple(name for name in names if name in self.others), queue
-        if key not in self._known:
-            self._known[key] = Quota(*map(self._limit, Quota._fields, [key] * len(Quota._fields)))
-        return self._known[key]
+        everybody, others = self._limits
+        tables = [others[name] for name in names if name in others]
+        return Quota(*(self._limit(name, everybody, tables, queue) for name in Quota._fields))
 
-    def _limit(self, name: str, key: tuple[tuple[str, ...], QueueSettings]) -> int | None:
-        names, queue = key
-        own = [limit for each in names if (limit := self.others[each].limit(name)) is not None]
-        limit = max(own) if own else self.everybody.limit(name)
+    @cached_property
+    def _limits(self) -> tuple[_Limits, dict[str, _Limits]]:
+        """What the tables say, as numbers."""
+        return _limits(self.everybody), {name: _limits(table) for name, table in self.others.items()}
+
+    @staticmethod
+    def _limit(name: str, everybody: _Limits, tables: Sequence[_Limits], queue: QueueSettings) -> int | None:
+        own = [table[name] for table in tables if name in table]
+        limit = max(own) if own else everybody.get(name)
         if limit is None:
             limit = getattr(queue, f"max_{name}_per_owner", None)
         return None if limit is None or math.isinf(limit) else int(limit)
