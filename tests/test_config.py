@@ -265,6 +265,14 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
             "auth.proxy.groups_header: x-u is the header with the user's name",
         ),
         (
+            'proxy = { header = "X-U", address_header = "x-u", addresses = ["::1"] }',
+            "auth.proxy.address_header: x-u is the header with the user's name",
+        ),
+        (
+            'proxy = { addresses = ["::1"] }',
+            "auth.proxy.header: missing; name the one with the user's name, or an address_header",
+        ),
+        (
             'proxy = { header = "X-U", addresses = ["10.0.0.1", "0.0.0.0/0"] }',
             "auth.proxy.addresses: with 0.0.0.0/0 whoever sends the header is believed",
         ),

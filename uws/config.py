@@ -203,8 +203,9 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise ValueError(f"{field}: {name!r} is no header's name such as X-Remote-User")
             if name and _MEANS_SOMETHING_ELSE.fullmatch(name):
                 raise ValueError(f"{field}: {name} means something else; name one such as X-Remote-User")
-        if self.groups_header and self.groups_header.lower() == self.header.lower():
-            raise ValueError(f"groups_header: {self.groups_header} is the header with the user's name")
+        for field in ("groups_header", "address_header"):
+            if (name := getattr(self, field)) and name.lower() == (self.header or "").lower():
+                raise ValueError(f"{field}: {name} is the header with the user's name")
         if not self.addresses:
             raise ValueError("addresses: there is none; name those from which the header is believed")
         for entry in self.addresses:
