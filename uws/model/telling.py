@@ -122,7 +122,7 @@ def _tell_token(event: e.TokenEvent) -> str:
 def _tell_security(event: e.SecurityEvent) -> str:
     match event:
         case e.LoggedIn():
-            return f"{event.user} logged in{_from(event.address)}"
+            return f"{event.user} logged in by {event.by}{_from(event.address)}"
         case e.LogInRefused():
             return f"a log-in{_by(event.user)} was refused{_from(event.address)}: {event.reason}"
         case e.AccessRefused():
