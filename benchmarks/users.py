@@ -13,12 +13,13 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
+from uws import Authenticator
 from uws.app import serve
 from uws.config import load
 from uws.model import Identity, NotAuthenticated
 
 
-class BasicUsers:
+class BasicUsers(Authenticator):
     """Takes everybody's word for it."""
 
     def challenges(self, base_url: str) -> Sequence[str]:

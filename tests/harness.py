@@ -83,7 +83,7 @@ class ManualClock:
                 future.set_result(None)
 
 
-class BasicUsers:
+class BasicUsers(Authenticator):
     """HTTP Basic with any password but ``wrong``: enough to have owners."""
 
     challenge = 'Basic realm="uws"'

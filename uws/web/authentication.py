@@ -26,7 +26,7 @@ from uws.model import events as e
 from uws.model.text import is_name
 from uws.model.units import parse_duration
 
-from .resource import CALLER
+from .resource import CALLER, Authenticator
 
 if TYPE_CHECKING:
     from uws.access.oidc import OIDC
@@ -38,9 +38,11 @@ _TRIES, _WITHIN = 10, timedelta(minutes=1)
 """Wrong passwords that one address may send for one user, and in what time."""
 _WATCHED = 10_000
 _SEEN_AGAIN = timedelta(hours=1)
+_HASH = web.RequestKey("hash", str)
+"""What the users file had of the password that a request came with, when it was verified."""
 
 
-class Authentication:
+class Authentication(Authenticator):
     """The ways that an operator has opened, one after the other. See `AuthSettings`."""
 
     def __init__(self, settings: AuthSettings, data: Path, *, anonymous: bool) -> None:
@@ -100,13 +102,23 @@ class Authentication:
 
     async def identify(self, request: web.Request) -> Identity:
         """Return who sends a request. Raises `NotAuthenticated`, `TooMany`."""
+        return await self._identify(request, again=False)
+
+    async def still(self, request: web.Request) -> Identity:
+        """Return who sends a request that was let in, by what is known of him now.
+
+        No password is verified again: it is good as long as the users file has none but that.
+        """
+        return await self._identify(request, again=True)
+
+    async def _identify(self, request: web.Request, *, again: bool) -> Identity:
         if (header := request.headers.get("Authorization")) is not None:
-            return self._with_roles(await self._by_header(request, header))
+            return self._with_roles(await self._by_header(request, header, again))
         if (identity := self._by_proxy(request)) is not None:
             return self._with_roles(identity)
         if (cookie := request.cookies.get(SESSION)) is not None:
             try:
-                return self._with_roles(await self._by_token(request, cookie))
+                return self._with_roles(await self._by_token(request, cookie, again))
             except NotAuthenticated:  # a browser sends what it has: he is nobody, and may log in again
                 if not self._anonymous:
                     raise
@@ -165,24 +177,32 @@ class Authentication:
         )
         self.record.note(refusal, request[CALLER])
 
-    async def _by_header(self, request: web.Request, header: str) -> Identity:
+    async def _by_header(self, request: web.Request, header: str, again: bool) -> Identity:
         scheme, _, credentials = header.partition(" ")
         match scheme.lower():
             case "basic" if self.users is not None:
-                return await self.check_password(request, *_name_and_password(credentials))
+                name, password = _name_and_password(credentials)
+                user = self.users.find(name)
+                if not again:
+                    request[_HASH] = user.password if user else ""
+                    return await self.check_password(request, name, password)
+                if user and user.password != request[_HASH]:
+                    raise NotAuthenticated("the password was changed: log in again")
+                return self._listed(name)
             case "bearer":
-                return await self._by_token(request, credentials.strip())
+                return await self._by_token(request, credentials.strip(), again)
         schemes = ", ".join(sorted({challenge.partition(" ")[0] for challenge in self.challenges("")}))
         raise NotAuthenticated(f"this is no way to say who you are here; expected {schemes or 'none'}")
 
-    async def _by_token(self, request: web.Request, text: str) -> Identity:
+    async def _by_token(self, request: web.Request, text: str, again: bool) -> Identity:
         if self.oidc and not text.startswith(PREFIX):
             return self._foreign(await self.oidc.identify(text))
         token = await self.tokens.verify(text)
         if token.issued.kind == "token":
             if not self.settings.tokens:
                 raise NotAuthenticated("tokens are not taken here")
-            self._note_use(request, token)
+            if not again:
+                self._note_use(request, token)
         identity = (
             self._listed(token.issued.user, token) if token.issued.listed else Identity(token.issued.user)
         )

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 from urllib.parse import quote
@@ -19,7 +19,18 @@ from uws.commands import Caller
 from uws.config import AuditSettings
 from uws.files import OwnFile, Spool
 from uws.jobs import Backend, UserUWS
-from uws.model import Action, Identity, Job, NotFound, OtherService, Phase, UsageError, did_you_mean
+from uws.model import (
+    STRANGER,
+    Action,
+    Identity,
+    Job,
+    NotAuthenticated,
+    NotFound,
+    OtherService,
+    Phase,
+    UsageError,
+    did_you_mean,
+)
 
 from .conditions import is_held, tag_of, tag_of_state
 from .documents import serialise
@@ -53,6 +64,14 @@ class Authenticator(Protocol):
         """
         ...
 
+    async def still(self, request: web.Request) -> Identity:
+        """Return who it is by now, of a request that `identify` has let in.
+
+        It is asked again and again while the request lasts: to cost little, and leave nothing on record, is
+        for who overrides it. Raises `NotAuthenticated` for credentials that are good no longer.
+        """
+        return await self.identify(request)
+
 
 @dataclass(frozen=True)
 class Site:
@@ -78,13 +97,36 @@ FETCHER = web.AppKey("fetcher", Fetcher)
 CALLER = web.RequestKey("caller", Caller)
 
 
+async def ask_again(request: web.Request) -> None:
+    """Find out again who sends a request that has lasted: he may not be let in, or may less, by now.
+
+    Raises `NotAuthenticated`, also when he is somebody else.
+    """
+    authenticator, caller = request.app[SITE].authenticator, request[CALLER]
+    if authenticator is None:
+        return
+    try:
+        identity = await authenticator.still(request)
+    except NotAuthenticated:
+        if caller.link is None or "Authorization" in request.headers:
+            raise
+        identity = STRANGER
+    if identity.user != caller.user:
+        raise NotAuthenticated("you are not logged in any more")
+    request[CALLER] = caller.known_as(replace(identity, link=caller.link))
+
+
 class Resource:
     """What all handlers begin with: the service, the caller, the job."""
 
     def __init__(self, request: web.Request) -> None:
         self.request = request
         self.site = request.app[SITE]
-        self.caller = request[CALLER]
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks, as far as it was found out."""
+        return self.request[CALLER]
 
     @property
     def base_url(self) -> str:
@@ -122,11 +164,17 @@ class Resource:
         return await self.uws.get_job(self.job_id, self.caller, action)
 
     async def wait(self, seconds: float, lasting: Collection[Phase] | None) -> Job:
-        """Do what `UserUWS.wait` does. Raises `TooMany` when the caller waits for as much as he may."""
+        """Do what `UserUWS.wait` does, for who may look at the job when that is over, too.
+
+        Raises `TooMany` when the caller waits for as much as he may, and what `ask_again` does.
+        """
         with self.site.waits.counted(self.request, self.caller.user):
-            return await self.uws.wait(
+            job = await self.uws.wait(
                 self.job_id, self.caller, seconds=seconds, lasting=lasting, closing=self.site.closing
             )
+        await ask_again(self.request)
+        self.caller.check(Action.READ, job, self.uws.backend.clock.now())
+        return job
 
     async def admit(self, *actions: Action) -> bool:
         """See `UserUWS.admit`: for the job that the URL names, or for a new one."""
