@@ -37,7 +37,7 @@ from .job_lists import job_list
 from .login import login, login_form, logout
 from .negotiation import is_for_reading
 from .openapi import openapi
-from .origins import check_origin
+from .origins import check_host, check_origin
 from .pages import STATIC, protect
 from .provenance import DRAWINGS, Drawings, provenance
 from .queues import queue, steer
@@ -187,6 +187,7 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     response: web.StreamResponse | None
     try:
         _check_framing(request)
+        check_host(request, request.app[SITE].base_url)
         if request.method in _COMMANDS:
             check_origin(request, request.app[SITE].base_url)
         if request.match_info.route.name not in _FOR_ANYBODY:

@@ -44,6 +44,10 @@ class Encoded(UWSError):
     """A body is compressed, or encoded in another way."""
 
 
+class Misdirected(UWSError):
+    """A request is for a host that this server is not."""
+
+
 class Misframed(UsageError):
     """Where a request ends is in doubt, so that nothing behind it can be taken for another one."""
 
@@ -54,6 +58,7 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooLarge, 413, "UsageFault"),
     (TooSlow, 408, "UsageFault"),
     (Encoded, 415, "UsageFault"),
+    (Misdirected, 421, "UsageFault"),
     (UsageError, 400, "UsageFault"),
     (NotAuthenticated, 401, "AuthenticationError"),
     (NotAuthorized, 403, "AuthorizationError"),

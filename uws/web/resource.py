@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,6 @@ from uws.model import (
     NotFound,
     OtherService,
     Phase,
-    UsageError,
     did_you_mean,
 )
 
@@ -36,6 +34,7 @@ from .conditions import is_held, tag_of, tag_of_state
 from .documents import serialise
 from .fetching import Fetcher, Fetches
 from .negotiation import HTML, Form
+from .origins import host_in
 from .own_files import own_file
 from .pages import render, revision
 from .waiting import WAITS_PER_OWNER, Waits
@@ -44,7 +43,6 @@ LONGEST_WAIT = 60
 """Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
 SYNC_SECONDS = 60
 """Seconds that the result of a synchronous request is waited for; below these time-outs, too."""
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
 class Authenticator(Protocol):
@@ -135,8 +133,7 @@ class Resource:
         host = self.request.headers.get("Host")
         if host is None:
             host = _own_address(self.request)
-        if not _HOST.fullmatch(host):
-            raise UsageError("the Host header names no host")
+        host_in(host)
         prefix = str(self.request.app.router["index"].url_for()).rstrip("/")
         return f"{self.request.scheme}://{host}{prefix}"
 
