@@ -324,9 +324,5 @@ def result_of(resource: Resource, job: Job) -> OwnFile:
 
 
 def log_of(resource: Resource, job: Job) -> OwnFile:
-    """Return the output that the URL names. Raises `NotFound` for a job that was not started."""
-    name = resource.request.match_info["name"]
-    directory = resource.uws.backend.files.of(job.id)
-    if not (directory.logs / name).exists():
-        raise NotFound(f"job {job.id} has no {name}: no program was started for it, or its files are gone")
-    return directory.log(name)
+    """Return the output that the URL names; there is none before the job's program was started."""
+    return resource.uws.backend.files.of(job.id).log(resource.request.match_info["name"])
