@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
@@ -266,7 +265,7 @@ def _name_and_password(credentials: str) -> tuple[str, str]:
     """Read the credentials of HTTP Basic (RFC 7617)."""
     try:
         name, colon, password = b64decode(credentials.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, no ASCII, or no UTF-8
         raise NotAuthenticated("these are no credentials of HTTP Basic") from None
     if not colon:
         raise NotAuthenticated("these are no credentials of HTTP Basic: expected user:password in base64")
