@@ -213,3 +213,12 @@ async def test_no_answer_says_what_the_server_is_made_of(tmp_path: Path) -> None
             assert "\r\nServer: uwsd" in head
             assert "aiohttp" not in head
             assert "Python" not in head
+
+
+async def test_a_body_of_no_type_that_does_not_come_is_no_fault_of_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = "POST /types/async HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\nContent-Length: 100\r\n\r\n"
+    async with running(tmp_path, TYPES) as site:
+        assert "Traceback" not in await sent(site, head, ends=True)
+    assert not [record for record in caplog.records if record.exc_info]
