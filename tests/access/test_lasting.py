@@ -242,3 +242,32 @@ async def test_a_command_whose_credentials_end_while_it_is_sent_does_nothing(
         assert [answer.result() for answer in answers] == [401] * len(commands)
         after = await site.node.backend.store.read_all(after=before.position)
         assert not [event for event in after if event.stream.startswith("job/")]
+
+
+async def test_who_is_no_operator_any_more_when_his_command_is_there_does_not_pause_the_queue(
+    served: tuple[Site, Authentication], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, authentication = served
+    let_in, ended = asyncio.Event(), asyncio.Event()
+    identify = authentication.identify
+
+    async def noted(request: web.Request) -> Identity:
+        identity = await identify(request)
+        let_in.set()
+        return identity
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"ACTION="
+        await ended.wait()
+        yield b"PAUSE"
+
+    monkeypatch.setattr(authentication, "identify", noted)
+    async with asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE):
+        sent = {**basic("ops"), "Content-Type": FORM}
+        answer = group.create_task(site.post("/queue", slowly(), headers=sent))
+        await let_in.wait()
+        assert authentication.users
+        authentication.users.set_groups("ops", ())
+        ended.set()
+    assert answer.result().status == 403
+    assert not await site.node.backend.store.read_stream(e.QUEUE_STREAM)
