@@ -140,7 +140,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds above 0")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host, as it stands in a URL, is this machine itself."""
     try:
         return host == "localhost" or ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -267,7 +268,7 @@ def _no_place_of_keys(url: str) -> str | None:
         return "there is a user or a password in the URL"  # which is not repeated
     if parsed.scheme not in ("http", "https") or not parsed.raw_host:
         return f"expected an https URL or the path of a file, got {url!r}"
-    if parsed.scheme == "http" and not _is_loopback(parsed.raw_host):
+    if parsed.scheme == "http" and not is_loopback(parsed.raw_host):
         return f"{url!r} is not https: whoever is on the way could put other keys in place of these"
     return None
 
@@ -343,7 +344,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def is_private(self) -> bool:
         """Whether the server is reached from this machine alone, going by what it says of itself."""
         told = URL(self.server.base_url).host if self.server.base_url else None
-        return all(_is_loopback(host) for host in (self.server.host, told) if host is not None)
+        return all(is_loopback(host) for host in (self.server.host, told) if host is not None)
 
     @property
     def allows_anonymous(self) -> bool:
@@ -356,7 +357,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Raise `DeclarationError` where nobody could use the services, or everybody could unawares."""
         if self.auth.identifies or self.allows_anonymous:
             return
-        where = self.server.base_url if _is_loopback(self.server.host) else self.server.host
+        where = self.server.base_url if is_loopback(self.server.host) else self.server.host
         raise DeclarationError(
             [
                 f"auth: {where} is reached by others, who have no way to say who they are: give them one in "

@@ -224,24 +224,28 @@ class JobDirectory:
         with _storing():
             beneath.make_private(self.root)
             beneath.make_private(self.uploads)
-            spooled.path.rename(self.uploads / upload.file)
+            with beneath.directory(self.root.parent, PurePath(self.root.name, "uploads")) as uploads:
+                os.rename(spooled.path, upload.file, dst_dir_fd=uploads)
 
     def drop(self, uploads: Iterable[Upload]) -> None:
         """Delete received files, and the directory when it held nothing else.
 
         What cannot be deleted now stays until the whole directory goes.
         """
-        uploads = [*uploads]
-        if not uploads:
+        names = [upload.file for upload in uploads]
+        if not names:
             return
-        for upload in uploads:
+        for name in names:
             try:
-                (self.uploads / upload.file).unlink(missing_ok=True)
+                with beneath.directory(self.root.parent, PurePath(self.root.name, "uploads")) as directory:
+                    os.unlink(name, dir_fd=directory)
+            except FileNotFoundError:
+                pass
             except OSError as error:
-                log.warning("upload %s cannot be deleted now: %s", upload.file, error)
-        with suppress(OSError):
-            self.uploads.rmdir()
-            self.root.rmdir()
+                log.warning("upload %s cannot be deleted now: %s", name, error)
+        with suppress(OSError), beneath.directory(self.root.parent, PurePath(self.root.name)) as directory:
+            os.rmdir("uploads", dir_fd=directory)
+            self.root.rmdir()  # which goes if it is empty, and is no link
 
     def open(self, path: PurePath, *, sole: bool = True) -> BufferedReader | None:
         """Open a file in here; None when there is none that is its own: no link, no device, no pipe.

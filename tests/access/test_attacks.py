@@ -306,3 +306,12 @@ async def test_a_table_that_is_looked_at_brings_in_nothing_and_grows_no_larger(
             assert "laughlaugh" not in answer.text
             assert len(answer.body) < 20_000
     assert not asked
+
+
+@pytest.mark.parametrize("credentials", ["\udc86", "\u00e4", "=", "!!", "/w=="])
+async def test_credentials_that_are_no_base64_are_nobodys(tmp_path: Path, credentials: str) -> None:
+    async with guarded(tmp_path) as (site, _):
+        sent = b"Basic " + credentials.encode("utf-8", "surrogateescape")
+        answer = await raw(site, "GET", "/echo/async", Authorization=sent)
+        assert answer.status == 401
+        assert answer.text.startswith("AuthenticationError: these are no credentials of HTTP Basic")

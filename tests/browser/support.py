@@ -20,8 +20,9 @@ OPTIONS = (
     "--disable-dev-shm-usage",
     # What browsers are about to do by themselves: no page is made by them any more.
     "--disable-features=XSLT",
-    # Nothing else than servers of this machine is found.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+    # Nothing else than servers of this machine is found, one of them under a name of somebody's.
+    "--host-resolver-rules=MAP rebound.example 127.0.0.1, MAP * ~NOTFOUND, "
+    "EXCLUDE localhost, EXCLUDE 127.0.0.1",
 )
 _HERE = {"localhost", "127.0.0.1", None}
 """Where a page may get something from; what has no host is part of the page."""

@@ -206,6 +206,22 @@ async def test_a_page_of_another_site_logs_nobody_in(tmp_path: Path, chromium: B
             )
 
 
+async def test_a_site_whose_name_has_come_to_mean_this_machine_orders_nothing(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    async with running(tmp_path, ECHO) as site, await chromium.new_page() as page:
+        # A refusal is a page, too, of the origin that a script of the other site would have.
+        refused = await page.goto(site.url.replace("127.0.0.1", "rebound.example"))
+        assert refused
+        assert refused.status == 421
+        ask = "([url, options]) => fetch(url, options).then(answer => answer.status)"
+        assert await page.evaluate(ask, ["/echo/async?PHASE=RUN", {"method": "POST"}]) == 421
+        assert await page.evaluate(ask, ["/echo/async", {}]) == 421
+        await page.goto(site.url)
+        assert await page.evaluate(ask, ["/echo/async", {"method": "POST", "redirect": "manual"}]) == 0
+        assert await made(site) == 1
+
+
 async def test_no_page_can_be_framed(tmp_path: Path, chromium: Browser) -> None:
     async with (
         running(tmp_path, ECHO) as site,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Set
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,10 +23,16 @@ import requests
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
+from tests.access.support import PASSWORDS, bearer
 from tests.harness import Site, job_id, running
 from tests.processes import children
-from tests.web.support import ECHO, FAIL, FILES, NEEDY, PATIENCE, SLEEP, TYPES
-from uws.config import load
+from tests.web.support import ECHO, FAIL, FILES, NEEDY, PATIENCE, SLEEP, TYPES, open_files
+from uws.access.tokens import Tokens
+from uws.access.users import Users
+from uws.commands import SERVER
+from uws.config import AuthSettings, load
+from uws.model import QuotaSettings, QuotaTable
+from uws.web import Authentication
 
 SERVICES = (ECHO, FAIL, FILES, NEEDY, SLEEP, TYPES)
 EXAMPLES = Path(__file__).parents[2] / "examples" / "uwsd.toml"
@@ -36,6 +43,13 @@ _AT_ONCE = 500
 _JOB = re.compile(r"/(\w+)/(?:async|sync)/([0-9a-f]{32})")
 _NOT_NOW = (503, 507)
 """What the server is excused with when it says when to come back."""
+
+
+USER = "ann"
+_AUTH = AuthSettings(users="users.json", tokens=True)
+_QUOTAS = QuotaSettings(
+    QuotaTable(queued=10, stored="20MB", uploads="3MB", lifetime="30d", jobs_per_day=100_000)
+)
 
 
 @dataclass
@@ -83,6 +97,8 @@ class Target:
     jobs: list[tuple[str, str]] = field(default_factory=list)
     """The jobs that may be there, as service and id; the first two have ended, and stay."""
     session: requests.Session = field(default_factory=requests.Session)
+    credentials: dict[str, str] = field(default_factory=dict)
+    """The headers that say who asks, unless a request says otherwise."""
 
     def job(self, number: int) -> tuple[str, str]:
         return self.jobs[number % len(self.jobs)]
@@ -130,7 +146,8 @@ class Target:
         self, method: str, path: str, body: bytes = b"", *, length: int | None = None, **headers: bytes
     ) -> None:
         """Send a request byte for byte; ``_`` in a header's name is ``-``. Its ``length`` may be a lie."""
-        fields = {"Host": urlsplit(self.url).netloc.encode(), "Connection": b"close", **headers}
+        known = {name: value.encode() for name, value in self.credentials.items()}
+        fields = {"Host": urlsplit(self.url).netloc.encode(), "Connection": b"close", **known, **headers}
         length = len(body) if length is None else length
         fields["Content_Length"] = b"%d" % length
         lines = [f"{method} {path} HTTP/1.1".encode()]
@@ -139,16 +156,32 @@ class Target:
 
 
 @asynccontextmanager
-async def attacked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Target]:
-    """Serve what is to be asked; in the end nothing is left of it, and no traceback was logged."""
+async def attacked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, guarded: bool = False
+) -> AsyncIterator[Target]:
+    """Serve what is to be asked; in the end nothing is left of it, and no traceback was logged.
+
+    Where it is ``guarded``, it is asked by users who have quotas.
+    """
     services = (*SERVICES, *load(EXAMPLES).services)
     with _loopback_only():
-        async with running(tmp_path, *services, longest_wait=0.05, sync_seconds=0.1) as site:
+        authenticator = Authentication(_AUTH, tmp_path, anonymous=False) if guarded else None
+        async with running(
+            tmp_path, *services, longest_wait=0.05, sync_seconds=0.1, authenticator=authenticator,
+            quotas=_QUOTAS if guarded else None,
+        ) as site:  # fmt: skip
+            credentials = await _credentials(site) if guarded else {}
+            site.session.headers.update(credentials)
             ended = [await site.run("echo", x="1"), await site.run("files", image=b"0123456789" * 10)]
             for job in ended:
                 await site.ended(job)
             before = _tasks(), children().keys()
-            target = Target(site.url, jobs=[("echo", job_id(ended[0])), ("files", job_id(ended[1]))])
+            target = Target(
+                site.url,
+                jobs=[("echo", job_id(ended[0])), ("files", job_id(ended[1]))],
+                credentials=credentials,
+            )
+            target.session.headers.update(credentials)
             with target.session:
                 yield target
             for service in services:
@@ -157,6 +190,15 @@ async def attacked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIte
     gc.collect()  # what became of tasks that nobody waited for is told now
     traces = [record for record in caplog.records if record.exc_info or "Traceback" in record.getMessage()]
     assert not traces, f"{traces[0].getMessage()}: {traces[0].exc_info}"
+
+
+async def _credentials(site: Site) -> dict[str, str]:
+    """Make a user, and return what he sends: a token, which is taken whatever passwords others try."""
+    backend = site.node.backend
+    Users(site.data.parent / "users.json", backend.clock).add(USER, PASSWORDS["ann"], ("staff",))
+    tokens = Tokens(backend.store, backend.clock)
+    _, token = await tokens.issue(USER, SERVER, lasts=timedelta(days=1), listed=True)
+    return bearer(token)
 
 
 async def _destroy_all(site: Site, service: str) -> None:
@@ -174,6 +216,7 @@ async def _nothing_is_left(site: Site, data: Path, tasks: Counter[str], programs
                 *(command for pid, command in children().items() if pid not in programs),
                 *os.listdir(site.data),
                 *os.listdir(data / "spool"),
+                *(file for file in open_files() if file.startswith((str(site.data), str(data / "spool")))),
             ]:
                 await asyncio.sleep(0.01)
     except TimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode, urlsafe_b64encode
 from typing import NamedTuple
 
 from hypothesis import strategies as st
@@ -72,6 +73,37 @@ _MEDIA_RANGE = st.tuples(
 ACCEPT: Bytes = _joined(_bytes(",", ", ", ",,", ";", "\t,"), _MEDIA_RANGE, max_size=6)
 FORMAT: Text = st.sampled_from(
     ["", "xml", "json", "html", "text/xml", "JSON ", "pdf", "%00", "xml&RESPONSEFORMAT=json"]
+)
+
+# Who somebody says he is (RFC 7617, RFC 6750, RFC 7519, RFC 6265); of few names, for each password takes long
+
+_PASSWORD = st.tuples(
+    _bytes("bob", "eve", "", "\u00ff", "a" * 300),
+    _bytes(":", ":", ":", "", "::"),
+    _bytes("x", "", "p:q", "\0", "x" * 2000),
+).map(b"".join)
+_JWT = st.lists(
+    _mostly(_bytes('{"alg":"none"}', '{"alg":"RS256","kid":"x"}', "{}", "[]", "null", '{"exp":1e999}')),
+    min_size=1,
+    max_size=4,
+).map(lambda parts: b".".join(urlsafe_b64encode(part).rstrip(b"=") for part in parts))
+_TOKEN = st.one_of(
+    _bytes(f"uwsd_{'0' * 32}_{'A' * 43}", f"uwsd_{'0' * 32}_", "uwsd_", "uwsd_" + "f" * 9000, "x", ""), _JWT
+)
+AUTHORIZATION: Bytes = _mostly(
+    st.one_of(
+        _PASSWORD.map(lambda pair: b"Basic " + b64encode(pair)),
+        _JUNK.map(lambda junk: b"basic " + junk),
+        _TOKEN.map(lambda token: b"Bearer " + token),
+        _bytes("", "Basic", "Bearer", "Digest x", "Negotiate =", "Bearer  a b", "Basic ====", ","),
+    )
+)
+COOKIE: Bytes = _joined(
+    _bytes("; ", ";", ",", " "),
+    st.tuples(
+        _bytes("uwsd_session=", "uwsd_session", "uwsd_share=", "=", "x="), st.one_of(_TOKEN, _JUNK)
+    ).map(b"".join),
+    max_size=4,
 )
 
 # Times (UWS 1.1 section 2.2.2.1, DALI 1.1 section 3.3.3)

@@ -26,10 +26,10 @@ async def test_what_the_description_allows_and_what_it_forbids(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, campaign: Campaign, half: int
 ) -> None:
     campaign.seed += half * 1_000_000
-    async with attacked(tmp_path, caplog) as target:
+    async with attacked(tmp_path, caplog, guarded=half == 1) as target:
         await campaign.run(
             target,
-            0.25,
+            0.25 if half else 0.15,
             await asyncio.to_thread(_cases, target),
             lambda case: _call(target, *case),
         )
@@ -37,7 +37,9 @@ async def test_what_the_description_allows_and_what_it_forbids(
 
 def _cases(target: Target) -> st.SearchStrategy[Any]:
     # Streams of events do not end; they are asked for elsewhere.
-    schema = schemathesis.openapi.from_url(f"{target.url}/openapi.json").exclude(path_regex="/events$")
+    schema = schemathesis.openapi.from_url(f"{target.url}/openapi.json", headers=target.credentials).exclude(
+        path_regex="/events$"
+    )
     operations = [found.ok() for found in schema.get_all_operations()]
     ways = [
         (operation, mode)
@@ -78,7 +80,7 @@ class _Headers(dict[str, list[str]]):
 
 
 async def test_bodies_in_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture, campaign: Campaign) -> None:
-    async with attacked(tmp_path, caplog) as target:
+    async with attacked(tmp_path, caplog, guarded=True) as target:
 
         def send(drawn: tuple[grammars.Parts, str, int]) -> None:
             parts, path, number = drawn
@@ -152,7 +154,7 @@ async def test_uploads(tmp_path: Path, caplog: pytest.LogCaptureFixture, campaig
 
 
 async def test_times(tmp_path: Path, caplog: pytest.LogCaptureFixture, campaign: Campaign) -> None:
-    async with attacked(tmp_path, caplog) as target:
+    async with attacked(tmp_path, caplog, guarded=True) as target:
 
         def send(drawn: tuple[str, str, int]) -> None:
             where, time, number = drawn
@@ -190,3 +192,29 @@ async def test_places_in_streams_of_events(
         )
         last = st.none() | grammars.CONDITION | st.integers(0, 60).map(lambda number: b"%d" % number)
         await campaign.run(target, 0.03, st.tuples(after, last, _NUMBER), send)
+
+
+async def test_credentials(tmp_path: Path, caplog: pytest.LogCaptureFixture, campaign: Campaign) -> None:
+    async with attacked(tmp_path, caplog, guarded=True) as target:
+        good = target.credentials["Authorization"].encode()
+
+        def send(drawn: tuple[bytes | None, bytes | None, tuple[str, str, bytes], int]) -> None:
+            authorization, cookie, (method, path, body), number = drawn
+            service, job = target.job(number)
+            headers = {"Authorization": good if authorization is None else authorization}
+            if cookie is not None:
+                headers["Cookie"] = cookie
+            form = {"Content_Type": b"application/x-www-form-urlencoded"} if body else {}
+            target.send(method, path.format(service=service, job=job), body, **headers, **form)
+
+        asked = [
+            ("GET", "/{service}/async", b""), ("GET", "/{service}/async/{job}", b""), ("GET", "/login", b""),
+            ("GET", "/{service}/capabilities", b""), ("GET", "/{service}/async/{job}?SHARE=x", b""),
+            ("POST", "/echo/async", b"x=1"), ("POST", "/{service}/async/{job}/shares", b"WITH=@staff"),
+            ("POST", "/login", b"username=eve&password=x"), ("POST", "/login", b"username=%FF&password="),
+            ("POST", "/logout", b"x=1"),
+        ]  # fmt: skip
+        requests = st.tuples(
+            st.none() | grammars.AUTHORIZATION, st.none() | grammars.COOKIE, st.sampled_from(asked), _NUMBER
+        )
+        await campaign.run(target, 0.1, requests, send)

@@ -223,11 +223,12 @@ async def until_started(site: Site, job: str) -> None:
     """Return when a job's program runs, and the server, which is this process, watches its record."""
     starts = str(site.data / job_id(job) / "starts")
     async with asyncio.timeout(PATIENCE):
-        while not any(target.startswith(starts) for target in _open_files()):
+        while not any(target.startswith(starts) for target in open_files()):
             await asyncio.sleep(0)
 
 
-def _open_files() -> Iterator[str]:
+def open_files() -> Iterator[str]:
+    """Give the paths of all that this process has open."""
     for descriptor in os.listdir("/proc/self/fd"):
         with suppress(OSError):  # it has just been closed
             yield str(Path(f"/proc/self/fd/{descriptor}").readlink())

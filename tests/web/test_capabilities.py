@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from lxml import etree
 
+from tests.access.support import basic, guarded
 from tests.harness import NAMESPACES, Answer, BasicUsers, running
 from tests.web.support import ECHO
 from tests.web.test_documents import schemas
@@ -132,3 +133,28 @@ async def test_a_service_that_is_not_offered_has_no_capabilities(tmp_path: Path)
                 404,
                 "UsageFault: there is no service ecoh (did you mean echo?)\n",
             )
+
+
+async def test_a_client_that_may_be_nobody_learns_that_it_can_be_somebody(tmp_path: Path) -> None:
+    async with guarded(tmp_path, anonymous=True) as (site, _):
+        url = "/echo/capabilities"
+        nobody, ann = await site.get(url), await site.get(url, headers=basic("ann"))
+        assert [answer.status for answer in (nobody, ann)] == [200, 200]
+        challenges = nobody.headers.getall("WWW-Authenticate")
+        assert [challenge.partition(" ")[0] for challenge in challenges] == ["Basic", "ivoa_bearer", "Bearer"]
+        assert "X-VO-Authenticated" not in nobody.headers
+        assert ann.headers["X-VO-Authenticated"] == "ann"
+        assert "WWW-Authenticate" not in ann.headers
+        assert "Authorization" in ann.headers["Vary"]
+        wrong = await site.get(url, headers=basic("ann", "wrong"))
+        assert (wrong.status, "X-VO-Authenticated" in wrong.headers) == (200, False)
+        assert wrong.headers.getall("WWW-Authenticate") == challenges
+
+
+async def test_every_answer_says_whom_the_server_takes_a_client_for(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        for url, status in (("/echo/async", 200), ("/nothing", 404), ("/echo/async/none", 404)):
+            answer = await site.get(url, headers=basic("ann"))
+            assert (answer.status, answer.headers["X-VO-Authenticated"]) == (status, "ann")
+        refused = await site.get("/echo/async", headers=basic("ann", "wrong"))
+        assert (refused.status, "X-VO-Authenticated" in refused.headers) == (401, False)

@@ -76,10 +76,10 @@ async def test_every_form_of_every_resource_has_a_tag_of_its_own(tmp_path: Path)
 async def test_another_base_url_is_another_representation(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO) as site:
         for path in ("/echo/async", f"/echo/async/{job_id(await site.create('echo'))}"):
-            first = await raw(site, "GET", path, Host="one.example")
+            first = await raw(site, "GET", path, Host="one.localhost")
             tag = first.headers["ETag"]
-            assert (await raw(site, "GET", path, Host="two.example", If_None_Match=tag)).status == 200
-            assert (await raw(site, "GET", path, Host="one.example", If_None_Match=tag)).status == 304
+            assert (await raw(site, "GET", path, Host="two.localhost", If_None_Match=tag)).status == 200
+            assert (await raw(site, "GET", path, Host="one.localhost", If_None_Match=tag)).status == 304
 
 
 CHANGES: tuple[tuple[e.JobEvent, ...], ...] = (

@@ -22,7 +22,7 @@ from uws.web import connections
 
 HASTY = LimitSettings(head_seconds=0.2, patience=0.2, slowest=500)
 """Who is slow is closed soon."""
-POST = f"POST /types/async HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\n"
+POST = f"POST /types/async HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\n"
 
 
 class Raw:
@@ -74,7 +74,7 @@ async def waiting(site: Site, job: str, count: int, **options: str) -> AsyncIter
     """Have so many wait for a job."""
     target = urlsplit(job).path
     async with AsyncExitStack() as stack:
-        sent = f"GET {target}?WAIT=-1 HTTP/1.1\r\nHost: x\r\n\r\n"
+        sent = f"GET {target}?WAIT=-1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
         clients = [await stack.enter_async_context(connected(site, sent, **options)) for _ in range(count)]
         await until_waiting(site, count)
         yield clients
@@ -97,7 +97,7 @@ async def until_status(site: Site, url: str, status: int) -> None:
 # Slow clients
 
 
-@pytest.mark.parametrize("begins", ["GET /", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+@pytest.mark.parametrize("begins", ["GET /", "GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "])
 async def test_a_head_that_does_not_come_in_time_is_answered_408_however_often_a_byte_comes(
     tmp_path: Path, begins: str
 ) -> None:
@@ -112,7 +112,7 @@ async def test_a_connection_without_a_request_is_closed_without_a_word(tmp_path:
     async with (
         running(tmp_path, ECHO, limits=LimitSettings(keep_alive=0.2)) as site,
         connected(site) as mute,
-        connected(site, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as idle,
+        connected(site, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") as idle,
     ):
         assert await mute.hear() == ""
         assert (await idle.hear()).count("HTTP/1.1") == 1
@@ -132,7 +132,7 @@ async def test_a_body_that_comes_too_slowly_is_answered_408_and_makes_no_job(
 
 async def test_a_file_that_comes_too_slowly_leaves_nothing(tmp_path: Path) -> None:
     head = (
-        "POST /files/async HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+        "POST /files/async HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
         "Content-Type: multipart/form-data; boundary=B\r\n\r\n"
         '--B\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
     )
@@ -151,7 +151,7 @@ async def test_a_body_that_comes_as_fast_as_it_has_to_is_taken_however_long_it_t
 
 
 async def test_who_does_not_read_his_answers_is_closed(tmp_path: Path) -> None:
-    asked = "GET /static/uws.css HTTP/1.1\r\nHost: x\r\n\r\n" * 300
+    asked = "GET /static/uws.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300
     async with running(tmp_path, ECHO, limits=HASTY) as site:
         await site.get("/")
         before = descriptors()
@@ -193,7 +193,7 @@ async def test_where_all_have_a_request_one_whose_body_is_nobodys_and_does_not_c
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "_IDLE", 0)
-    begun = f"Host: x\r\nContent-Type: {FORM}\r\nContent-Length: 10000\r\n\r\nx"
+    begun = f"Host: localhost\r\nContent-Type: {FORM}\r\nContent-Length: 10000\r\n\r\nx"
     known = "Authorization: Basic YW5uOng=\r\n"
     async with (
         running(tmp_path, TYPES, authenticator=BasicUsers(), limits=LimitSettings(connections=20)) as site,
@@ -223,7 +223,7 @@ async def test_more_connections_than_may_are_told_so_until_there_is_room(
     async with running(tmp_path, SLEEP, limits=limits, longest_wait=3600) as site:
         job = await site.create("sleep")
         async with waiting(site, job, 10) as clients:
-            async with connected(site, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+            async with connected(site, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") as client:
                 refused = await client.hear()
             assert refused.startswith("HTTP/1.1 503 ")
             assert "\r\nRetry-After: 5\r\n" in refused
@@ -280,7 +280,7 @@ async def test_of_nobody_in_particular_so_many_wait_from_each_address(tmp_path: 
         job = await site.create("sleep")
         async with waiting(site, job, 2) as clients:
             assert (await site.get(f"{job}?WAIT=-1")).status == 429
-            sent = f"GET {urlsplit(job).path}?WAIT=-1 HTTP/1.1\r\nHost: x\r\n\r\n"
+            sent = f"GET {urlsplit(job).path}?WAIT=-1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
             async with connected(site, sent, of="127.0.0.2"):
                 await until_waiting(site, 3)
             for client in clients:
@@ -300,7 +300,7 @@ async def test_a_crowd_keeps_nobody_else_from_being_served(tmp_path: Path) -> No
     async with running(tmp_path, SLEEP, ECHO, longest_wait=3600) as site, AsyncExitStack() as stack:
         job = await site.create("sleep")
         for address, count in (("127.0.0.2", 150), ("127.0.0.3", 150)):
-            sent = f"GET {urlsplit(job).path}?WAIT=-1 HTTP/1.1\r\nHost: x\r\n\r\n"
+            sent = f"GET {urlsplit(job).path}?WAIT=-1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
             for _ in range(count):
                 await stack.enter_async_context(connected(site, sent, of=address))
         slow = ["GET / HT", f"{POST}Content-Length: 100000\r\n\r\nx"]
@@ -343,9 +343,9 @@ async def test_the_server_has_all_descriptors_that_it_may_and_programs_what_it_w
 @pytest.mark.parametrize(
     ("head", "said"),
     [
-        ("GET /" + "x" * 9000 + " HTTP/1.1\r\nHost: x", "Got more than 8190 bytes when reading"),
-        ("GET / HTTP/1.1\r\nHost: x\r\nX: " + "x" * 9000, "Got more than 8190 bytes when reading"),
-        ("GET / HTTP/1.1\r\nHost: x" + "\r\nX: x" * 200, "Too many headers received"),
+        ("GET /" + "x" * 9000 + " HTTP/1.1\r\nHost: localhost", "Got more than 8190 bytes when reading"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nX: " + "x" * 9000, "Got more than 8190 bytes when reading"),
+        ("GET / HTTP/1.1\r\nHost: localhost" + "\r\nX: x" * 200, "Too many headers received"),
     ],
 )
 async def test_a_head_that_is_too_large_is_431(
@@ -361,6 +361,6 @@ async def test_a_head_that_is_too_large_is_431(
 
 async def test_the_operator_says_how_large_a_head_may_be(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO, limits=LimitSettings(line_bytes=20_000)) as site:
-        sent = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: " + "x" * 15_000
+        sent = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: " + "x" * 15_000
         async with connected(site, f"{sent}\r\n\r\n") as client:
             assert (await client.hear()).startswith("HTTP/1.1 200 ")

@@ -763,7 +763,7 @@ async def lazy(
     await asyncio.get_running_loop().sock_connect(connection, (where.hostname, where.port))
     reader, writer = await asyncio.open_connection(sock=connection, limit=1000)
     try:
-        writer.write(f"GET {urlsplit(url).path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET {urlsplit(url).path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await reader.readuntil(b"retry: ")
         yield reader, writer
     finally:

@@ -17,7 +17,7 @@ from tests.execution.programs import directory_of, shell
 from tests.harness import Site, job_id, running, text
 from tests.swapping import KINDS, MINE, SECRET, Foreign, swapped
 from tests.web.support import PATIENCE, raw, record
-from uws import FileParameter, ResultDeclaration
+from uws import FileParameter, ResultDeclaration, StrParameter
 from uws.beneath import directory, path_of
 from uws.model import Result
 from uws.model import events as e
@@ -302,3 +302,17 @@ async def test_whenever_an_image_is_swapped_no_picture_is_made_of_the_other_one(
             foreign.take_back()
         path.write_bytes(other)
         assert (await in_time(site, f"{job}/results/x/quicklook")) != picture
+
+
+async def test_what_is_taken_away_through_a_link_stays(tmp_path: Path) -> None:
+    optional = shell("true", name="keep", parameters={"f": FileParameter(), "n": StrParameter()})
+    async with running(tmp_path / "data", optional) as site:
+        job = await site.create("keep", f=MINE)
+        uploads = directory_of(site, job) / "uploads"
+        (upload,) = uploads.iterdir()
+        others = tmp_path / "others"
+        uploads.rename(others)
+        uploads.symlink_to(others)
+        answer = await site.post(f"{job}/parameters", {"ACTION": "REPLACE", "n": "x"})
+        assert answer.status == 303
+        assert (others / upload.name).read_bytes() == MINE

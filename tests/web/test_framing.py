@@ -14,11 +14,11 @@ import pytest
 from tests.harness import Site, running
 from tests.web.support import ECHO, FIELD, FILES, FORM, MULTIPART, PATIENCE, TYPES, multipart, raw
 
-HEAD = f"POST /types/async HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\n"
+HEAD = f"POST /types/async HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\n"
 CHUNKED = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n"
 BODY = "\r\n\r\n6\r\ntext=x\r\n0\r\n\r\n"
 """The end of a head, and a body in chunks."""
-SMUGGLED = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+SMUGGLED = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 FORMS = {
     "Content-Length before Transfer-Encoding": f"{HEAD}Content-Length: 6\r\nTransfer-Encoding: chunked{BODY}",
@@ -55,13 +55,15 @@ FORMS = {
     "a size beyond all": f"{CHUNKED}fffffffffffffffff6\r\ntext=x\r\n0\r\n\r\n",
     "a chunk that goes on": f"{CHUNKED}6\r\ntext=xX0\r\n\r\n",
     "no Host": "GET / HTTP/1.1\r\n\r\n",
-    "two Hosts": "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    "a space before all": " GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "two Hosts": "GET / HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n",
+    "a space before all": " GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "HTTP/0.9": "GET /\r\n\r\n",
     "HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "HTTP/2 in name": "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+    "HTTP/2 in name": "GET / HTTP/2.0\r\nHost: localhost\r\n\r\n",
     "TLS": "\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
 }
+STATUSES = {"compressed chunks": "501"}
+"""What is not 400; of most, the parser itself thinks nothing."""
 
 
 async def sent(site: Site, data: str, *, ends: bool = False) -> str:
@@ -86,7 +88,7 @@ async def test_a_request_whose_end_is_in_doubt_is_refused_with_all_that_follows(
     async with running(tmp_path, TYPES) as site:
         answer = await sent(site, FORMS[form] + SMUGGLED)
         head, _, said = answer.partition("\r\n\r\n")
-        assert head.split(" ")[1] in ("400", "415"), answer
+        assert head.split(" ")[1] == STATUSES.get(form, "400"), answer
         assert said.startswith("UsageFault: ")
         assert "200 OK" not in answer
         assert "X-Request-ID: " in head
@@ -98,7 +100,7 @@ async def test_a_request_whose_end_is_in_doubt_is_refused_with_all_that_follows(
 async def test_other_versions_of_http_are_refused(tmp_path: Path, form: str) -> None:
     async with running(tmp_path, TYPES) as site:
         answer = await sent(site, FORMS[form])
-        assert answer.split(" ")[1] == "400"
+        assert answer.split(" ")[1] == "505"
         assert answer.endswith("UsageFault: only HTTP/1.1 and HTTP/1.0 are spoken here\n")
 
 
@@ -128,7 +130,9 @@ FILE = multipart(FIELD + b'"image"; filename="x"\r\n\r\ncontent').decode()
 async def test_an_upload_that_lies_about_its_length_makes_no_job_and_leaves_nothing(
     tmp_path: Path, length: str, body: str
 ) -> None:
-    head = f"POST /files/async HTTP/1.1\r\nHost: x\r\nContent-Type: {MULTIPART}\r\nConnection: close\r\n"
+    head = (
+        f"POST /files/async HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\nConnection: close\r\n"
+    )
     async with running(tmp_path, FILES) as site:
         answer = await sent(site, f"{head}{length}\r\n\r\n{body}", ends=True)
         assert answer == "" or answer.split(" ")[1] == "400", answer
@@ -186,9 +190,35 @@ async def test_the_id_of_a_request_is_the_servers_whatever_a_client_sends(tmp_pa
         assert len(answer.headers.get_all("X-Request-ID")) == 1
 
 
-@pytest.mark.parametrize("host", ["a b", "a/b", "a@b", "a\tb", "[::1", "a:b", "a,b", "x" * 300 + " "])
+@pytest.mark.parametrize(
+    "host", ["a b", "a/b", "a@b", "a\tb", "[::1", "a:b", "a,b", "x" * 300 + " ", ".localhost"]
+)
 async def test_what_is_no_host_leads_nowhere(tmp_path: Path, host: str) -> None:
     async with running(tmp_path, ECHO) as site:
         answer = await raw(site, "POST", "/echo/async", Host=host)
-        assert answer.status in (303, 400)
-        assert answer.status == 400 or answer.location.startswith(f"http://{host.strip()}/echo/async/")
+        assert answer.status in (303, 400, 421)
+        assert answer.status != 303 or answer.location.startswith(f"http://{host.strip()}/echo/async/")
+
+
+async def test_no_answer_says_what_the_server_is_made_of(tmp_path: Path) -> None:
+    forms = (
+        "GET / HTTP/1.1\r\nHost: localhost\r\n",
+        "GET /a/b/c HTTP/1.1\r\nHost: localhost\r\n",
+        "nonsense",
+    )
+    async with running(tmp_path, ECHO) as site:
+        for form in (*forms, "GET /static/uws.css HTTP/1.1\r\nHost: localhost\r\n"):
+            answer = await sent(site, f"{form}Connection: close\r\n\r\n")
+            head = answer.partition("\r\n\r\n")[0]
+            assert "\r\nServer: uwsd" in head
+            assert "aiohttp" not in head
+            assert "Python" not in head
+
+
+async def test_a_body_of_no_type_that_does_not_come_is_no_fault_of_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = "POST /types/async HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\nContent-Length: 100\r\n\r\n"
+    async with running(tmp_path, TYPES) as site:
+        assert "Traceback" not in await sent(site, head, ends=True)
+    assert not [record for record in caplog.records if record.exc_info]

@@ -166,7 +166,7 @@ async def reading(site: Site, query: str = "") -> AsyncIterator[asyncio.StreamRe
     address = urlsplit(site.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1000)
     try:
-        writer.write(f"GET /echo/async?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET /echo/async?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await reader.readuntil(b"<uws:jobs")
         yield reader
     finally:

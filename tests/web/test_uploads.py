@@ -476,7 +476,7 @@ async def test_a_client_that_breaks_off_leaves_nothing_behind(tmp_path: Path, wa
             sent = b"%x\r\n%s\r\n" % (len(sent), sent)
         host, port = urlsplit(site.url).hostname, urlsplit(site.url).port
         _, writer = await asyncio.open_connection(host, port)
-        head = f"{way} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: {MULTIPART}\r\n{length}\r\n\r\n"
+        head = f"{way} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\n{length}\r\n\r\n"
         writer.write(head.encode() + sent)
         await writer.drain()
         await until(lambda: list(spool.iterdir()) != [])

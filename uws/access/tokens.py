@@ -49,6 +49,8 @@ class Tokens:
     def __init__(self, store: EventStore, clock: Clock) -> None:
         self._store, self._clock = store, clock
         self._streams: OrderedDict[str, str] = OrderedDict()
+        self._read: OrderedDict[str, tuple[Sequence[RecordedEvent], dict[str, Token]]] = OrderedDict()
+        """What streams were when they were read last, and the tokens in them."""
 
     async def issue(
         self,
@@ -109,7 +111,7 @@ class Tokens:
 
     async def of_user(self, user: str) -> list[Token]:
         """Return the tokens of a user, in the order in which they were issued; not the sessions."""
-        return _tokens(await self._store.read_stream(e.user_stream(user)))
+        return [*_tokens(await self._store.read_stream(e.user_stream(user))).values()]
 
     async def _find(self, token_id: str) -> Token | None:
         stream = self._streams.get(token_id)
@@ -120,11 +122,17 @@ class Tokens:
             stream = self._streams[token_id] = recorded.stream
             while len(self._streams) > _KNOWN:
                 self._streams.popitem(last=False)
-        tokens = _tokens(await self._store.read_stream(stream))
-        return next((token for token in tokens if token.id == token_id), None)
+        events = await self._store.read_stream(stream)
+        seen, tokens = self._read.get(stream, ((), {}))
+        if seen is not events:
+            tokens = _tokens(events)
+            self._read[stream] = events, tokens
+            while len(self._read) > _KNOWN:
+                self._read.popitem(last=False)
+        return tokens.get(token_id)
 
 
-def _tokens(recorded: Sequence[RecordedEvent]) -> list[Token]:
+def _tokens(recorded: Sequence[RecordedEvent]) -> dict[str, Token]:
     found: dict[str, Token] = {}
     for event in recorded:
         if event.erased:
@@ -135,7 +143,7 @@ def _tokens(recorded: Sequence[RecordedEvent]) -> list[Token]:
             case e.TokenRevoked(token=token_id, reason=reason) if token_id in found:
                 issued_to = found[token_id]
                 found[token_id] = Token(token_id, issued_to.issued, issued_to.made, reason)
-    return list(found.values())
+    return found
 
 
 def _digest(secret: str) -> str:

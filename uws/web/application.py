@@ -26,7 +26,17 @@ from .availability import availability, healthz, note_start, readyz, service_ava
 from .capabilities import capabilities
 from .connections import Connection
 from .descriptor import descriptor
-from .errors import Encoded, Handler, Misframed, answer_for, fault_response, http_fault
+from .errors import (
+    SERVER_NAME,
+    Encoded,
+    Handler,
+    Misframed,
+    UnknownCoding,
+    UnknownVersion,
+    answer_for,
+    fault_response,
+    http_fault,
+)
 from .events import STREAMS, Streams, job_events, job_list_events
 from .examples import example_file, examples
 from .faults import readable
@@ -37,7 +47,7 @@ from .job_lists import job_list
 from .login import login, login_form, logout
 from .negotiation import is_for_reading
 from .openapi import openapi
-from .origins import check_origin
+from .origins import check_host, check_origin
 from .pages import STATIC, protect
 from .provenance import DRAWINGS, Drawings, provenance
 from .queues import queue, steer
@@ -51,8 +61,10 @@ log = logging.getLogger(__name__)
 
 _COMMANDS = frozenset({"POST", "PUT", "DELETE"})
 _REFUSALS = (NotAuthenticated, NotAuthorized)
-_FOR_ANYBODY = PROBES | {"availability", "service-availability", "capabilities", "static", "login", "logout"}
+_FOR_ANYBODY = PROBES | {"availability", "service-availability", "static", "login", "logout"}
 """The routes on which nobody is asked who he is (VOSI, and what machines ask)."""
+_FOR_NOBODY_TOO = frozenset({"login-form", "capabilities"})
+"""The routes on which he is who he says, or nobody: he may be here to learn how to be somebody."""
 
 
 def make_application(
@@ -103,6 +115,7 @@ def make_application(
     app.on_startup.append(note_start)
     app.on_response_prepare.append(keep_to_ourselves)
     app.on_response_prepare.append(protect)
+    app.on_response_prepare.append(_say_who)
     app.on_shutdown.append(_let_waiting_go)
     _add_routes(app)
     return app
@@ -188,14 +201,18 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     response: web.StreamResponse | None
     try:
         _check_framing(request)
+        check_host(request, request.app[SITE].base_url)
         if request.method in _COMMANDS:
             check_origin(request, request.app[SITE].base_url)
         if request.match_info.route.name not in _FOR_ANYBODY:
             await _find_out_who(authenticator, request)
-            _check_service(request)
+            if request.match_info.route.name != "capabilities":
+                _check_service(request)
         if request.method in _COMMANDS:
             request[CALLER] = replace(request[CALLER], key=key_of(request))
         response = await _answer(request, handler)
+        if request.match_info.route.name == "capabilities" and request[CALLER].user is None:
+            response.headers.extend(("WWW-Authenticate", challenge) for challenge in _challenges(request))
     except web.HTTPException as error:
         if error.status < 400:
             error.headers["X-Request-ID"] = request_id
@@ -218,6 +235,14 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
             response.force_close()
     response.headers["X-Request-ID"] = request_id
     return response
+
+
+async def _say_who(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell a client whom the server takes it for (IVOA AuthVO), and nobody what it is made of."""
+    response.headers["Server"] = SERVER_NAME
+    user = request[CALLER].user if CALLER in request else None
+    if user and user.isascii() and user.isprintable():
+        response.headers["X-VO-Authenticated"] = user
 
 
 async def _find_out_who(authenticator: Authenticator | None, request: web.Request) -> None:
@@ -244,9 +269,9 @@ async def _identified(authenticator: Authenticator, request: web.Request) -> Ide
     try:
         identity = await authenticator.identify(request)
     except NotAuthenticated:
-        if request.match_info.route.name != "login-form":
+        if request.match_info.route.name not in _FOR_NOBODY_TOO:
             raise
-        return Identity()  # he is here to be somebody
+        return Identity()
     if identity.user is not None and first_foreign(identity.user):
         raise NotAuthenticated("the user's name has a character that cannot be part of an XML document")
     return identity
@@ -272,12 +297,12 @@ def _check_framing(request: web.Request) -> None:
     Some kilobytes may be unpacked to gigabytes, and no client of these services needs that.
     """
     if request.version not in (HttpVersion10, HttpVersion11):
-        raise Misframed("only HTTP/1.1 and HTTP/1.0 are spoken here")
+        raise UnknownVersion("only HTTP/1.1 and HTTP/1.0 are spoken here")
     for coding in request.headers.getall("Transfer-Encoding", []):
         if request.version == HttpVersion10:
             raise Misframed("Transfer-Encoding: HTTP/1.0 knows none (RFC 9112 section 6.1)")
         if coding.strip().lower() != "chunked":
-            raise Misframed(f"Transfer-Encoding: expected chunked, got {coding}")
+            raise UnknownCoding(f"Transfer-Encoding: expected chunked, got {coding}")
     for coding in request.headers.getall("Content-Encoding", []):
         if coding.strip().lower() != "identity":
             raise Encoded(f"Content-Encoding: a body is sent as it is, without {coding}")

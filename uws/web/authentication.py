@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aiohttp import web
 
@@ -42,6 +42,16 @@ SESSION = "uwsd_session"
 """The cookie with a browser's session."""
 REALM = "uwsd"
 _SEEN, _SEEN_AGAIN = 10_000, timedelta(hours=1)
+_HASH = web.RequestKey("hash", str)
+"""What the users file had of the password that a request came with, when it was verified."""
+
+
+class _Known(NamedTuple):
+    """Who somebody is, and by what he says so, where that goes on record when it is used."""
+
+    identity: Identity
+    by: Literal["basic", "jwt", "proxy"] | None = None
+    token: str | None = None
 
 
 class WrongPassword(NotAuthenticated):
@@ -54,7 +64,7 @@ class Authentication(Authenticator):
     def __init__(self, settings: AuthSettings, data: Path, *, anonymous: bool) -> None:
         self.settings, self._data, self._anonymous = settings, data, anonymous
         self._networks = settings.proxy.networks if settings.proxy else []
-        self._used: dict[tuple[str, str, str], datetime] = {}
+        self._used: dict[tuple[str | None, str | None, str], datetime] = {}
         """Who has said in which way, and from where, who he is, and since when that is on record."""
 
     @asynccontextmanager
@@ -137,22 +147,35 @@ class Authentication(Authenticator):
 
     async def identify(self, request: web.Request) -> Identity:
         """Return who sends a request. Raises `NotAuthenticated`, `TooMany`."""
+        known = await self._known(request, again=False)
+        self._note_use(request, known)
+        return known.identity
+
+    async def still(self, request: web.Request) -> Identity:
+        """Return who sends a request that was let in, by what is known of him now.
+
+        No password is verified again: it is good as long as the users file has none but that.
+        """
+        return (await self._known(request, again=True)).identity
+
+    async def _known(self, request: web.Request, *, again: bool) -> _Known:
         # Before the header that such a proxy has looked at itself, and may pass on.
         if (identity := self._by_proxy(request)) is not None:
-            return self._first(request, self._with_roles(identity), "proxy")
+            return _Known(self._with_roles(identity), "proxy")
         if (header := _only(request, "Authorization")) is not None:
-            return await self._by_header(request, header)
+            return await self._by_header(request, header, again)
         if (cookie := request.cookies.get(SESSION)) is not None:
             try:
-                return self._with_roles(self._of_token(await self._session(cookie)))
+                return _Known(self._with_roles(self._of_token(await self._session(cookie))))
             except NotAuthenticated as error:
                 if not self._anonymous:
                     raise
                 # A browser sends what it has: he is nobody, and may log in again.
-                self.note_refusal(request, error)
+                if not again:
+                    self.note_refusal(request, error)
         if not self._anonymous:
             raise NotAuthenticated("say who you are")
-        return Identity()
+        return _Known(Identity())
 
     async def check_password(self, request: web.Request, name: str, password: str) -> User:
         """Return the entry of the user who has this password. Raises `NotAuthenticated`, `TooMany`."""
@@ -207,30 +230,33 @@ class Authentication(Authenticator):
         )
         self.record.note(refusal, caller)
 
-    async def _by_header(self, request: web.Request, header: str) -> Identity:
+    async def _by_header(self, request: web.Request, header: str, again: bool) -> _Known:
         scheme, _, credentials = header.partition(" ")
         match scheme.lower():
             case "basic" if self.users is not None:
                 name, password = _name_and_password(credentials)
-                await self.check_password(request, name, password)
-                return self._first(request, self._with_roles(self._listed(name)), "basic")
+                user = self.users.find(name)
+                if not again:
+                    request[_HASH] = user.password if user else ""
+                    await self.check_password(request, name, password)
+                elif user and user.password != request[_HASH]:
+                    raise NotAuthenticated("the password was changed: log in again")
+                return _Known(self._with_roles(self._listed(name)), "basic")
             case "bearer":
-                return await self._by_token(request, credentials.strip())
+                return await self._by_token(credentials.strip())
         schemes = ", ".join(sorted({challenge.partition(" ")[0] for challenge in self.challenges("")}))
         raise NotAuthenticated(f"this is no way to say who you are here; expected {schemes or 'none'}")
 
-    async def _by_token(self, request: web.Request, text: str) -> Identity:
+    async def _by_token(self, text: str) -> _Known:
         if self.oidc and not text.startswith(PREFIX):
-            identity = self._foreign(await self.oidc.identify(text))
-            return self._first(request, self._with_roles(identity), "jwt")
+            return _Known(self._with_roles(self._foreign(await self.oidc.identify(text))), "jwt")
         token = await self.tokens.verify(text)
-        identity = self._with_roles(self._of_token(token))
-        if token.issued.kind == "token":
-            if not self.settings.tokens:
-                raise NotAuthenticated("tokens are not taken here")
-            use = e.TokenUsed(token=token.id, address=request[CALLER].address)
-            self._note_use(request, token.issued.user, token.id, use)
-        return identity
+        known = _Known(self._with_roles(self._of_token(token)))
+        if token.issued.kind != "token":
+            return known
+        if not self.settings.tokens:
+            raise NotAuthenticated("tokens are not taken here")
+        return known._replace(token=token.id)
 
     async def _session(self, cookie: str) -> Token:
         """Return the session that a browser has, for which no other token does."""
@@ -278,17 +304,17 @@ class Authentication(Authenticator):
             raise NotAuthenticated(f"{SERVER_NAME} is the server itself, and nobody else")
         return replace(identity, roles=self.settings.roles.of(identity.user, identity.groups))
 
-    def _first(
-        self, request: web.Request, identity: Identity, by: Literal["basic", "jwt", "proxy"]
-    ) -> Identity:
+    def _note_use(self, request: web.Request, known: _Known) -> None:
         """Put on record that somebody says who he is in this way, unless he did so lately."""
-        assert identity.user is not None, "somebody was identified"
-        use = e.LoggedIn(user=identity.user, address=request[CALLER].address, by=by)
-        self._note_use(request, identity.user, by, use)
-        return identity
-
-    def _note_use(self, request: web.Request, user: str, way: str, use: e.LoggedIn | e.TokenUsed) -> None:
-        now, key = self.clock.now(), (user, way, network_of(use.address))
+        user, address = known.identity.user, request[CALLER].address
+        use: e.LoggedIn | e.TokenUsed
+        if known.token:
+            use = e.TokenUsed(token=known.token, address=address)
+        elif known.by and user is not None:
+            use = e.LoggedIn(user=user, address=address, by=known.by)
+        else:
+            return
+        now, key = self.clock.now(), (user, known.token or known.by, network_of(address))
         while first := next(iter(self._used), None):
             if now - self._used[first] < _SEEN_AGAIN and len(self._used) < _SEEN:
                 break
@@ -329,7 +355,7 @@ def _name_and_password(credentials: str) -> tuple[str, str]:
     """Read the credentials of HTTP Basic (RFC 7617)."""
     try:
         name, colon, password = b64decode(credentials.strip(), validate=True).decode().partition(":")
-    except ValueError:
+    except ValueError:  # no base64, no ASCII, or no UTF-8
         raise NotAuthenticated("these are no credentials of HTTP Basic") from None
     if not colon:
         raise NotAuthenticated("these are no credentials of HTTP Basic: expected user:password in base64")

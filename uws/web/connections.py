@@ -18,7 +18,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from uws.config import LimitSettings
 
-from .errors import TooSlow, fault_response, legible
+from .errors import SERVER_NAME, TooSlow, fault_response, legible
 
 _LOOKS = 4
 """How often a connection is looked at in the shortest time that a client may take."""
@@ -117,7 +117,8 @@ class Connection(web.RequestHandler):
         # Of this, `note_malformed_in_words` makes a line.
         told: dict[str, Any] = {"exc_info": exc, "extra": {"request_id": request_id}}
         self.log_exception("Error handling request from %s", request.remote, **told)
-        response = fault_response(status, "UsageFault", said, {"X-Request-ID": request_id})
+        headers = {"X-Request-ID": request_id, "Server": SERVER_NAME}
+        response = fault_response(status, "UsageFault", said, headers)
         response.force_close()
         return response
 
@@ -317,6 +318,7 @@ def _refusal(status: HTTPStatus, fault: str, text: str, retry_after: int | None 
         "Content-Type: text/plain; charset=utf-8",
         f"Content-Length: {len(body)}",
         "Connection: close",
+        f"Server: {SERVER_NAME}",
         f"X-Request-ID: {uuid.uuid4().hex}",
     ]
     if retry_after is not None:

@@ -32,6 +32,8 @@ from uws.model import (
 from uws.provenance.drawing import CannotDraw
 
 _JOB_STREAM = re.compile(r"\bjob(/[0-9a-zA-Z-]+| [0-9a-f]{32}\b)")
+SERVER_NAME = "uwsd"
+"""What an answer says of what has made it: no versions, which tell others where to look for holes."""
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -44,8 +46,20 @@ class Encoded(UWSError):
     """A body is compressed, or encoded in another way."""
 
 
+class Misdirected(UWSError):
+    """A request is for a host that this server is not."""
+
+
 class Misframed(UsageError):
     """Where a request ends is in doubt, so that nothing behind it can be taken for another one."""
+
+
+class UnknownVersion(Misframed):
+    """A request is in a version of HTTP that is not spoken here."""
+
+
+class UnknownCoding(Misframed):
+    """A body comes in a transfer coding that is not understood here (RFC 9112 section 6.1)."""
 
 
 ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -54,6 +68,9 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooLarge, 413, "UsageFault"),
     (TooSlow, 408, "UsageFault"),
     (Encoded, 415, "UsageFault"),
+    (Misdirected, 421, "UsageFault"),
+    (UnknownVersion, 505, "UsageFault"),
+    (UnknownCoding, 501, "UsageFault"),
     (UsageError, 400, "UsageFault"),
     (NotAuthenticated, 401, "AuthenticationError"),
     (NotAuthorized, 403, "AuthorizationError"),

@@ -20,7 +20,7 @@ from uws.queueing import Standing
 
 from . import json_documents
 from .forms import query_of, single, whole_number
-from .resource import CALLER, SITE, Resource
+from .resource import CALLER, SITE, Resource, ask_again
 from .waiting import Client, client_of
 
 log = logging.getLogger(__name__)
@@ -153,27 +153,35 @@ async def job_events(request: web.Request) -> web.StreamResponse:
                     return web.Response(status=204, headers={"Cache-Control": "no-store"})
                 listener.end()
             feed.recount(listener, recorded, after, await uws.standing(job))
-            return await _send(resource, listener, _RETRY + b"\n", is_guest=_is_guest(resource, job))
+            return await _send(resource, listener, _RETRY + b"\n", replace(job, shares=()))
 
 
-def _is_guest(resource: Resource, job: Job) -> bool:
-    """Whether the caller may look at a job only because it is shared, which may end."""
-    now = resource.uws.backend.clock.now()
-    return not resource.caller.may(Action.HISTORY, replace(job, shares=()), now)
+async def _is_welcome(resource: Resource, job: Job | None) -> bool:
+    """Whether who listens, to a job or to a list, still may: he was logged out, say, or a share has ended.
 
-
-async def _is_welcome(resource: Resource) -> bool:
+    ``job`` is without its shares: what he may do to it by himself, nothing that happens to it ends.
+    """
     try:
-        await resource.uws.load_job(resource.job_id, resource.caller, Action.HISTORY)
-    except (UWSError, EventStoreError):  # or it cannot be known: he may come back
+        await ask_again(resource.request)
+        if job is None:
+            _check_list(resource)
+        elif not resource.caller.may(Action.HISTORY, job, resource.uws.backend.clock.now()):
+            await resource.uws.load_job(resource.job_id, resource.caller, Action.HISTORY)
+    except (UWSError, EventStoreError, OSError):  # or it cannot be known: he may come back
         return False
     return True
+
+
+def _check_list(resource: Resource) -> None:
+    """Raise `NotAuthenticated` or `NotAuthorized` for who may not look at lists of the service."""
+    resource.caller.check_scope(Action.READ)
+    resource.caller.check_use(Action.READ, resource.uws.service)
 
 
 async def job_list_events(request: web.Request) -> web.StreamResponse:
     """``{jobs}/events``: each change of any of the caller's jobs of this service."""
     resource = Resource(request)
-    resource.caller.check_scope(Action.READ)
+    _check_list(resource)
     uws, after = resource.uws, _last_heard(request)
     streams = request.app[STREAMS]
     topic = uws.service.name, resource.caller.user
@@ -198,9 +206,9 @@ def _last_heard(request: web.Request) -> int | None:
 
 
 async def _send(
-    resource: Resource, listener: Listener, begins: bytes, *, is_guest: bool = False
+    resource: Resource, listener: Listener, begins: bytes, job: Job | None = None
 ) -> web.StreamResponse:
-    """Send what a listener is told, as the client takes it, until it ends, or a guest is welcome no more."""
+    """Send what a listener is told, as the client takes it, until it ends, or he is welcome no more."""
     response = web.StreamResponse(headers={**_HEADERS, "X-Request-ID": resource.caller.request_id or ""})
     try:
         await response.prepare(resource.request)
@@ -208,7 +216,7 @@ async def _send(
             return response
         await response.write(begins)
         async for words in listener:
-            if is_guest and not await _is_welcome(resource):
+            if not await _is_welcome(resource, job):
                 return response
             await response.write(words or b": \nid: %d\n\n" % listener.position)
         await response.write(_BYE if resource.site.closing.is_set() else _END)

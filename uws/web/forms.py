@@ -131,7 +131,7 @@ async def read_submission(
         form.add(_pairs(body), len(body))
     elif request.content_type.startswith("multipart/"):
         await _read_parts(request, service, spool, form)
-    elif request.can_read_body and await request.content.read(1):
+    elif request.can_read_body and await _has_more(request):
         raise UsageError(
             f"a body of type {request.content_type} is not understood; "
             "send application/x-www-form-urlencoded or multipart/form-data"
@@ -230,6 +230,13 @@ async def _read_parts(request: web.Request, service: Service, spool: Spool, form
 async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
     while chunk := await part.read_chunk(_CHUNK):
         yield chunk
+
+
+async def _has_more(request: web.Request) -> bool:
+    try:
+        return bool(await request.content.read(1))
+    except _BROKEN_OFF as error:
+        raise UsageError("the body broke off, or cannot be decoded") from error
 
 
 async def _read_text(chunks: AsyncIterator[bytes], *, most: int = MAX_TEXT, before: int = 0) -> bytes:

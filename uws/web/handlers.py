@@ -46,7 +46,7 @@ from .forms import (
     whole_number,
 )
 from .negotiation import HTML, JSON, Form, form_of, is_for_reading
-from .resource import Resource
+from .resource import Resource, ask_again
 from .services import refused
 from .stored import stored_file
 
@@ -88,6 +88,7 @@ async def new_job(resource: Resource, received: Received, *, sync: bool = False)
         sent = await read_submission(resource.request, uws.service, spool, resource.fetches(spool), received)
         if sent.phase == "ABORT" or sent.action:
             raise UsageError("a job that is only being created can neither be aborted, changed nor deleted")
+        await ask_again(resource.request)
         run = sync or sent.phase == "RUN"
         return await uws.create_job(sent.changes, resource.caller, run=run, sync=sync)
 
@@ -184,6 +185,7 @@ async def _change(resource: Resource, received: Received, expected: Sequence[str
         sent = await read_submission(request, uws.service, spool, resource.fetches(spool), received)
         if expected and not sent.given.intersection(expected):
             raise UsageError(f"{' or '.join(expected)} is missing")
+        await ask_again(request)
         if sent.action == "DELETE":
             return await _destroy(resource)
         if received.of_browser and _is_past(sent.changes.destruction, uws):
@@ -286,6 +288,7 @@ async def put_parameter(request: web.Request) -> web.Response:
             changes = Changes(files=files)
         else:
             changes = Changes(parameters={name: [await read_value(request)]})
+        await ask_again(request)
         await uws.change_job(resource.job_id, changes, resource.caller)
     return web.Response(status=204)
 
@@ -321,9 +324,5 @@ def result_of(resource: Resource, job: Job) -> OwnFile:
 
 
 def log_of(resource: Resource, job: Job) -> OwnFile:
-    """Return the output that the URL names. Raises `NotFound` for a job that was not started."""
-    name = resource.request.match_info["name"]
-    directory = resource.uws.backend.files.of(job.id)
-    if not (directory.logs / name).exists():
-        raise NotFound(f"job {job.id} has no {name}: no program was started for it, or its files are gone")
-    return directory.log(name)
+    """Return the output that the URL names; there is none before the job's program was started."""
+    return resource.uws.backend.files.of(job.id).log(resource.request.match_info["name"])

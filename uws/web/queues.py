@@ -13,7 +13,7 @@ from uws.queueing import Queueing, QueueShown
 from .documents import add, with_stylesheet
 from .forms import query_of, read_form
 from .negotiation import JSON, form_of
-from .resource import Resource
+from .resource import Resource, ask_again
 
 QUEUE = "urn:uwsd:queue"
 """The namespace of what tells of the queue."""
@@ -77,6 +77,8 @@ async def steer(request: web.Request) -> web.Response:
     resource = Resource(request)
     _check(resource, Action.QUEUE)
     action, service = await read_form(request, "ACTION", "SERVICE")
+    await ask_again(request)
+    _check(resource, Action.QUEUE)
     queueing = _queueing(resource)
     if action == "PAUSE":
         await queueing.pause(service or None, resource.caller)

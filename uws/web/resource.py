@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from urllib.parse import quote
@@ -20,12 +19,23 @@ from uws.commands import Caller
 from uws.config import AuditSettings, AuthSettings
 from uws.files import OwnFile, Spool
 from uws.jobs import Backend, UserUWS
-from uws.model import Action, Identity, Job, NotFound, OtherService, Phase, UsageError, did_you_mean
+from uws.model import (
+    STRANGER,
+    Action,
+    Identity,
+    Job,
+    NotAuthenticated,
+    NotFound,
+    OtherService,
+    Phase,
+    did_you_mean,
+)
 
 from .conditions import is_held, tag_of, tag_of_state
 from .documents import serialise
 from .fetching import Fetcher, Fetches
 from .negotiation import HTML, Form
+from .origins import host_in
 from .own_files import own_file
 from .pages import render, revision
 from .waiting import WAITS_PER_OWNER, Waits
@@ -34,7 +44,6 @@ LONGEST_WAIT = 60
 """Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
 SYNC_SECONDS = 60
 """Seconds that the result of a synchronous request is waited for; below these time-outs, too."""
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
 class Authenticator(ABC):
@@ -82,6 +91,14 @@ class Authenticator(ABC):
         """Take note of a request that was refused for who sends it."""
         return
 
+    async def still(self, request: web.Request) -> Identity:
+        """Return who it is by now, of a request that `identify` has let in.
+
+        It is asked again and again while the request lasts: to cost little, and leave nothing on record, is
+        for who overrides it. Raises `NotAuthenticated` for credentials that are good no longer.
+        """
+        return await self.identify(request)
+
 
 @dataclass(frozen=True)
 class Site:
@@ -107,13 +124,36 @@ FETCHER = web.AppKey("fetcher", Fetcher)
 CALLER = web.RequestKey("caller", Caller)
 
 
+async def ask_again(request: web.Request) -> None:
+    """Find out again who sends a request that has lasted: he may not be let in, or may less, by now.
+
+    Raises `NotAuthenticated`, also when he is somebody else.
+    """
+    authenticator, caller = request.app[SITE].authenticator, request[CALLER]
+    if authenticator is None:
+        return
+    try:
+        identity = await authenticator.still(request)
+    except NotAuthenticated:
+        if caller.link is None or "Authorization" in request.headers:
+            raise
+        identity = STRANGER
+    if identity.user != caller.user:
+        raise NotAuthenticated("you are not logged in any more")
+    request[CALLER] = caller.known_as(replace(identity, link=caller.link))
+
+
 class Resource:
     """What all handlers begin with: the service, the caller, the job."""
 
     def __init__(self, request: web.Request) -> None:
         self.request = request
         self.site = request.app[SITE]
-        self.caller = request[CALLER]
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks, as far as it was found out."""
+        return self.request[CALLER]
 
     @property
     def base_url(self) -> str:
@@ -122,8 +162,7 @@ class Resource:
         host = self.request.headers.get("Host")
         if host is None:
             host = _own_address(self.request)
-        if not _HOST.fullmatch(host):
-            raise UsageError("the Host header names no host")
+        host_in(host)
         prefix = str(self.request.app.router["index"].url_for()).rstrip("/")
         return f"{self.request.scheme}://{host}{prefix}"
 
@@ -151,11 +190,17 @@ class Resource:
         return await self.uws.get_job(self.job_id, self.caller, action)
 
     async def wait(self, seconds: float, lasting: Collection[Phase] | None) -> Job:
-        """Do what `UserUWS.wait` does. Raises `TooMany` when the caller waits for as much as he may."""
+        """Do what `UserUWS.wait` does, for who may look at the job when that is over, too.
+
+        Raises `TooMany` when the caller waits for as much as he may, and what `ask_again` does.
+        """
         with self.site.waits.counted(self.request, self.caller):
-            return await self.uws.wait(
+            job = await self.uws.wait(
                 self.job_id, self.caller, seconds=seconds, lasting=lasting, closing=self.site.closing
             )
+        await ask_again(self.request)
+        self.caller.check(Action.READ, job, self.uws.backend.clock.now())
+        return job
 
     async def admit(self, *actions: Action) -> bool:
         """See `UserUWS.admit`: for the job that the URL names, or for a new one."""

@@ -30,7 +30,7 @@ from uws.model.units import format_time, parse_duration
 from .documents import add, with_stylesheet
 from .forms import query_of, read_form, single
 from .negotiation import HTML, JSON, form_of, is_for_reading
-from .resource import CALLER, Resource
+from .resource import CALLER, Resource, ask_again
 
 SHARES = "urn:uwsd:shares"
 """The namespace of what tells of shares."""
@@ -60,6 +60,7 @@ async def share(request: web.Request) -> web.Response:
     resource = Resource(request)
     await resource.admit(Action.SHARE)
     to, expires = await read_form(request, "WITH", "EXPIRES")
+    await ask_again(request)
     if not to:
         raise UsageError("WITH is missing: a user, a group as @name, or LINK")
     made = await resource.uws.share_job(
@@ -87,6 +88,7 @@ async def unshare(request: web.Request) -> web.Response:
     await resource.admit(Action.SHARE)
     if request.method == "POST" and await read_form(request, "ACTION") != ["DELETE"]:
         raise UsageError("ACTION: expected DELETE")
+    await ask_again(request)
     await resource.uws.unshare_job(resource.job_id, request.match_info["share_id"], resource.caller)
     return resource.see(_url(resource))
 
