@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
@@ -41,9 +41,25 @@ WHERE id IN (SELECT value FROM json_each(?))
 _INSERT = "INSERT INTO course VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REPLACE = "INSERT OR REPLACE INTO course VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM course WHERE position = ?"
-_HAPPENED = "INSERT INTO occurrence VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_HAPPENED = "INSERT INTO occurrence VALUES (?, ?, ?, ?)"
+_NUMBER = """
+SELECT number FROM matter WHERE stream IS ? AND service IS ? AND owner IS ? AND type = ? AND actor IS ?
+"""
+_BEGIN_MATTER = (
+    "INSERT INTO matter (stream, service, owner, type, actor) VALUES (?, ?, ?, ?, ?) RETURNING number"
+)
+_FIND = "INSERT OR IGNORE INTO found VALUES (?, ?, ?)"
+_STRETCH_OUT = """
+INSERT INTO stretch VALUES (?, ?, ?) ON CONFLICT DO UPDATE
+SET earliest = min(earliest, excluded.earliest), latest = max(latest, excluded.latest)
+"""
 _ERASE = "DELETE FROM occurrence WHERE job = ?"
-_ERASE_STREAM = "DELETE FROM occurrence WHERE stream = ? AND type <> '$erased'"
+_ERASE_STREAM = """
+DELETE FROM occurrence WHERE position IN (
+    SELECT position FROM matter CROSS JOIN occurrence ON matter = number
+    WHERE stream = ? AND type <> '$erased' AND job IS NULL
+)
+"""
 _FORGET = (
     """
     DELETE FROM occurrence
@@ -51,38 +67,58 @@ _FORGET = (
     """,
     "DELETE FROM course WHERE phase = 'DESTROYED' AND last <= ?",
     """
-    DELETE FROM occurrence WHERE stream IN (
-        SELECT stream FROM (
-            SELECT stream, type, max(position) AS last FROM occurrence WHERE stream IN (
-                SELECT stream FROM occurrence WHERE type = '$erased' AND stream IS NOT NULL
-            ) GROUP BY stream
-        ) WHERE type = '$erased' AND last <= ?
+    DELETE FROM occurrence WHERE job IS NULL AND matter IN (
+        SELECT number FROM matter WHERE stream IN (
+            SELECT stream FROM (
+                SELECT stream, type, max(position) AS last
+                FROM occurrence JOIN matter ON number = matter WHERE job IS NULL GROUP BY stream
+            ) WHERE type = '$erased' AND last <= ?
+        )
+    )
+    """,
+)
+_TIDY = (
+    "DELETE FROM matter WHERE number NOT IN (SELECT matter FROM occurrence)",
+    """
+    DELETE FROM found WHERE (role, name) NOT IN (
+        SELECT 'service', service FROM matter WHERE service IS NOT NULL
+        UNION ALL SELECT 'owner', owner FROM matter WHERE owner IS NOT NULL
+        UNION ALL SELECT 'actor', actor FROM matter WHERE actor IS NOT NULL
+        UNION ALL SELECT 'type', type FROM matter
     )
     """,
 )
 
 
-_SPAN = "SELECT min(position), max(position) FROM occurrence WHERE time >= ? AND time < ?"
+_STRETCH = 500
+"""Positions. In a long stretch there is much to look through, of short ones there are many to keep."""
+# In the order of the joins, so that rows come in the order of positions, and no more than are wanted.
 _PAGE = """
-SELECT position FROM occurrence
-WHERE {} AND position > :after AND position <= :through AND +time >= :since AND +time < :until
+SELECT occurrence.position FROM {0} CROSS JOIN occurrence
+ON occurrence.position >= stretch.number * :stretch AND occurrence.position < (stretch.number + 1) * :stretch
+CROSS JOIN matter ON matter.number = matter
+WHERE {1} >= :after / :stretch AND latest >= :since AND earliest < :until
+AND position > :after AND time >= :since AND time < :until
 AND (:owner IS NULL OR owner = :owner) AND (:actor IS NULL OR actor = :actor)
 AND (:type IS NULL OR type = :type) AND (:service IS NULL OR service = :service)
-ORDER BY position LIMIT :limit
+ORDER BY {1}, occurrence.position LIMIT :limit
 """
-_RAREST_FIRST = ("owner", "actor", "type", "service")
-_PAGES = {name: _PAGE.format(f"{name} = :{name}") for name in _RAREST_FIRST}
-_ANY_PAGE = _PAGE.format("TRUE")
-_SERVICES = "SELECT DISTINCT service FROM occurrence WHERE stream IS NOT NULL AND service IS NOT NULL"
+_FOUND = "found CROSS JOIN stretch ON role = '{0}' AND name = :{0} AND stretch.number = found.stretch"
+_COLUMNS = ("stream", "service", "owner", "type", "actor")
+_ROLES = ("owner", "actor", "type", "service")
+"""What may be sought, the rarest first."""
+_PAGES = {role: _PAGE.format(_FOUND.format(role), "found.stretch") for role in _ROLES}
+_ANY_PAGE = _PAGE.format("stretch", "stretch.number")
+_SERVICES = "SELECT DISTINCT service FROM matter WHERE stream IS NOT NULL AND service IS NOT NULL"
 _COUNTED = """
-SELECT course.service, last.type, count(*) FROM (
-    SELECT job, type, max(position) FROM occurrence
+SELECT course.service, type, count(*) FROM (
+    SELECT job, matter, max(position) FROM occurrence
     WHERE job IS NOT NULL AND position <= :position AND time <= :time
-      AND type IN (SELECT value FROM json_each(:types))
+      AND matter IN (SELECT number FROM matter WHERE type IN (SELECT value FROM json_each(:types)))
     GROUP BY job
-) AS last JOIN course ON course.position = last.job
+) AS last JOIN matter ON number = last.matter JOIN course ON course.position = last.job
 WHERE (:service IS NULL OR course.service = :service) AND (:owner IS NULL OR course.owner = :owner)
-GROUP BY course.service, last.type
+GROUP BY course.service, type
 """
 _ACTIVE = """
 SELECT position, id, service, owner, quotas FROM course
@@ -96,11 +132,12 @@ AND (:service IS NULL OR service = :service) AND (:owner IS NULL OR owner = :own
 ORDER BY position LIMIT :limit
 """
 _STEPS = """
-SELECT type, time, position FROM occurrence WHERE job = ? AND position <= ? AND time <= ? ORDER BY position
+SELECT type, time FROM occurrence JOIN matter ON number = matter
+WHERE job = ? AND position <= ? AND time <= ? ORDER BY position
 """
 _PAUSES = """
-SELECT type, coalesce(service, ''), time, position FROM occurrence
-WHERE stream = 'queue' AND position <= :position AND time <= :time ORDER BY position
+SELECT type, coalesce(service, ''), time, position FROM matter CROSS JOIN occurrence ON matter = number
+WHERE stream = 'queue' AND job IS NULL AND position <= :position AND time <= :time ORDER BY position
 """
 _CHARGED = """
 SELECT ended / 3600000000 AS hour, count(*), sum(max(ran, :least)) FROM course
@@ -142,22 +179,21 @@ class Trail(ReadModel[Course]):
 
     name = "trail"
     version = 1
-    share = 9.0
+    share = 6.0
     tables = resources.files(__package__).joinpath("trail.sql").read_text()
     indexes = """
-    CREATE INDEX IF NOT EXISTS occurrence_of_job ON occurrence (job, position, type, time);
-    CREATE INDEX IF NOT EXISTS occurrence_of_stream ON occurrence (stream) WHERE stream IS NOT NULL;
-    CREATE INDEX IF NOT EXISTS occurrence_by_owner ON occurrence (owner);
-    CREATE INDEX IF NOT EXISTS occurrence_by_service ON occurrence (service);
-    CREATE INDEX IF NOT EXISTS occurrence_by_actor ON occurrence (actor);
-    CREATE INDEX IF NOT EXISTS occurrence_by_type ON occurrence (type);
-    CREATE INDEX IF NOT EXISTS occurrence_by_time ON occurrence (time);
+    CREATE INDEX IF NOT EXISTS occurrence_of_job ON occurrence (job, position, matter, time)
+    WHERE job IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS occurrence_of_none ON occurrence (matter) WHERE job IS NULL;
     CREATE INDEX IF NOT EXISTS course_ended ON course (service, ended, position) WHERE over IS NOT NULL;
     CREATE INDEX IF NOT EXISTS course_ended_of ON course (owner, ended) WHERE over IS NOT NULL;
     CREATE INDEX IF NOT EXISTS course_destroyed ON course (last) WHERE phase = 'DESTROYED';
     """
     contents: ClassVar[Mapping[str, Contents]] = {
-        "occurrence": Contents("SELECT * FROM occurrence ORDER BY position"),
+        "occurrence": Contents(
+            "SELECT position, job, stream, service, owner, type, actor, time"
+            " FROM occurrence CROSS JOIN matter ON number = matter ORDER BY position"
+        ),
         "course": Contents("SELECT * FROM course ORDER BY position", stream=stream_of_job),
     }
 
@@ -192,33 +228,81 @@ class Trail(ReadModel[Course]):
                 for key, row in before.items()
                 if (now := after.get(key)) and now.position != row.position
             ]
-            connection.executemany(_ERASE, moved)
             connection.executemany(_DELETE, moved)
+            if connection.executemany(_ERASE, moved).rowcount > 0:
+                _tidy(connection)
         put_structs(connection, _INSERT, _REPLACE, before, after, batch)
-        rows: list[tuple[Any, ...]] = []
+        happened: list[_Happened] = []
         for key, events in batch.jobs.items():
-            if not (row := after[key]):
-                continue
-            job, service, owner = row.position, row.service or None, row.owner
-            for event in events if not batch.cuts else _left(events):
-                recorded = event.recorded
-                rows.append(
-                    (recorded.position, job, None, service, owner, recorded.type, event.actor, event.time)
-                )
-        connection.executemany(_HAPPENED, rows)
+            if row := after[key]:
+                job, service, owner = row.position, row.service or None, row.owner
+                for event in events if not batch.cuts else _left(events):
+                    recorded = event.recorded
+                    matter = None, service, owner, recorded.type, event.actor
+                    happened.append((recorded.position, job, matter, event.time))
+        _put_down(connection, happened)
 
     def fold(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        erased = [(event.stream,) for event in batch.others if event.type == Erased.type]
+        if erased and connection.executemany(_ERASE_STREAM, erased).rowcount > 0:
+            _tidy(connection)
+        happened: list[_Happened] = []
         for recorded in batch.others:
-            if recorded.type == Erased.type:
-                connection.execute(_ERASE_STREAM, (recorded.stream,))
             actor, time = e.actor_and_time(recorded)
-            about = None, recorded.stream, service_of(recorded), None, recorded.type, actor, time
-            connection.execute(_HAPPENED, (recorded.position, *about))
+            matter = recorded.stream, service_of(recorded), None, recorded.type, actor
+            happened.append((recorded.position, None, matter, time))
+        _put_down(connection, happened)
         super().fold(connection, batch)
 
     def forget(self, connection: sqlite3.Connection, through: int) -> None:
-        for statement in _FORGET:
-            connection.execute(statement, (through,))
+        if sum(connection.execute(statement, (through,)).rowcount for statement in _FORGET):
+            _tidy(connection)
+
+
+_Matter = tuple[str | None, str | None, str | None, str, str | None]
+"""A row of the table without its number."""
+_Happened = tuple[int, int | None, _Matter, int]
+"""A row of the table of occurrences, with the matter in the place of its number."""
+
+
+class _Numbers(dict[_Matter, int]):
+    """The numbers of matters, each looked up or given when it is first asked for."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def __missing__(self, matter: _Matter) -> int:
+        found = self._connection.execute(_NUMBER, matter).fetchone()
+        (number,) = found or self._connection.execute(_BEGIN_MATTER, matter).fetchone()
+        self[matter] = number
+        return int(number)
+
+
+def _put_down(connection: sqlite3.Connection, happened: Sequence[_Happened]) -> None:
+    """Insert occurrences, and where they are found."""
+    if not happened:
+        return
+    numbers, times = _Numbers(connection), defaultdict[int, list[int]](list)
+    rows = [(place, job, numbers[matter], time) for place, job, matter, time in happened]
+    connection.executemany(_HAPPENED, rows)
+    for place, _, _, time in rows:
+        times[place // _STRETCH].append(time)
+    connection.executemany(_STRETCH_OUT, [(number, min(all_), max(all_)) for number, all_ in times.items()])
+    matters = {number: matter for matter, number in numbers.items()}
+    found = {
+        (role, name, stretch)
+        for stretch, number in {(place // _STRETCH, number) for place, _, number, _ in rows}
+        for role, name in zip(_COLUMNS, matters[number], strict=True)
+        if name is not None and role in _ROLES
+    }
+    connection.executemany(_FIND, found)
+
+
+def _tidy(connection: sqlite3.Connection) -> None:
+    """Delete the names of those whose last occurrence was deleted."""
+    for statement in _TIDY:
+        connection.execute(statement)
 
 
 def _created(event: Event) -> Course:
@@ -297,25 +381,15 @@ class Then(msgspec.Struct, frozen=True, kw_only=True):
     ended: datetime | None = None
 
 
-def span(connection: sqlite3.Connection, since: int | None, until: int | None) -> tuple[int, int]:
-    """Return behind which position, and through which one, events stand that happened in a time."""
-    if since is None and until is None:
-        return 0, _NO_LIMIT
-    times = -_NO_LIMIT if since is None else since, _NO_LIMIT if until is None else until
-    first, last = connection.execute(_SPAN, times).fetchone()
-    return (first - 1, last) if last is not None else (0, 0)
-
-
-def positions(
-    connection: sqlite3.Connection, sought: Sought, *, after: int, through: int, limit: int
-) -> list[int]:
-    """Return where events stand that are sought, in order, at most ``limit`` of those in a `span`."""
-    page = next((_PAGES[name] for name in _RAREST_FIRST if getattr(sought, name) is not None), _ANY_PAGE)
+def positions(connection: sqlite3.Connection, sought: Sought, *, after: int, limit: int) -> list[int]:
+    """Return where events stand that are sought, in order, at most ``limit`` of those behind a position."""
+    role = next((role for role in _ROLES if getattr(sought, role) is not None), None)
     asked = asdict(sought) | {
         "since": -_NO_LIMIT if sought.since is None else sought.since,
         "until": _NO_LIMIT if sought.until is None else sought.until,
-        "after": after, "through": through, "limit": limit,
+        "after": after, "limit": limit, "stretch": _STRETCH,
     }  # fmt: skip
+    page = _PAGES[role] if role else _ANY_PAGE
     return [position for (position,) in connection.execute(page, asked)]
 
 
@@ -420,7 +494,7 @@ def _stood(
     position, job_id, service, owner, quotas = row
     job = Active(position, job_id, service, owner, "PENDING", None, None, quotas)
     created, ended = 0, None
-    for kind, time, _ in connection.execute(_STEPS, (position, moment.position, moment.time)):
+    for kind, time in connection.execute(_STEPS, (position, moment.position, moment.time)):
         created = created or time
         if (phase := _PHASE_OF.get(kind)) is None:
             continue

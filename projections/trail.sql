@@ -2,13 +2,35 @@
 CREATE TABLE occurrence (
     position INTEGER PRIMARY KEY,
     job      INTEGER,                 -- position of the job's row
+    matter   INTEGER NOT NULL,
+    time     INTEGER NOT NULL
+) STRICT;
+
+-- What events are about, and who caused them: many have the same in common.
+CREATE TABLE matter (
+    number   INTEGER PRIMARY KEY,
     stream   TEXT,                    -- where it is not a job's
     service  TEXT,
     owner    TEXT,
     type     TEXT    NOT NULL,
-    actor    TEXT,
-    time     INTEGER NOT NULL
+    actor    TEXT
 ) STRICT;
+CREATE INDEX matter_by_all ON matter (stream, owner, actor, type, service);
+
+-- The log in stretches of 500 positions: when what is told there happened.
+CREATE TABLE stretch (
+    number   INTEGER PRIMARY KEY,     -- of its first position, in stretches
+    earliest INTEGER NOT NULL,
+    latest   INTEGER NOT NULL
+) STRICT;
+
+-- In which stretches a service, an owner, an actor or a type is found.
+CREATE TABLE found (
+    role     TEXT    NOT NULL,        -- the column of the matter
+    name     TEXT    NOT NULL,
+    stretch  INTEGER NOT NULL,
+    PRIMARY KEY (role, name, stretch)
+) STRICT, WITHOUT ROWID;
 
 -- The jobs, and of each what tells when it counts.
 CREATE TABLE course (

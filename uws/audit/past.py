@@ -162,11 +162,10 @@ class Past:
         Each filter has its index; those of a time are looked for where they stand. No more than some hundred
         are held in memory. What is erased cannot be sought, except by its job (`history`).
         """
-        first, through = await self.ask(trail.span, sought.since, sought.until)
-        after, left = max(after, first), limit
+        left = limit
         while left is None or left > 0:
             at_once = _AT_ONCE if left is None else min(_AT_ONCE, left)
-            found = await self.ask(trail.positions, sought, after=after, through=through, limit=at_once)
+            found = await self.ask(trail.positions, sought, after=after, limit=at_once)
             for event in await self.log.read_at(found):
                 yield event
             if len(found) < at_once:
