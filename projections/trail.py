@@ -92,13 +92,13 @@ _TIDY = (
 
 _STRETCH = 500
 """Positions. In a long stretch there is much to look through, of short ones there are many to keep."""
-# In the order of the joins, so that rows come in the order of positions, and no more than are wanted.
+# The joins stand in the order in which rows are to be read; each stretch is read from its own beginning (+).
 _PAGE = """
 SELECT occurrence.position FROM {0} CROSS JOIN occurrence
 ON occurrence.position >= stretch.number * :stretch AND occurrence.position < (stretch.number + 1) * :stretch
 CROSS JOIN matter ON matter.number = matter
 WHERE {1} >= :after / :stretch AND latest >= :since AND earliest < :until
-AND position > :after AND time >= :since AND time < :until
+AND +position > :after AND time >= :since AND time < :until
 AND (:owner IS NULL OR owner = :owner) AND (:actor IS NULL OR actor = :actor)
 AND (:type IS NULL OR type = :type) AND (:service IS NULL OR service = :service)
 ORDER BY {1}, occurrence.position LIMIT :limit
