@@ -37,6 +37,12 @@ def payload_digest(salt: bytes, metadata: bytes, data: bytes) -> bytes:
     ).digest()
 
 
+def check_payload(event: RecordedEvent) -> None:
+    """Raise `ChainBroken` where an event, unless it was erased, does not hold what was recorded."""
+    if event.salt and payload_digest(event.salt, event.metadata, event.data) != event.digest:
+        raise ChainBroken(event.position, "payload or metadata are not those that were recorded")
+
+
 def link(
     previous: bytes,
     position: int,

@@ -234,7 +234,7 @@ async def test_erased_events_appear_as_erased(tmp_path: Path) -> None:
     path = await export(log.data, tmp_path / "job.zip", JOB)
     ended = await verify(path, "--key", vkey(log.data))
     assert ended.status == 0
-    assert ended.out.startswith(f"job {JOB}: erased\n  erased    asked for by its owner\n")
+    assert re.match(rf"job {JOB}: erased\n  erased    \S+Z by grace: .*: asked for by its owner\n", ended.out)
     assert "5 erased, as is on record\n" in ended.out
     assert b"Xanadu" not in path.read_bytes()
     happened = rows(page_of(path), "Events in the order of the log")[1:]

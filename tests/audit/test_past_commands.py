@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sqlite3
 from asyncio.subprocess import PIPE
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.daemon import UWSD, Ended, serving, uwsd
 from tests.harness import job_id
+from uws.model.units import format_time
 
 DECLARATION = """
 data = "var"
@@ -22,6 +26,7 @@ parameters = { word = { type = "str", required = true } }
 max_running = 1
 lifetime = { default = "1h", max = "1h" }
 """
+TO_COME = "is to come: nobody knows what will be then"
 HEADING = ["position", "time", "stream", "version", "type", "actor", "what"]
 
 
@@ -121,7 +126,7 @@ async def test_the_state_tells_who_waited_for_whom(file: Path) -> None:
         assert (await uwsd("queue", "pause", "--config", file)).status == 0
         url = await server.run("echo", word="x")
         created = json.loads((await audit(file, "log", job_id(url), "--json", "--limit", "1")).out)["time"]
-        then = "2999-01-01T00:00:00Z"
+        then = format_time(datetime.now(UTC))
         shown = await audit(file, "state", "--at", then)
         lines = await audit(file, "state", "--at", then, "--json")
         before = await audit(file, "state", "--at", "2001")
@@ -149,10 +154,37 @@ async def test_what_cannot_be_asked_is_refused_in_words(file: Path) -> None:
         ("log", "--since", "now"): "--since: 'now' is not a UTC time such as 2015-10-26T09:00:00Z",
         ("state", "--at", "noon"): "--at: 'noon' is not a UTC time such as 2015-10-26T09:00:00Z",
         ("replay", "nope", "--url", "http://x"): "there is no job nope",
-        ("replay", "nope"): "--url: no base_url is configured; say where clients reached the server, such as "
-        "--url https://example.org/uws",
+        ("replay", "nope"): "there is no job nope",
+        ("replay", "nope", "--at", "2999"): f"--at: 2999-01-01T00:00:00.000Z {TO_COME}",
+        ("state", "--at", "2999"): f"--at: 2999-01-01T00:00:00.000Z {TO_COME}",
         ("replay", "nope", "--at", "2001", "--at-version", "1"): "expected either --at or --at-version",
         ("replay", "nope", "--xml", "--json"): "expected either --xml or --json",
     }.items():
         refused = await audit(file, *words)
         assert (refused.status, refused.out, refused.err) == (2, "", error + "\n"), words
+
+
+async def test_an_event_that_was_tampered_with_is_not_told_as_if_it_were_true(file: Path) -> None:
+    async with serving(file) as server:
+        url = await server.run("echo", word="x")
+        await server.ended(url)
+    with closing(sqlite3.connect(file.parent / "var" / "events.db")) as log:
+        log.execute(
+            "UPDATE event SET metadata = CAST(replace(CAST(metadata AS TEXT), '}', ' }') AS BLOB) "
+            "WHERE type = 'JobQueued'"
+        )
+        log.commit()
+    for words in (("log", job_id(url)), ("log", "--type", "JobQueued"), ("replay", job_id(url))):
+        told = await audit(file, *words)
+        assert told.status == 1, words
+        assert "payload or metadata are not those that were recorded" in told.err
+        assert "JobQueued" not in told.out
+
+
+async def test_there_is_no_version_before_the_first(file: Path) -> None:
+    async with serving(file) as server:
+        url = await server.run("echo", word="x")
+        await server.ended(url)
+    refused = await audit(file, "replay", job_id(url), "--at-version", "0")
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err == f"job {job_id(url)} has versions 1 to 4, not 0\n"

@@ -19,17 +19,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from eventstore import Head, Pruned, SQLiteEventLog
+from eventstore import Head, SQLiteEventLog
 from eventstore.checkpoint import Checkpoint, SigningKey, VerifierKey, open_checkpoint, read_checkpoint
 from eventstore.excerpt import check_held, excerpt
 from eventstore.publishing import published
-from uws.model import JobNotFound, Result, UsageError
+from uws.model import Result, UsageError
 from uws.model import events as e
 
 from .archiving import check_pruning
 from .checkpoints import sign_head
 from .history import FORMAT, PINNING, Header, History, HistoryError, examine, read_header
 from .history_page import write_page
+from .past import unknown
 from .stored_zip import Member, adding, chunks, directory, lines, read_members
 
 README, EVENTS, PAGE, CHECKPOINT = "README.txt", "history.jsonl", "history.html", "checkpoint"
@@ -117,18 +118,8 @@ async def _found(log: SQLiteEventLog, jobs: Iterable[str]) -> dict[str, list[int
         positions = await log.positions(e.job_stream(job))
         found[job] = [position for position in positions if position <= head.position]
         if not found[job]:
-            raise await _unknown(log, job)
+            raise await unknown(log, job)
     return found
-
-
-async def _unknown(log: SQLiteEventLog, job: str) -> Exception:
-    """Return what says that there is no such job, and where it may be."""
-    recorded = await log.read_stream(Pruned.stream)
-    taken = [msgspec.json.decode(event.data, type=Pruned) for event in recorded if event.type == Pruned.type]
-    if not taken:
-        return JobNotFound(job)
-    where = ", ".join(dict.fromkeys(pruned.reason for pruned in taken))
-    return UsageError(f"there is no job {job} in the log; part of the log was taken out of it: {where}")
 
 
 async def _declared(log: SQLiteEventLog, found: Mapping[str, Sequence[int]]) -> set[int]:

@@ -62,7 +62,8 @@ class Step(NamedTuple):
 class JobHistory:
     """A job as its events in a history tell of it; of ``events`` ``erased`` hold nothing any more.
 
-    ``first`` and ``last`` are positions. ``stopped`` is when somebody asked that it be stopped, ``ended`` how
+    ``first`` and ``last`` are positions. ``source`` is what it was imported from, ``recorded`` by whom and
+    when: this server did not run it. ``stopped`` is when somebody asked that it be stopped, ``ended`` how
     it ended, ``results`` what it had made by then, of which the files may be gone since.
     """
 
@@ -73,6 +74,11 @@ class JobHistory:
     erased: int = 0
     job: Job | None = None
     phase: Phase | None = None
+    source: str | None = None
+    recorded: Step | None = None
+    started: Step | None = None
+    destroyed: Step | None = None
+    emptied: Step | None = None
     stopped: Step | None = None
     ended: Step | None = None
     results: tuple[Result, ...] = ()
@@ -92,9 +98,16 @@ class JobHistory:
             return
         self.job = apply(self.job, event)
         if event.type == Erased.type:
-            self._erasure = msgspec.json.decode(event.data, type=Erased).through
+            self._erasure, self.emptied = msgspec.json.decode(event.data, type=Erased).through, Step.of(event)
+        if event.version == 1 and event.about.source:
+            self.source = event.about.source
+            self.recorded = Step.of(event)._replace(time=event.recorded_at)
         if event.type == e.StopRequested.__name__:
             self.stopped = Step.of(event)
+        elif event.type == e.JobStarted.__name__:
+            self.started = Step.of(event)
+        elif event.type == e.JobDestroyed.__name__:
+            self.destroyed = Step.of(event)
         elif event.type in _ENDS and self.job:
             self.ended, self.phase, self.results = Step.of(event), self.job.phase, self.job.results
 

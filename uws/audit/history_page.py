@@ -121,8 +121,8 @@ def write_page(sink: Sink, history: History, lines: Callable[[], Iterable[bytes]
 _ABOUT = (
     "Made from the events in history.jsonl, which lies beside this page and has all of it. This page proves "
     "nothing by itself: that the events are those that were recorded is shown by verifying the file in which "
-    "both came. Times are UTC, by the clock of the server. Characters that are not printed, or that change "
-    "the order of others, are shown as \\u202e and the like."
+    "both came. Times are UTC, by the clock of the server; of what was imported, those of its source. "
+    "Characters that are not printed, or that change the order of others, are shown as \\u202e and the like."
 )
 
 
@@ -136,6 +136,8 @@ def _write_job(page: _Page, history: History, told: JobHistory) -> None:
     page.add("h3", "Command line")
     declaration = history.declaration_of(job)
     try:
+        if told.source:
+            raise ValueError("it did not run here, but was imported")
         if declaration is None:
             raise ValueError(f"the declaration {job.declaration} is not on record")
         with page.within("pre"):
@@ -170,6 +172,8 @@ def _facts(history: History, told: JobHistory) -> Iterator[tuple[str, str]]:
     if (job := told.job) is None or not job.service:
         if job:
             yield "erased because", job.note
+        if told.emptied:
+            yield "who had it erased", _who(told.emptied)
         return
     declaration = history.declaration_of(job)
     yield "service", job.service
@@ -188,6 +192,13 @@ def _facts(history: History, told: JobHistory) -> Iterator[tuple[str, str]]:
         yield "how it ended", _who(told.ended)
     if job.failure:
         yield "error", job.failure.message
+    if told.recorded:
+        yield "imported from", told.source or ""
+        yield "who had it imported", _who(told.recorded)
+        yield "declaration", job.declaration
+        return
+    if told.destroyed:
+        yield "who had it destroyed", _who(told.destroyed)
     if job.exit_code is not None or job.signal:
         yield "exit", job.signal or f"status {job.exit_code}"
     if job.ended:

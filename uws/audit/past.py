@@ -14,12 +14,21 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 from msgspec.structs import asdict
 
-from eventstore import Erased, RecordedEvent, StoreUnavailable, from_microseconds, to_microseconds
+from eventstore import (
+    Erased,
+    Pruned,
+    RecordedEvent,
+    StoreUnavailable,
+    check_payload,
+    from_microseconds,
+    to_microseconds,
+)
 from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, trail, usage
 from projections import queue as queue_model
 from uws.model import (
     Job,
     JobNotFound,
+    NotFound,
     Phase,
     QueueSettings,
     QuotaSettings,
@@ -123,7 +132,8 @@ class State:
 class Past:
     """What an auditor may ask. ``queue`` and ``quotas`` are today's: the log does not tell what they were.
 
-    All methods may raise `eventstore.EventStoreError`.
+    All methods may raise `eventstore.EventStoreError`: `eventstore.ChainBroken` for an event that is not what
+    was recorded.
     """
 
     log: Log
@@ -167,6 +177,7 @@ class Past:
             at_once = _AT_ONCE if left is None else min(_AT_ONCE, left)
             found = await self.ask(trail.positions, sought, after=after, limit=at_once)
             for event in await self.log.read_at(found):
+                check_payload(event)
                 yield event
             if len(found) < at_once:
                 return
@@ -174,10 +185,12 @@ class Past:
             left = None if left is None else left - len(found)
 
     async def history(self, job_id: str) -> tuple[RecordedEvent, ...]:
-        """Return all events of a job, erased ones as such, from its stream. Raises `JobNotFound`."""
+        """Return all events of a job, erased ones as such, from its stream. Raises `NotFound`."""
         recorded = await self.log.read_stream(e.job_stream(job_id))
         if not recorded:
-            raise JobNotFound(job_id)
+            raise await unknown(self.log, job_id)
+        for event in recorded:
+            check_payload(event)
         return recorded
 
     async def new_events(
@@ -384,6 +397,16 @@ def _moment_of(event: RecordedEvent) -> Moment:
     if event.about.source is None:
         return Moment(position=event.position)
     return Moment(time=e.time_of(event))
+
+
+async def unknown(log: Log, job_id: str) -> NotFound:
+    """Return what says that there is no such job in the log, and where it may be."""
+    recorded = await log.read_stream(Pruned.stream)
+    taken = [msgspec.json.decode(event.data, type=Pruned) for event in recorded if event.type == Pruned.type]
+    if not taken:
+        return JobNotFound(job_id)
+    where = ", ".join(dict.fromkeys(pruned.reason for pruned in taken))
+    return NotFound(f"there is no job {job_id} in the log; part of the log was taken out of it: {where}")
 
 
 # In words

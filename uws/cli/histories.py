@@ -13,7 +13,7 @@ from eventstore.checkpoint import Checkpoint, CheckpointError, VerifierKey
 from eventstore.excerpt import check_held
 from uws.admin import DoesNotHold, Place, counting
 from uws.audit.histories import Proven, compare_results, export_histories, verify_history
-from uws.audit.history import History, HistoryError, JobHistory
+from uws.audit.history import History, HistoryError, JobHistory, Step
 from uws.audit.words import command_line, quoted, visible
 from uws.model import UsageError
 from uws.model.units import format_size, format_time
@@ -102,27 +102,42 @@ def _print(label: str, text: str) -> None:
     out.print(f"  {label:<10}{visible(text)}", soft_wrap=True)
 
 
+def _print_step(label: str, step: Step | None) -> None:
+    if step:
+        by = step.actor or "nobody in particular"
+        _print(label, f"{format_time(step.time)} by {by}: {step.says}")
+
+
 def _print_job(history: History, told: JobHistory) -> None:
     """Say in short what happened to a job."""
     out.print(f"job {told.id}: {visible(told.says)}", soft_wrap=True)
     job = told.job
     if job is None or not job.service:
-        _print("erased", job.note if job else "")
+        _print_step("erased", told.emptied)
         return
     _print("service", job.service)
     _print("owner", job.owner or "nobody in particular")
     _print("created", format_time(job.created))
+    if told.recorded:
+        by = told.recorded.actor or "nobody in particular"
+        _print(
+            "imported", f"{format_time(told.recorded.time)} by {by} from {told.source}, which has the times"
+        )
     try:
+        if told.source:
+            raise ValueError("it did not run here")
         declaration = history.declaration_of(job)
         if declaration is None:
             raise ValueError("its declaration is not on record")
         _print("command", quoted(command_line(job, declaration)))
     except ValueError as error:
         _print("command", f"cannot be told: {error}")
-    for label, step in (("stopped", told.stopped), ("ended", told.ended)):
-        if step:
-            by = step.actor or "nobody in particular"
-            _print(label, f"{format_time(step.time)} by {by}: {step.says}")
+    if told.started:
+        _print("started", format_time(told.started.time))
+    elif told.ended:
+        _print("started", "never")
+    for label, step in (("stopped", told.stopped), ("ended", told.ended), ("destroyed", told.destroyed)):
+        _print_step(label, step)
     for result in told.results:
         _print("result", f"{result.id}, {result.path}, {result.size} B, SHA-256 {result.sha256}")
 

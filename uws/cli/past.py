@@ -7,7 +7,7 @@ import difflib
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -24,7 +24,7 @@ from uws.model.units import format_time, parse_time
 from uws.node import looking_back
 
 from .audit import audit
-from .common import CONFIG, INTERRUPTED, Config, Data, out, place_of, reported, table
+from .common import CONFIG, INTERRUPTED, Config, Data, faults, out, place_of, reported, table
 
 _PAUSE = 0.2
 """Seconds between two looks at a log that is followed."""
@@ -158,7 +158,7 @@ def replay(
             raise UsageError("expected either --at or --at-version")
         if as_xml and as_json:
             raise UsageError("expected either --xml or --json")
-        time = None if at is None else _time("--at", at)
+        time = None if at is None else _past_time("--at", at)
         place, base_url = place_of(config, data), _base_url(config, url)
         _run(_replay(place, job, time, at_version, _Form(as_json, base_url), steps))
 
@@ -191,7 +191,9 @@ async def _replay(
         if time is not None:
             then = await past.job_at(job, time)
         else:
-            then = await past.job_at_version(job, version or len(await past.history(job)))
+            then = await past.job_at_version(
+                job, len(await past.history(job)) if version is None else version
+            )
     sys.stdout.buffer.write(form.document(then))
     sys.stdout.buffer.flush()
 
@@ -236,7 +238,7 @@ def state_(
 ) -> None:
     """Print how many jobs there were in each phase, which ran, and who waited for whom."""
     with reported():
-        time = _time("--at", at)
+        time = _past_time("--at", at)
         _run(_state(place_of(config, data), time, service, owner, None if as_json else limit))
 
 
@@ -291,9 +293,10 @@ def _print_more(more: int) -> None:
 
 
 def _run(command: Coroutine[Any, Any, None]) -> None:
-    """Run to the end; Ctrl-C ends with status 130."""
+    """Run to the end; Ctrl-C ends with status 130. Raises `DoesNotHold` for what was tampered with."""
     try:
-        asyncio.run(command)
+        with faults():
+            asyncio.run(command)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
@@ -305,6 +308,13 @@ def _time(option: str, text: str) -> datetime:
         raise UsageError(f"{option}: {error}") from None
 
 
+def _past_time(option: str, text: str) -> datetime:
+    time = _time(option, text)
+    if time > datetime.now(UTC):
+        raise UsageError(f"{option}: {format_time(time)} is to come: nobody knows what will be then")
+    return time
+
+
 def _micros(option: str, text: str | None) -> int | None:
     return None if text is None else to_microseconds(_time(option, text))
 
@@ -313,12 +323,10 @@ def _base_url(config: Path, url: str | None) -> str:
     """Return where clients reached the server. Raises `UsageError` when nobody says."""
     if url is not None:
         return url
-    if (config != CONFIG or config.exists()) and (configured := load(config).server.base_url):
-        return configured
-    raise UsageError(
-        "--url: no base_url is configured; say where clients reached the server, such as "
-        "--url https://example.org/uws"
-    )
+    if config != CONFIG or config.exists():
+        server = load(config).server
+        return server.base_url or f"http://{server.host}:{server.port}"
+    raise UsageError("--url: say where clients reached the server, such as --url https://example.org/uws")
 
 
 def _print(line: str) -> None:

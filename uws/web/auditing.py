@@ -25,7 +25,7 @@ from uws.audit import (
     is_sought,
 )
 from uws.jobs import Backend
-from uws.model import Action, JobNotFound, NotAuthenticated, NotAuthorized, NotFound, UsageError, did_you_mean
+from uws.model import Action, NotAuthenticated, NotAuthorized, NotFound, UsageError, did_you_mean
 from uws.model import events as e
 from uws.model.text import made_fit
 from uws.model.units import format_time
@@ -190,7 +190,10 @@ async def state_then(request: web.Request) -> web.Response:
     at, service, owner = (single(pairs, name) or None for name in ("AT", "SERVICE", "OWNERID"))
     backend = _backend(resource)
     past = await _past(resource)
-    time = instant(at, "AT") if at else backend.clock.now()
+    now = backend.clock.now()
+    time = instant(at, "AT") if at else now
+    if time > now:
+        raise UsageError(f"AT: {format_time(time)} is to come: nobody knows what will be then")
     state = _told(await past.state(time, service=service, owner=owner))
     if form is JSON:
         return resource.answer(msgspec.json.encode(state), form)
@@ -293,7 +296,7 @@ async def _events(
         return [event async for event in past.events(sought, after=after, limit=limit)]
     try:
         recorded = await past.history(job_id)
-    except JobNotFound:
+    except NotFound:
         return []
     created = created_by(recorded)
     found = (event for event in recorded if sought == Sought() or is_sought(sought, event, created))
@@ -364,7 +367,11 @@ def _root(name: str, **facts: str) -> etree._Element:
 def _add_entry(root: etree._Element, entry: Entry) -> None:
     facts = msgspec.structs.asdict(entry)
     text = facts.pop("text")
-    told = {name: str(fact) for name, fact in facts.items() if fact is not None and fact is not False}
+    told = {
+        name: "true" if fact is True else str(fact)
+        for name, fact in facts.items()
+        if fact is not None and fact is not False
+    }
     event = add(root, "event", text)
     for name, fact in told.items():
         event.set(name, made_fit(fact))
