@@ -50,6 +50,10 @@ _UNPROVED = """
 SELECT position, stream, version, type, time, metadata, data FROM event
 WHERE position > ? ORDER BY position LIMIT ?
 """
+_IN_STREAMS = """
+SELECT position, stream, version, type, time, metadata, data FROM event
+WHERE (stream, version) > (?, ?) AND stream < ? AND +position <= ? ORDER BY stream, version LIMIT ?
+"""
 _ANCHORS = "SELECT position, hash FROM anchor WHERE position BETWEEN ? AND ?"
 _FIRST, _LAST = -(1 << 63), (1 << 63) - 1
 _HASHES = """
@@ -164,6 +168,13 @@ def prune(
     return head, _why_not_settled(connection) or event
 
 
+def settle(connection: sqlite3.Connection) -> tuple[Head, None]:
+    """Make up for what an erasure or a pruning has left to do. Raises `StoreUnavailable`."""
+    if error := _why_not_settled(connection):
+        raise error
+    return read_head(connection), None
+
+
 def probe(connection: sqlite3.Connection) -> tuple[Head, None]:
     """Write something of no effect through to the disk."""
     with transaction(connection):
@@ -213,7 +224,21 @@ def read_unproved(connection: sqlite3.Connection, after: int, limit: int) -> lis
 
     Of metadata, which are JSON, erasing makes zeros; they stand for a salt, or nothing does.
     """
-    found = connection.execute(_UNPROVED, (after, limit))
+    return _unproved(connection.execute(_UNPROVED, (after, limit)))
+
+
+def read_streams_unproved(
+    connection: sqlite3.Connection, after: tuple[str, int], below: str, through: int, limit: int
+) -> list[RecordedEvent]:
+    """Return events in the order of streams and versions, as `read_unproved` does.
+
+    They are those behind the version ``after`` of a stream, of streams ``below`` another, and not above the
+    position ``through``.
+    """
+    return _unproved(connection.execute(_IN_STREAMS, (*after, below, through, limit)))
+
+
+def _unproved(found: Iterable[tuple[Any, ...]]) -> list[RecordedEvent]:
     return [
         RecordedEvent(
             position,

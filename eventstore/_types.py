@@ -248,6 +248,14 @@ class EventStore(Protocol):
         """
         ...
 
+    async def settle(self) -> None:
+        """Leave nothing of what was erased or pruned in any file, and give its room back.
+
+        `erase` and `prune` end with this; it makes up for one that was interrupted, or told that a reader
+        was in the way. Raises `StoreUnavailable` when that cannot be now.
+        """
+        ...
+
     def observed(self, observer: Callable[[Committed], None]) -> AbstractContextManager[None]:
         """Tell ``observer`` of each transaction that has brought events to the disk, while the context lasts.
 

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
-from ._chain import EMPTY, Walk, row
+from ._chain import EMPTY, RESERVED, Walk, row
 from ._errors import ChainBroken, EventStoreError
 from ._lines import EventLine, fields_of
 from ._types import Head, Pruned, RecordedEvent, to_microseconds
-from .publishing import published
+from .publishing import published, replace_durably
 
 FORMAT = "eventstore-archive/1"
 _PAGE = 2000
@@ -119,11 +120,16 @@ async def write_archive(
     log: Readable,
     path: Path,
     *,
+    after: Head | None = None,
     until: datetime | None = None,
+    withheld: Callable[[str], bool] = lambda stream: False,
     sign: Callable[[Head, str], str] = lambda head, extension: "",
     progress: Callable[[int], None] = lambda count: None,
 ) -> Contents:
     """Write what stands in ``log`` before the first event later than ``until`` into a new file at ``path``.
+
+    It begins behind ``after``, by default where the log was pruned last. Of the events of streams that are
+    ``withheld`` it has what erased ones have: all but salt, metadata and data.
 
     The chain is checked on the way. ``sign`` is given the end of the stretch and a line that stands for the
     whole file, and returns a note of both; ``progress`` is called now and then with the number of events
@@ -131,7 +137,7 @@ async def write_archive(
     cancelled or failed, there is none. Raises `ChainBroken`, `ArchiveError` when there is nothing to write or
     ``path`` exists, `OSError`.
     """
-    after = await beginning(log)
+    after = after or await beginning(log)
     walk, digest = Walk(after), hashlib.sha256()
     if path.exists():
         raise _exists(path)
@@ -143,7 +149,8 @@ async def write_archive(
                 file.write(lines)
 
             put(_line(_Header(format=FORMAT, after=_Place.of(after))))
-            async for page in _pages(log, after, until):
+            async for whole in _pages(log, after, until):
+                page = [_emptied(event) if withheld(event.stream) else event for event in whole]
                 walk.feed(map(row, page))
                 await asyncio.to_thread(lambda page: put(b"".join(map(_event_line, page))), page)
                 progress(len(page))
@@ -155,6 +162,33 @@ async def write_archive(
             file.write(_line(_Trailer(head=end, events=walk.events, sha256=contents.sha256, checkpoint=note)))
     except FileExistsError:
         raise _exists(path) from None
+    return contents
+
+
+def withhold(path: Path, withheld: Callable[[str], bool], sign: Callable[[Head, str], str]) -> Contents:
+    """Write an archive anew without what streams that are ``withheld`` hold, as `write_archive` does.
+
+    The old one stands until the new one is verified and takes its place. Raises what `verify_archive` does.
+    """
+    before = verify_archive(path)
+    digest = hashlib.sha256()
+    draft = path.with_name(f".{path.name}.anew")
+    draft.unlink(missing_ok=True)
+    with published(draft) as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as file:
+        for number, line in enumerate(_lines(path)):
+            if number == before.events + 1:
+                break
+            event = _decode_event(line).event if number else None
+            if event and withheld(event.stream):
+                line = _event_line(_emptied(event))  # noqa: PLW2901
+            digest.update(line)
+            file.write(line)
+        note = sign(before.head, extension(digest.hexdigest()))
+        end = _Place.of(before.head)
+        trailer = _Trailer(head=end, events=before.events, sha256=digest.hexdigest(), checkpoint=note)
+        file.write(_line(trailer))
+    contents = verify_archive(draft)
+    replace_durably(draft, path)
     return contents
 
 
@@ -212,6 +246,12 @@ def verify_archive(
             path, f"position {min(wanted)} is not in it: it has {after.position + 1} to {walk.head.position}"
         )
     return _contents(after, walk, trailer.sha256, trailer.checkpoint)
+
+
+def _emptied(event: RecordedEvent) -> RecordedEvent:
+    """Return an event as it is when it is erased; the store's own never are."""
+    own = event.type.startswith(RESERVED)
+    return event if own else replace(event, metadata=b"", salt=b"", data=b"")
 
 
 def _compare(there: Head, wanted: dict[int, Head]) -> None:

@@ -104,6 +104,10 @@ class MemoryEventStore(Following):
         self._pruned = {p: hashes[p] for p in hashes.keys() - there if p + 1 in there}
         return event
 
+    async def settle(self) -> None:
+        if self._closed:
+            raise StoreClosed
+
     async def check_writable(self) -> None:
         if self._closed:
             raise StoreClosed

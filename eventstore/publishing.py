@@ -36,6 +36,12 @@ def published(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
             _sync(path.parent)
 
 
+def replace_durably(draft: Path, path: Path) -> None:
+    """Put a file that is on disk in the place of another, which is on disk when this returns."""
+    draft.replace(path)
+    _sync(path.parent)
+
+
 def _sync(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

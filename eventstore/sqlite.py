@@ -214,6 +214,10 @@ class SQLiteEventStore(SQLiteEventLog):
         """
         return await self._change(ledger.prune, through, tuple(ended_by), reason, checkpoint, metadata)
 
+    async def settle(self) -> None:
+        """See `EventStore.settle`."""
+        await self._have_done(ledger.settle)
+
     async def check_writable(self) -> None:
         """See `EventStore.check_writable`."""
         if self._closed:

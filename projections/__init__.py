@@ -12,7 +12,8 @@ from .queue import Queue, QueueState, WaitingJob
 from .readmodel import Batch, Contents, Event, ReadModel
 from .services import DeclaredService, Services
 from .trail import Moment, Sought, Then, Trail
-from .usage import DESTROYED, Usage, UsageOf
+from .usage import DESTROYED, Usage, UsageOf, destroyed_first
+from .usage import usage as usage_in
 
 __all__ = [
     "DESTROYED",
@@ -49,5 +50,7 @@ __all__ = [
     "WaitingJob",
     "Whose",
     "beside",
+    "destroyed_first",
     "read_status",
+    "usage_in",
 ]

@@ -29,6 +29,14 @@ class Beside:
         with translated(f"the read model {self._name} cannot be read"):
             return await self._reader.run(in_one_transaction, question, arguments, named)
 
+    async def ask_at(self, question: Callable[..., R], *arguments: Any) -> tuple[int, R]:
+        """Return what `ask` does, and up to where events are in it, both of one moment."""
+
+        def both(connection: sqlite3.Connection) -> tuple[int, R]:
+            return checkpoint_of(connection)[0], question(connection, *arguments)
+
+        return await self.ask(both)
+
     async def position(self) -> int:
         """Return up to where events are in it. Raises `StoreUnavailable` when it has stopped there."""
         position, error = await self.ask(checkpoint_of)

@@ -197,6 +197,10 @@ class JobReadModel:
         """Return what an owner's jobs have stored, and how many he made ``after`` then, ``most`` at most."""
         return await self._ask(usage.use_of, owner, after, most)
 
+    async def destroyed_first(self, limit: int) -> list[str]:
+        """Return the ids of destroyed jobs that are not erased, those first that were destroyed first."""
+        return await self._ask(usage.destroyed_first, limit)
+
     async def services_with_jobs(self) -> set[str]:
         """Return the names of all services that have jobs which are not destroyed."""
         return await self._ask(usage.services_with_jobs)

@@ -73,6 +73,9 @@ _USAGE = "SELECT * FROM usage ORDER BY service, owner, phase"
 _BY_PHASE = """
 SELECT service, phase, sum(jobs) FROM usage WHERE phase <> 'DESTROYED' GROUP BY service, phase
 """
+_DESTROYED_FIRST = """
+SELECT id FROM used WHERE phase = 'DESTROYED' ORDER BY last LIMIT ?
+"""
 _SERVICES = "SELECT DISTINCT service FROM usage WHERE phase <> 'DESTROYED'"
 
 DESTROYED = "DESTROYED"
@@ -272,6 +275,11 @@ def jobs_by_phase(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
     What it costs grows with the owners, not with the jobs.
     """
     return {(service, phase): jobs for service, phase, jobs in connection.execute(_BY_PHASE)}
+
+
+def destroyed_first(connection: sqlite3.Connection, limit: int) -> list[str]:
+    """Return the ids of destroyed jobs of which something is known still, those first that went first."""
+    return [job_id for (job_id,) in connection.execute(_DESTROYED_FIRST, (limit,))]
 
 
 def services_with_jobs(connection: sqlite3.Connection) -> set[str]:

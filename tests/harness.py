@@ -32,7 +32,7 @@ from uws import (
 from uws.admin import Place
 from uws.app import authenticator_of
 from uws.clock import Clock
-from uws.config import LimitSettings
+from uws.config import LimitSettings, RetentionSettings
 from uws.jobs import make_uws_for_service
 from uws.model import Identity, NotAuthenticated
 from uws.node import open_backend
@@ -224,6 +224,7 @@ async def running(
     queue: QueueSettings | None = None,
     quotas: QuotaSettings | None = None,
     limits: LimitSettings | None = None,
+    retention: RetentionSettings | None = None,
     executes: bool = True,
 ) -> AsyncIterator[Site]:
     """Serve ``services`` on a free port of the loopback interface.
@@ -239,6 +240,7 @@ async def running(
         jobs_end_with_server=jobs_end_with_server,
         queue=queue,
         quotas=quotas,
+        retention=retention,
     )
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(executing if executes else _showing(data, services, clock))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,8 @@ def at_cutout(*lines: str) -> str:
         (
             "prot = 1\n" + SERVICE,
             "prot: unknown key; "
-            "known are audit, auth, data, limits, queue, quotas, server, services, uploads",
+            "known are audit, auth, data, limits, queue, quotas, retention, server, services, "
+            "uploads",
         ),
         ("[queue]\nmax_running = 0\n" + SERVICE, "queue.max_running: 0 is below the minimum 1"),
         ('[queue]\nhalf_life = "10min"\n' + SERVICE, "queue.half_life: 10min is below the minimum 1h"),
@@ -207,6 +209,37 @@ def at_cutout(*lines: str) -> str:
             '[audit]\ncheckpoint_every = "daily"\n' + SERVICE,
             "audit.checkpoint_every: expected a duration such as 60 (seconds), 20min, 12h or 7d, got 'daily'",
         ),
+        (
+            '[retention]\nowners = "2 years"\n' + SERVICE,
+            "retention.owners: expected a duration such as 90d, 6mo or 2y, got '2 years'",
+        ),
+        ("[retention]\nowners = 3600\n" + SERVICE, "retention.owners: 3600 is not between 1d and 1000y"),
+        (
+            '[retention]\nhistories = "2000y"\narchive = "monthly"\n' + SERVICE,
+            "retention.histories: 2000y is not between 1d and 1000y",
+        ),
+        (
+            '[retention]\nhistories = "10y"\n' + SERVICE,
+            "retention.histories: after 10y only what is archived is taken out of the log: "
+            'add archive = "monthly", or leave histories out',
+        ),
+        (
+            '[retention]\nhistories = "10y"\nowners = "12y"\narchive = "monthly"\n' + SERVICE,
+            "retention.owners: 12y is longer than histories, 10y, after which there is nothing left to be "
+            "erased: make it shorter, or leave it out",
+        ),
+        (
+            '[retention]\narchive = "daily"\n' + SERVICE,
+            "retention.archive: expected \"monthly\", got 'daily'",
+        ),
+        (
+            '[retention]\narchives = ""\n' + SERVICE,
+            "retention.archives: expected a directory such as \"archives\", got ''",
+        ),
+        (
+            '[retention]\nhistory = "10y"\n' + SERVICE,
+            "retention.history: unknown key (did you mean histories?)",
+        ),
     ],
 )
 def test_a_mistake_is_reported_with_its_place_and_nothing_else_is(
@@ -238,7 +271,8 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         hots = "localhost"
     """
     assert problems(tmp_path, text) == (
-        "prot: unknown key; known are audit, auth, data, limits, queue, quotas, server, services, uploads",
+        "prot: unknown key; known are audit, auth, data, limits, queue, quotas, retention, server, services, "
+        "uploads",
         "services.a.tilte: unknown key (did you mean title?)",
         "services.a.command: expected list, got str",
         "services.a.parameters.ra.min: expected float, got str",
@@ -436,3 +470,12 @@ def test_functions_have_examples_with_files_below_where_their_module_is_found() 
 def sized(file: Path) -> int:
     """How many bytes a file has."""
     return file.stat().st_size
+
+
+def test_a_duration_of_retention_is_so_many_days_whatever_the_calendar_says(tmp_path: Path) -> None:
+    text = '[retention]\nowners = "6mo"\nhistories = "2y"\narchive = "monthly"\n'
+    retention = read(tmp_path, text + SERVICE).retention
+    assert (retention.owners_kept, retention.histories_kept) == (timedelta(days=180), timedelta(days=730))
+    assert retention.is_set
+    nothing = read(tmp_path, SERVICE).retention
+    assert (nothing.owners_kept, nothing.histories_kept, nothing.is_set) == (None, None, False)

@@ -86,7 +86,7 @@ async def test_the_page_for_auditors_shows_what_is_printed(tmp_path: Path) -> No
 
 def test_every_key_of_a_declaration_is_documented() -> None:
     from uws import Example, QueueSettings, Service
-    from uws.config import AuditSettings, LimitSettings, ServerSettings, UploadSettings
+    from uws.config import AuditSettings, LimitSettings, RetentionSettings, ServerSettings, UploadSettings
     from uws.model.parameters import Parameter
 
     text = (ROOT / "docs/declaration.md").read_text()
@@ -95,6 +95,7 @@ def test_every_key_of_a_declaration_is_documented() -> None:
         Example,
         QueueSettings,
         AuditSettings,
+        RetentionSettings,
         LimitSettings,
         ServerSettings,
         UploadSettings,

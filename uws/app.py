@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from uws.clock import Clock
-from uws.config import AuditSettings, Settings, UploadSettings
+from uws.config import AuditSettings, RetentionSettings, Settings, UploadSettings
 from uws.environment import raise_open_files
 from uws.jobs import Backend, first_of
 from uws.model import QueueSettings, QuotaSettings, Service, UWSError
@@ -64,6 +64,7 @@ def make_uws_application(
     grace: float = 10.0,
     jobs_end_with_server: bool = False,
     audit: AuditSettings | None = None,
+    retention: RetentionSettings | None = None,
     queue: QueueSettings | None = None,
     quotas: QuotaSettings | None = None,
     clock: Clock | None = None,
@@ -92,6 +93,7 @@ def make_uws_application(
             grace=grace,
             jobs_end_with_server=jobs_end_with_server,
             audit=audit,
+            retention=retention,
             queue=queue,
             auth=authenticator.settings if authenticator else None,
             quotas=quotas,
@@ -154,6 +156,7 @@ async def serve(
             grace=server.grace,
             jobs_end_with_server=server.jobs_end_with_server,
             audit=settings.audit,
+            retention=settings.retention,
             queue=settings.queue,
             quotas=settings.quotas,
             clock=clock,

@@ -9,7 +9,7 @@ import shutil
 import tomllib
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +50,7 @@ _MEANS_SOMETHING_ELSE = re.compile(
     "|trailer|transfer-encoding|upgrade|user-agent|via",
     re.IGNORECASE,
 )
+_DAY, _LONGEST_KEPT = 86400, 1000 * 365 * 86400
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
 
 
@@ -182,6 +183,63 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def seconds(self) -> int:
         """The seconds between checkpoints."""
         return parse_duration(self.checkpoint_every)
+
+
+class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[retention]`` table: what is kept for how long after a job is destroyed; by default for ever."""
+
+    owners: int | float | str | None = None
+    """A duration, after which owners, parameters and all else that jobs held is erased from the log."""
+    histories: int | float | str | None = None
+    """A duration, after which what is left of jobs is taken out of the log, as far as it is archived."""
+    archive: str | None = None
+    """``monthly``: each month of the log goes into a signed archive when it is over."""
+    archives: str = "archives"
+    """The directory that gets them, relative to the data directory."""
+
+    def __post_init__(self) -> None:
+        for field in ("owners", "histories"):
+            if (value := getattr(self, field)) is None:
+                continue
+            try:
+                seconds = parse_duration(value)
+            except ValueError:
+                raise ValueError(
+                    f"{field}: expected a duration such as 90d, 6mo or 2y, got {value!r}"
+                ) from None
+            if not _DAY <= seconds <= _LONGEST_KEPT:
+                raise ValueError(f"{field}: {value} is not between 1d and 1000y")
+        if self.archive not in (None, "monthly"):
+            raise ValueError(f'archive: expected "monthly", got {self.archive!r}')
+        if not self.archives or "\0" in self.archives:
+            raise ValueError(f'archives: expected a directory such as "archives", got {self.archives!r}')
+        if self.histories is None:
+            return
+        if self.archive is None:
+            raise ValueError(
+                f"histories: after {self.histories} only what is archived is taken out of the log: "
+                'add archive = "monthly", or leave histories out'
+            )
+        if self.owners is not None and parse_duration(self.owners) > parse_duration(self.histories):
+            raise ValueError(
+                f"owners: {self.owners} is longer than histories, {self.histories}, after which there is "
+                "nothing left to be erased: make it shorter, or leave it out"
+            )
+
+    @property
+    def owners_kept(self) -> timedelta | None:
+        """For how long what jobs held is kept, None for ever."""
+        return None if self.owners is None else timedelta(seconds=parse_duration(self.owners))
+
+    @property
+    def histories_kept(self) -> timedelta | None:
+        """For how long what is left of jobs is kept, None for ever."""
+        return None if self.histories is None else timedelta(seconds=parse_duration(self.histories))
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is anything to do."""
+        return not self.owners == self.histories == self.archive == None  # noqa: E711
 
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -335,6 +393,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     uploads: UploadSettings = UploadSettings()
     audit: AuditSettings = AuditSettings()
+    retention: RetentionSettings = RetentionSettings()
     queue: QueueSettings = QueueSettings()
     auth: AuthSettings = AuthSettings()
     quotas: QuotaSettings = QuotaSettings()
@@ -373,6 +432,7 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     server: dict[str, Any] = {}
     uploads: dict[str, Any] = {}
     audit: dict[str, Any] = {}
+    retention: dict[str, Any] = {}
     queue: dict[str, Any] = {}
     auth: dict[str, Any] = {}
     quotas: dict[str, Any] = {}
@@ -399,12 +459,13 @@ def load(path: Path) -> Settings:
     server = _convert(file.server, ServerSettings, "server", problems)
     uploads = _convert(file.uploads, UploadSettings, "uploads", problems)
     audit = _convert(file.audit, AuditSettings, "audit", problems)
+    retention = _convert(file.retention, RetentionSettings, "retention", problems)
     queue = _convert(file.queue, QueueSettings, "queue", problems)
     quotas = _quotas(file.quotas, problems)
     limits = _convert(file.limits, LimitSettings, "limits", problems)
     auth = _auth(file.auth, path.parent.resolve(), problems)
     # Each of them is None only where a problem was told.
-    if problems or not (server and uploads and audit and queue and auth and limits):
+    if problems or not (server and uploads and audit and retention and queue and auth and limits):
         raise DeclarationError(problems)
     return Settings(
         data=(path.parent / file.data).resolve(),
@@ -412,6 +473,7 @@ def load(path: Path) -> Settings:
         server=server,
         uploads=uploads,
         audit=audit if "origin" in file.audit else _named_after(server.base_url, audit),
+        retention=retention,
         queue=queue,
         auth=auth,
         quotas=quotas,

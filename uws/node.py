@@ -27,10 +27,10 @@ from uws.admin import (
     caller_of,
     carry_out,
 )
-from uws.audit import READ_MODEL, Checkpointing, Past
+from uws.audit import READ_MODEL, Checkpointing, Past, Retention
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
-from uws.config import AuditSettings, AuthSettings
+from uws.config import AuditSettings, AuthSettings, RetentionSettings
 from uws.execution import Destruction, Scheduler
 from uws.files import Files
 from uws.jobs import Backend, UserUWS, make_uws_for_service
@@ -157,6 +157,7 @@ async def run_node(
     grace: float = 10.0,
     jobs_end_with_server: bool = False,
     audit: AuditSettings | None = None,
+    retention: RetentionSettings | None = None,
     queue: QueueSettings | None = None,
     auth: AuthSettings | None = None,
     quotas: QuotaSettings | None = None,
@@ -165,8 +166,8 @@ async def run_node(
     """Open the data directory, take over what an earlier server ran, and run jobs until the context is left.
 
     Admin commands are taken through ``admin.sock`` in the data directory. With ``audit``, checkpoints of the
-    log are written on its schedule; ``queue`` says what holds for all services together, ``quotas``
-    what owners may have.
+    log are written on its schedule; ``retention`` says what is kept for how long, ``queue`` what holds for
+    all services together, ``quotas`` what owners may have.
     Leaving closes the log; programs go on under their supervisors, and the
     next server takes them over. With ``jobs_end_with_server`` they are stopped (SIGTERM, SIGKILL after
     ``grace`` seconds), and their jobs recorded as ERROR. Raises what `open_backend` does.
@@ -180,6 +181,7 @@ async def run_node(
         queue or QueueSettings(),
         auth or AuthSettings(),
         quotas or QuotaSettings(),
+        retention or RetentionSettings(),
     )
     async with AsyncExitStack() as stack:
         backend = await stack.enter_async_context(open_backend(place, clock=clock))
@@ -197,7 +199,8 @@ async def run_node(
         scheduler = Scheduler(backend, uwses, find, grace=grace, end_with_server=jobs_end_with_server)
         await scheduler.start()
         stack.push_async_callback(scheduler.close)
-        destruction = Destruction(backend, find)
+        duties = [_retention(place, backend)] if place.retention.is_set else []
+        destruction = Destruction(backend, find, duties)
         await destruction.start()
         stack.push_async_callback(destruction.close)
         if audit and audit.seconds:
@@ -212,6 +215,10 @@ async def run_node(
             await checkpointing.start()
             stack.push_async_callback(checkpointing.close)
         yield Node(backend, tuple(uwses.values()))
+
+
+def _retention(place: Place, backend: Backend) -> Retention:
+    return Retention(backend, place.retention, log=place.log, key=place.signing_key, directory=place.archives)
 
 
 async def _declare(store: EventStore, service: Service) -> None:

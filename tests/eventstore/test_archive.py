@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import ChainBroken, EventStore, Head, MemoryEventStore, Metadata, NewEvent
-from eventstore.archive import ArchiveError, beginning, verify_archive, write_archive
+from eventstore.archive import ArchiveError, beginning, verify_archive, withhold, write_archive
 from tests.harness import ManualClock
 
 VERIFIER = Path(__file__).parents[2] / "docs" / "verify-archive.pl"
@@ -317,3 +317,40 @@ async def test_the_verifier_in_the_documentation_agrees(store: EventStore, tmp_p
         assert status != 0
         assert reason.startswith((f"position {position}:", "the trailer", "the archive"))
         shutil.copy(tmp_path / "copy.gz", path)
+
+
+async def test_an_archive_goes_on_behind_another_though_nothing_was_pruned(
+    store: EventStore, tmp_path: Path
+) -> None:
+    await fill(store, 10)
+    first = await write_archive(store, tmp_path / "first.gz")
+    await fill(store, 5)
+    second = await write_archive(store, tmp_path / "second.gz", after=first.head)
+    assert (second.after, second.head, second.events) == (first.head, await store.head(), 5)
+    assert verify_archive(tmp_path / "second.gz") == second
+
+
+async def test_what_is_withheld_is_in_no_archive_and_the_chain_holds(
+    store: EventStore, tmp_path: Path
+) -> None:
+    """From the beginning, and in an archive that is written anew."""
+    await fill(store, 5000)
+    await store.erase("s0", reason="asked for")
+    key: list[str] = []
+
+    def sign(head: Head, extension: str) -> str:
+        key.append(extension)
+        return f"{head.position} {extension}"
+
+    whole = await write_archive(store, tmp_path / "whole.gz", sign=sign)
+    part = await write_archive(store, tmp_path / "part.gz", sign=sign, withheld=lambda name: name == "s1")
+    again = withhold(tmp_path / "whole.gz", lambda name: name == "s1", sign)
+    assert again == part == verify_archive(tmp_path / "whole.gz")
+    assert key == [whole.extension, part.extension, part.extension]
+    assert (tmp_path / "whole.gz").read_bytes() == (tmp_path / "part.gz").read_bytes()
+    assert again.head == whole.head
+    held = [line["stream"] for line in lines(tmp_path / "part.gz")[1:-1] if "salt" in line]
+    assert set(held) == {"s0", "s2"}, "of s0 there is what says that it was erased"
+    assert held.count("s0") == 1
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".gz") == ["part.gz", "whole.gz"]
+    assert not list(tmp_path.glob(".*"))

@@ -427,6 +427,7 @@ CHANGES: dict[str, Callable[[EventStore], Awaitable[object]]] = {
     "append": lambda store: store.append("a", events("x")),
     "erase": lambda store: store.erase("a", reason=""),
     "prune": lambda store: store.prune(1, ended_by=ENDED, reason=""),
+    "settle": lambda store: store.settle(),
     "check_writable": lambda store: store.check_writable(),
 }
 

@@ -64,7 +64,7 @@ def test_times_come_back_to_the_millisecond(naive: datetime) -> None:
     ("value", "seconds"),
     [
         (60, 60), (0, 0), (1.5, 2), ("90s", 90), ("20min", 1200), ("12h", 43200), ("7d", 604800),
-        ("2w", 1209600), ("1y", 31536000), (" 1.5 h ", 5400),
+        ("2w", 1209600), ("6mo", 15552000), ("1y", 31536000), (" 1.5 h ", 5400),
     ],
 )  # fmt: skip
 def test_durations_are_seconds_or_have_a_unit(value: float | str, seconds: int) -> None:

@@ -368,13 +368,14 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     await model.usage()
     await model.jobs_by_phase()
     await model.usual_duration("keeps")
+    await model.destroyed_first(3)
     await model.services_with_jobs()
     await model.services()
     assert asked == 32
     questions = {name for name in vars(JobReadModel) if not name.startswith("_")}
     assert questions == {
         "get", "page", "entries", "list_state", "list_position", "queue_state", "paused", "queued_before",
-        "queued_of", "running_of", "use_of",
+        "queued_of", "running_of", "use_of", "destroyed_first",
         "waiting", "started", "used_lately", "duration_of_like", "outlook", "next_destruction",
         "due", "expired", "keep_files", "usage", "jobs_by_phase", "usual_duration", "services_with_jobs",
         "services",

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from eventstore import EventStore, RecordedEvent, new_id
+from eventstore import Erased, EventStore, RecordedEvent, new_id
 from uws.clock import Clock
 from uws.commands import Caller
 from uws.model import NotAuthenticated, NotFound, Scope
@@ -135,7 +135,7 @@ class Tokens:
 def _tokens(recorded: Sequence[RecordedEvent]) -> dict[str, Token]:
     found: dict[str, Token] = {}
     for event in recorded:
-        if event.erased:
+        if event.erased or event.type == Erased.type:
             continue
         match e.decode_token(event):
             case e.TokenIssued() as issued:

@@ -21,7 +21,7 @@ from eventstore.checkpoint import CheckpointError, SigningKey, VerifierKey
 from projections import READ_MODELS, Behind, Difference, Projector, Rebuilt, Status, read_status
 from uws.audit import READ_MODEL, erase_job, prune
 from uws.commands import Caller
-from uws.config import AuditSettings, AuthSettings
+from uws.config import AuditSettings, AuthSettings, RetentionSettings
 from uws.importing import Imported, import_swf
 from uws.jobs import Backend, UserUWS
 from uws.model import QueueSettings, QuotaSettings, Role, Service, UsageError
@@ -44,6 +44,11 @@ class Place(msgspec.Struct, frozen=True):
     queue: QueueSettings = QueueSettings()
     auth: AuthSettings = AuthSettings()
     quotas: QuotaSettings = QuotaSettings()
+    retention: RetentionSettings = RetentionSettings()
+
+    @property
+    def archives(self) -> Path:
+        return self.data / self.retention.archives
 
     @property
     def log(self) -> Path:

@@ -16,6 +16,7 @@ from .past import (
     entry_of,
     is_sought,
 )
+from .retention import Retention, Told, tell
 
 __all__ = [
     "READ_MODEL",
@@ -25,7 +26,9 @@ __all__ = [
     "JobThen",
     "NotThere",
     "Past",
+    "Retention",
     "State",
+    "Told",
     "archive",
     "chain_of",
     "check_pruning",
@@ -37,4 +40,5 @@ __all__ = [
     "is_sought",
     "prune",
     "sign_head",
+    "tell",
 ]

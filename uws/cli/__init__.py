@@ -10,7 +10,7 @@ import typer
 import uvloop
 from rich.text import Text
 
-from uws.config import Settings, load
+from uws.config import RetentionSettings, Settings, load
 from uws.model import DeclarationError, FileParameter, Service
 from uws.model.units import format_duration, format_size
 
@@ -18,12 +18,14 @@ from . import comparing as _comparing  # noqa: F401 - it adds to `audit`
 from . import examples
 from . import past as _past  # noqa: F401 - so does it
 from .access import token, user
+from .accounting import usage
 from .audit import audit
 from .common import FAILED, INTERRUPTED, duration_of, err, out, reported, table
 from .importing import importing
 from .jobs import jobs
 from .projections import projections
 from .queueing import queueing
+from .retention import retention
 from .running import run
 
 app = typer.Typer(
@@ -32,6 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(jobs, name="jobs")
+audit.command()(usage)
+audit.command()(retention)
 app.add_typer(audit, name="audit")
 app.add_typer(projections, name="projections")
 app.add_typer(importing, name="import")
@@ -65,6 +69,8 @@ def check(
         _print_service(service)
     for warning in (warning for service in settings.services for warning in service.warnings):
         err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+    if kept := _kept(settings.retention):
+        out.print(kept, soft_wrap=True)
     server = settings.server
     out.print(
         Text(f"{file} is right", "green"),
@@ -115,6 +121,16 @@ def with_options(
     except ValueError as error:
         raise DeclarationError([f"--{error}"]) from None
     return msgspec.structs.replace(settings, server=server, data=data or settings.data)
+
+
+def _kept(retention: RetentionSettings) -> str:
+    """Return what is not kept for ever, and whether the log is archived."""
+    parts = (
+        f"owners are erased {retention.owners} after their jobs are destroyed" if retention.owners else "",
+        f"histories are pruned after {retention.histories}" if retention.histories else "",
+        f"the log is archived {retention.archive}" if retention.archive else "",
+    )
+    return "; ".join(filter(None, parts))
 
 
 def _terms(service: Service) -> list[str]:

@@ -100,6 +100,7 @@ def place_of(config: Path, data: Path | None) -> Place:
         settings.queue,
         settings.auth,
         settings.quotas,
+        settings.retention,
     )
 
 

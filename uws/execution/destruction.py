@@ -1,11 +1,12 @@
-"""Destruction: one task for all services, awake only when the next job is due."""
+"""Destruction: one task for all services, awake only when the next job is due, or another duty is."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from datetime import datetime
 
 from projections import Behind
 from uws.jobs import Backend, UserUWS, first_of
@@ -20,14 +21,25 @@ _CHANGES_TIMES = frozenset({"JobCreated", "DestructionSet"})
 _ENDS_FILES = frozenset({"JobArchived", "JobDestroyed"})
 
 
+Duty = Callable[[datetime], Awaitable[datetime | None]]
+"""Does some of what is due at a time, and says when to be asked again: at that time if there is more."""
+
+
 class Destruction:
     """Destroys or archives jobs when their time has come, and clears away files that belong to none.
 
-    ``find`` returns the service of a name, whether it is offered or not.
+    ``find`` returns the service of a name, whether it is offered or not. Other ``duties`` follow the same
+    schedule.
     """
 
-    def __init__(self, backend: Backend, find: Callable[[str], Awaitable[UserUWS]]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        find: Callable[[str], Awaitable[UserUWS]],
+        duties: Sequence[Duty] = (),
+    ) -> None:
         self._backend, self._find = backend, find
+        self._duties: tuple[Duty, ...] = (self._destroy_due, *duties)
         self._times_changed = asyncio.Event()
         self._has_looked = False
         self._asked: set[str] = set()
@@ -51,7 +63,7 @@ class Destruction:
         clock = self._backend.clock
         self._tasks = [
             asyncio.create_task(self._follow(position), name="destruction: following the log"),
-            asyncio.create_task(keep_doing(self._destroy_due, clock), name="destruction"),
+            asyncio.create_task(keep_doing(self._do_due, clock), name="destruction"),
             asyncio.create_task(keep_doing(self._delete_files, clock), name="deletion of files"),
         ]
 
@@ -97,20 +109,26 @@ class Destruction:
         await self._backend.files.of(job_id).remove()
         self._unwanted.discard(job_id)
 
-    async def _destroy_due(self) -> None:
-        """Destroy what is due and was not asked to go before; sleep until there is more."""
+    async def _do_due(self) -> None:
+        """Do some of what is due; sleep until there is more."""
         self._times_changed.clear()
-        now = self._backend.clock.now()
+        clock = self._backend.clock
+        now = clock.now()
+        asked = [await duty(now) for duty in self._duties]
+        wake = min((time for time in asked if time), default=None)
+        if wake is None or wake > now:
+            sleeping = [clock.sleep_until(wake)] if wake else []
+            await first_of(self._times_changed.wait(), *sleeping)
+
+    async def _destroy_due(self, now: datetime) -> datetime | None:
+        """Destroy what is due and was not asked to go before."""
         await self._backend.projector.caught_up("job_list")
         due = dict(await self._backend.jobs.due(now))
         # A job that still runs is due until its program is gone.
         self._asked &= due.keys()
         fresh = due.keys() - self._asked
         await for_each(fresh, lambda job_id: self._destroy(job_id, due[job_id]))
-        if not fresh:
-            wake = await self._backend.jobs.next_destruction(now)
-            sleeping = [self._backend.clock.sleep_until(wake)] if wake else []
-            await first_of(self._times_changed.wait(), *sleeping)
+        return now if fresh else await self._backend.jobs.next_destruction(now)
 
     async def _destroy(self, job_id: str, service: str) -> None:
         with suppress(JobGone, IllegalPhase):

@@ -274,6 +274,42 @@ class QueueResumed(Event, frozen=True):
 
 QueueEvent = QueuePaused | QueueResumed
 
+Duty = Literal["owners", "histories"]
+"""What retention takes out of the log: what jobs held, or all that is left of them."""
+
+
+class MonthArchived(Event, frozen=True):
+    """The log of a month is in an archive, a ``file`` that was verified: the positions ``first`` to ``last``.
+
+    ``hash`` (hexadecimal) is the one at ``last``, ``sha256`` the digest of the archive. Where it is not
+    ``whole``, jobs and log-ins are in it as if they were erased.
+    """
+
+    month: str
+    file: str
+    first: int
+    last: int
+    hash: str
+    sha256: str
+    whole: bool = True
+
+
+class RetentionBegun(Event, frozen=True):
+    """What ended before ``before`` is to be taken away, which is kept for ``after`` (a duration)."""
+
+    duty: Duty
+    after: str
+    before: datetime
+
+
+class RetentionApplied(Event, frozen=True):
+    """What `RetentionBegun` speaks of is in no file of the server any more."""
+
+    duty: Duty
+
+
+RetentionEvent = MonthArchived | RetentionBegun | RetentionApplied
+
 
 class TokenIssued(Event, frozen=True):
     """Whoever shows the secret of which this is the SHA-256 ``digest`` is ``user``, until it ``expires``.
@@ -412,6 +448,11 @@ def decode_queue(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> Q
     return _decode(recorded, _QUEUE_DECODERS, upcasters)
 
 
+def decode_retention(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> RetentionEvent:
+    """Read a payload of the stream of retention, as `decode` does."""
+    return _decode(recorded, _RETENTION_DECODERS, upcasters)
+
+
 def decode_token(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> TokenEvent:
     """Read a payload of a user's or a session's stream, as `decode` does."""
     return _decode(recorded, _TOKEN_DECODERS, upcasters)
@@ -467,6 +508,9 @@ _JOB_DECODERS: dict[str, msgspec.json.Decoder[JobEvent]] = {
 _QUEUE_DECODERS: dict[str, msgspec.json.Decoder[QueueEvent]] = {
     kind.__name__: msgspec.json.Decoder(kind) for kind in QueueEvent.__args__
 }
+_RETENTION_DECODERS: dict[str, msgspec.json.Decoder[RetentionEvent]] = {
+    kind.__name__: msgspec.json.Decoder(kind) for kind in RetentionEvent.__args__
+}
 _TOKEN_DECODERS: dict[str, msgspec.json.Decoder[TokenEvent]] = {
     kind.__name__: msgspec.json.Decoder(kind) for kind in TokenEvent.__args__
 }
@@ -482,6 +526,7 @@ EVENT_TYPES = frozenset(
         Pruned.type,
         *_JOB_DECODERS,
         *_QUEUE_DECODERS,
+        *_RETENTION_DECODERS,
         *_TOKEN_DECODERS,
         *_SECURITY_DECODERS,
         *_SERVICE_DECODERS,
@@ -512,6 +557,10 @@ ROLES_STREAM = "roles"
 """The stream of who has which role."""
 QUEUE_STREAM = "queue"
 """The stream of what was decided of the queue as a whole."""
+
+
+RETENTION_STREAM = "retention"
+"""The stream of what was archived, and of what was taken out of the log because its time was over."""
 
 
 def service_stream(name: str) -> str:

@@ -106,9 +106,25 @@ def _tell_any(recorded: RecordedEvent) -> str:
         decided = e.decode_queue(recorded)
         whose = "the queue" if decided.service is None else f"the queue of {decided.service}"
         return f"{whose} {'paused' if isinstance(decided, e.QueuePaused) else 'resumed'}"
+    if recorded.stream == e.RETENTION_STREAM:
+        return _tell_retention(e.decode_retention(recorded))
     if kind in (e.TokenIssued.__name__, e.TokenRevoked.__name__):
         return _tell_token(e.decode_token(recorded))
     return _tell_security(e.decode_security(recorded))
+
+
+def _tell_retention(event: e.RetentionEvent) -> str:
+    match event:
+        case e.MonthArchived():
+            without = "" if event.whole else ", without what jobs held"
+            return (
+                f"{event.month} is archived: {event.file}, positions {event.first} to {event.last}{without}"
+            )
+        case e.RetentionBegun():
+            until = format_time(event.before)
+            return f"{event.duty}, which are kept for {event.after}, are taken away up to {until}"
+        case e.RetentionApplied():
+            return f"{event.duty}: what was to be taken away is in no file any more"
 
 
 def _tell_token(event: e.TokenEvent) -> str:

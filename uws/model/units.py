@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400,
+            "mo": 30 * 86400, "y": 365 * 86400}  # fmt: skip
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
 _QUANTITY = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)\s*", re.ASCII)
@@ -55,7 +56,7 @@ def format_time(time: datetime) -> str:
 def parse_duration(value: int | float | str) -> int:
     """Return whole seconds for a number of seconds or a text: ``90s``, ``20min``, ``12h``, ``7d``, ``2w``.
 
-    Raises `ValueError`.
+    A month (``6mo``) is 30 days, a year (``2y``) 365, whatever the calendar says. Raises `ValueError`.
     """
     return _quantity(value, _SECONDS, "a duration such as 60 (seconds), 20min, 12h or 7d")
 

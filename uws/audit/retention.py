@@ -1,0 +1,389 @@
+"""Retention: what is kept for how long, applied at midnight (UTC) and at the start of a server.
+
+Closed months are archived; what jobs held is erased, and what is left of them pruned, when its time is over.
+All that has to be remembered of it stands in the log: it goes on wherever it was interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+from msgspec.structs import replace
+
+from eventstore import Erased, EventStoreError, Head, RecordedEvent
+from eventstore.archive import Contents, Readable, beginning
+from eventstore.checkpoint import SigningKey
+from eventstore.scanning import LogScan
+from projections import beside, destroyed_first
+from uws.commands import SERVER
+from uws.config import RetentionSettings
+from uws.jobs import Backend
+from uws.model import UsageError, UWSError
+from uws.model import events as e
+from uws.model.events import RETENTION_STREAM, decode_retention, job_stream
+
+from . import _failpoints as failpoint
+from .archiving import ENDED_BY, archive, prune, verified, withhold
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 100
+"""Jobs that are erased before what else is due is looked at."""
+_COUNTED = 1000
+"""Jobs that are looked at to tell how many are due."""
+_RETRY = timedelta(hours=1)
+_LONGEST_FOLDING = 3600.0
+_DAY, _MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
+_ACCESS = ("security/", "session/")
+"""Streams of log-ins, which are erased like jobs; one is named for its month, or is over soon."""
+_PERSONAL = ("job/", "user/", *_ACCESS)
+_JOB_DESTROYED = e.JobDestroyed.__name__
+
+
+class _Record:
+    """What the log says of retention."""
+
+    def __init__(self, events: list[e.RetentionEvent], version: int) -> None:
+        self.version = version
+        months: dict[str, e.MonthArchived] = {}
+        self.begun: list[e.Duty] = []
+        """The duties that are not done to the end."""
+        for event in events:
+            match event:
+                case e.MonthArchived(month=month):
+                    months[month] = event  # one that was written anew keeps its place
+                case e.RetentionBegun(duty=duty):
+                    self.begun.append(duty)
+                case e.RetentionApplied(duty=duty):
+                    self.begun = [other for other in self.begun if other != duty]
+        self.archived = [*months.values()]
+
+    @classmethod
+    async def read(cls, log: Readable) -> _Record:
+        recorded = await log.read_stream(RETENTION_STREAM)
+        return cls([*map(decode_retention, recorded)], recorded[-1].version if recorded else 0)
+
+    async def archived_up_to(self, log: Readable) -> Head:
+        """Return where the next archive begins: behind the last one, or where the log was pruned further."""
+        pruned = await beginning(log)
+        if not self.archived or self.archived[-1].last < pruned.position:
+            return pruned
+        return Head(self.archived[-1].last, bytes.fromhex(self.archived[-1].hash))
+
+    def next_month(self, time: datetime) -> str:
+        """Return the month that goes into the next archive, which begins with an event of this time."""
+        month = f"{time:%Y-%m}"
+        if not self.archived:
+            return month
+        return max(month, f"{_end_of(self.archived[-1].month):%Y-%m}")  # clocks have been set back before
+
+
+class Retention:
+    """Applies ``[retention]``, a little at a time: call it, and it says when it wants to be called again.
+
+    ``log`` is the file that the backend's store writes, ``key`` returns what signs archives, and
+    ``directory`` gets them.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: RetentionSettings,
+        *,
+        log: Path,
+        key: Callable[[], SigningKey],
+        directory: Path,
+    ) -> None:
+        self._backend, self._settings = backend, settings
+        self._log, self._key, self._directory = log, key, directory
+        self._due = datetime.min.replace(tzinfo=UTC)
+        self._nothing_up_to = 0
+        """Of no stream that has ended up to this position is anything left."""
+
+    async def __call__(self, now: datetime) -> datetime:
+        """Do some of what is due, and return when there is more; what fails is tried again in an hour."""
+        if now < self._due:
+            return self._due
+        try:
+            more = await self._do_some(now)
+            self._due = now if more else _midnight_after(now)
+        except (EventStoreError, UWSError, OSError) as error:
+            log.error("retention cannot be applied, which is tried again in an hour: %s", error)
+            self._due = now + _RETRY
+        return self._due
+
+    async def _do_some(self, now: datetime) -> bool:
+        """Do one thing; False when nothing is left to do."""
+        record = await _Record.read(self._backend.store)
+        return (
+            await self._withhold(record, now)
+            or await self._archive(record, now)
+            or await self._erase(record, now)
+            or await self._prune(record, now)
+            or await self._finish(record)
+        )
+
+    async def _note(self, record: _Record, event: e.RetentionEvent) -> None:
+        new = e.encode(event, SERVER.metadata)
+        await self._backend.store.append(RETENTION_STREAM, [new], expected=record.version)
+
+    # Archiving
+
+    async def _archive(self, record: _Record, now: datetime) -> bool:
+        """Archive the first month that is not, if it is over."""
+        if self._settings.archive is None:
+            return False
+        store = self._backend.store
+        after = await record.archived_up_to(store)
+        first = await store.read_all(after=after.position, limit=1)
+        if not first:
+            return False
+        month = record.next_month(first[0].recorded_at)
+        if now < _end_of(month):
+            return False
+        path = self._directory / f"{month}.gz"
+        contents = await self._written(path, after, month, now)
+        failpoint.reached(failpoint.ARCHIVED)
+        await self._note(
+            record,
+            e.MonthArchived(
+                month=month,
+                file=path.name,
+                first=after.position + 1,
+                last=contents.head.position,
+                hash=contents.head.hash.hex(),
+                sha256=contents.sha256,
+                whole=self._settings.owners is None,
+            ),
+        )
+        log.info("%s: positions %s to %s are archived", path, after.position + 1, contents.head.position)
+        return True
+
+    async def _withhold(self, record: _Record, now: datetime) -> bool:
+        """Write an archive anew that holds what jobs held, since that is not kept for ever any more."""
+        if self._settings.owners is None:
+            return False
+        for month in record.archived:
+            path = self._directory / month.file
+            if month.whole and path.exists():
+                contents = await withhold(path, self._key(), now, _is_personal)
+                failpoint.reached(failpoint.WITHHELD)
+                await self._note(record, replace(month, sha256=contents.sha256, whole=False))
+                log.info("%s is written anew, without what jobs held", path)
+                return True
+        return False
+
+    async def _written(self, path: Path, after: Head, month: str, now: datetime) -> Contents:
+        """Write an archive and read it back; one that is there already was written before a crash."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for draft in self._directory.glob(f".{path.name}.*"):
+            draft.unlink(missing_ok=True)
+        key, store = self._key(), self._backend.store
+        if not path.exists():
+            until = _end_of(month) - _MICROSECOND
+            withheld = _is_personal if self._settings.owners is not None else _is_nobodys
+            await archive(store, path, key, now, until=until, after=after, withheld=withheld)
+        contents = await verified(path, key.verifier)
+        there = await store.read_all(after=contents.head.position - 1, limit=1)
+        if contents.after != after or [event.hash for event in there] != [contents.head.hash]:
+            raise UsageError(f"{path} is in the way: it is no archive of {month} in this log; move it away")
+        return contents
+
+    # Erasing
+
+    async def _erase(self, record: _Record, now: datetime) -> bool:
+        """Erase some of what is kept no longer."""
+        if (kept := self._settings.owners_kept) is None:
+            return False
+        due = await self._due_jobs(now - kept)
+        streams = [*map(job_stream, due)] or await asyncio.to_thread(self._due_access, now - kept)
+        if not streams:
+            return False
+        if "owners" not in record.begun:
+            await self._begin(record, "owners", self._settings.owners, now - kept)
+        for job_id in due:
+            await self._backend.files.of(job_id).remove()
+        for stream in streams:
+            reason = f"retention: owners after {self._settings.owners}"
+            await self._backend.store.erase(stream, reason=reason, metadata=SERVER.metadata)
+            failpoint.reached(failpoint.ERASED)
+        log.info("%s streams are erased, which are kept for %s", len(streams), self._settings.owners)
+        return True
+
+    async def _due_jobs(self, before: datetime) -> list[str]:
+        """Return the first jobs that were destroyed up to a time and are not erased."""
+        await self._backend.projector.caught_up("usage", timeout=_LONGEST_FOLDING)
+        store, due = self._backend.store, []
+        for job_id in await self._backend.jobs.destroyed_first(_AT_ONCE):
+            if _destroyed(await store.read_stream(job_stream(job_id))) > before:
+                break
+            due.append(job_id)
+        return due
+
+    def _due_access(self, before: datetime) -> list[str]:
+        """Return the streams of log-ins in which nothing has happened since a time, without erased ones."""
+        with LogScan(self._log) as scan:
+            return [
+                tip.stream
+                for prefix in _ACCESS
+                for tip in scan.tips(prefix, _behind(prefix))
+                if tip.type != Erased.type and tip.recorded_at <= before
+            ]
+
+    # Pruning
+
+    async def _prune(self, record: _Record, now: datetime) -> bool:
+        """Take away what is left of jobs, all in one go, since no command is taken meanwhile."""
+        if (kept := self._settings.histories_kept) is None:
+            return False
+        store = self._backend.store
+        pruned = (await beginning(store)).position
+        due = [m for m in record.archived if m.last > pruned and _end_of(m.month) <= now - kept]
+        if self._settings.owners is None:  # nothing is erased: what an archive lacks is in the log alone
+            due = [*takewhile(lambda month: month.whole, due)]
+        if not due or due[-1].last <= self._nothing_up_to:
+            return False
+        last = due[-1]
+        if not await asyncio.to_thread(self._has_ended, last.last):
+            self._nothing_up_to = last.last
+            return False
+        if "histories" not in record.begun:
+            await self._begin(record, "histories", self._settings.histories, _end_of(last.month))
+        *before, path = (self._directory / month.file for month in due)
+        log.info("the log gives room back of what ended up to %s: commands wait meanwhile", last.month)
+        began = perf_counter()
+        reason = f"retention: histories after {self._settings.histories}, archived in {last.file}"
+        await prune(store, path, self._key().verifier, metadata=SERVER.metadata, before=before, reason=reason)
+        log.info("that took %.1f s", perf_counter() - began)
+        failpoint.reached(failpoint.PRUNED)
+        return True
+
+    def _has_ended(self, through: int) -> bool:
+        with LogScan(self._log) as scan:
+            return any(
+                tip.position <= through and tip.type in ENDED_BY for tip in scan.tips("", "\U0010ffff")
+            )
+
+    # Both
+
+    async def _begin(
+        self, record: _Record, duty: e.Duty, after: int | float | str | None, before: datetime
+    ) -> None:
+        await self._note(record, e.RetentionBegun(duty=duty, after=str(after), before=before))
+        record.version += 1
+        failpoint.reached(failpoint.BEGUN)
+
+    async def _finish(self, record: _Record) -> bool:
+        """Leave nothing in any file of what was taken away, and say that it is done."""
+        if not record.begun:
+            return False
+        await self._backend.store.settle()
+        projector = self._backend.projector
+        await projector.caught_up(timeout=_LONGEST_FOLDING)
+        await projector.scrub()
+        failpoint.reached(failpoint.SCRUBBED)
+        for duty in dict.fromkeys(record.begun):
+            await self._note(record, e.RetentionApplied(duty=duty))
+            record.version += 1
+        return True
+
+
+# Telling
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What retention has done, and what it would do now. Times are those from which on it is due.
+
+    ``due`` jobs are to be erased now, of which at most a thousand are counted; ``whole`` archives are to be
+    written anew.
+    """
+
+    archived: int
+    archived_up_to: str | None
+    next_month: str | None
+    next_archive: datetime | None
+    due: int
+    next_erasure: datetime | None
+    pruned_up_to: int
+    next_pruning: datetime | None
+    unfinished: tuple[str, ...]
+    whole: int
+
+
+async def tell(log: Readable, settings: RetentionSettings, projections: Path, now: datetime) -> Told:
+    """Tell what retention would do, from the files alone. Raises `StoreUnavailable`."""
+    record = await _Record.read(log)
+    pruned = (await beginning(log)).position
+    month = end = None
+    if settings.archive and (
+        first := await log.read_all(after=(await record.archived_up_to(log)).position, limit=1)
+    ):
+        month = record.next_month(first[0].recorded_at)
+        end = _end_of(month)
+    due, next_erasure = 0, None
+    if kept := settings.owners_kept:
+        async for destroyed in _destructions(log, projections):
+            if destroyed > now - kept:
+                next_erasure = destroyed + kept
+                break
+            due += 1
+    next_pruning = None
+    if forever := settings.histories_kept:
+        following = next((m.month for m in record.archived if m.last > pruned), month)
+        next_pruning = _end_of(following) + forever if following else None
+    return Told(
+        archived=len(record.archived),
+        archived_up_to=record.archived[-1].month if record.archived else None,
+        next_month=month,
+        next_archive=end,
+        due=due,
+        next_erasure=next_erasure,
+        pruned_up_to=pruned,
+        next_pruning=next_pruning,
+        unfinished=tuple(dict.fromkeys(record.begun)),
+        whole=sum(m.whole for m in record.archived) if settings.owners is not None else 0,
+    )
+
+
+async def _destructions(log: Readable, projections: Path) -> AsyncIterator[datetime]:
+    """Yield when jobs were destroyed, those first that went first, as far as the read model knows them."""
+    async with beside(projections, "usage") as model:
+        job_ids = await model.ask(destroyed_first, _COUNTED) if model else []
+    for job_id in job_ids:
+        if recorded := await log.read_stream(job_stream(job_id)):  # else it was pruned meanwhile
+            yield _destroyed(recorded)
+
+
+def _destroyed(recorded: Sequence[RecordedEvent]) -> datetime:
+    """Return when a job was destroyed, or else when something happened to it last."""
+    return next((event for event in recorded if event.type == _JOB_DESTROYED), recorded[-1]).recorded_at
+
+
+def _end_of(month: str) -> datetime:
+    """Return when the month after begins."""
+    year, number = map(int, month.split("-"))
+    return datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC)
+
+
+def _midnight_after(now: datetime) -> datetime:
+    return now.replace(hour=0, minute=0, second=0, microsecond=0) + _DAY
+
+
+def _behind(prefix: str) -> str:
+    """Return what sorts behind all names that begin with a prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+
+def _is_personal(stream: str) -> bool:
+    return stream.startswith(_PERSONAL)
+
+
+def _is_nobodys(stream: str) -> bool:
+    return False

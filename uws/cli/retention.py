@@ -1,0 +1,66 @@
+"""``uwsd audit retention``: what is kept for how long, what was taken away, and what is to go when."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from eventstore import SQLiteEventLog
+from uws.admin import Place
+from uws.audit import Told, tell
+from uws.model.units import format_time
+
+from .common import CONFIG, Config, Data, out, place_of, reported
+
+
+def retention(config: Config = CONFIG, data: Data = None) -> None:
+    """Tell what the server archives, erases and prunes of its own accord, and when; nothing is changed."""
+    with reported():
+        place = place_of(config, data)
+        _print(place, asyncio.run(_told(place)))
+
+
+async def _told(place: Place) -> Told:
+    log = await SQLiteEventLog.read(place.log)
+    try:
+        return await tell(log, place.retention, place.projections, datetime.now(UTC))
+    finally:
+        await log.close()
+
+
+def _print(place: Place, told: Told) -> None:
+    settings = place.retention
+    _say(
+        f"owners: {_kept(settings.owners)}",
+        f"{told.due} jobs are due now" if told.due else "",
+        _from(told.next_erasure),
+    )
+    _say(
+        f"histories: {_kept(settings.histories)}",
+        f"pruned up to position {told.pruned_up_to}" if told.pruned_up_to else "",
+        _from(told.next_pruning),
+    )
+    _say(
+        f"archives: {settings.archive}, in {place.archives}" if settings.archive else "archives: none",
+        f"up to {told.archived_up_to}" if told.archived_up_to else "",
+        f"{told.next_month} from {format_time(told.next_archive)} on" if told.next_archive else "",
+        f"{told.whole} are to be written anew, without what jobs held" if told.whole else "",
+    )
+    for duty in told.unfinished:
+        _say(f"{duty}: begun, and not done to the end")
+    if settings.is_set:
+        _say("the server does what is due at midnight (UTC) and when it starts")
+
+
+def _say(*parts: str) -> None:
+    out.print("; ".join(filter(None, parts)), soft_wrap=True)
+
+
+def _kept(after: int | float | str | None) -> str:
+    if after is None:
+        return "kept for ever"
+    return f"kept for {after}" + ("" if isinstance(after, str) else " s")
+
+
+def _from(time: datetime | None) -> str:
+    return f"the next from {format_time(time)} on" if time else ""
