@@ -156,6 +156,22 @@ async def test_a_program_logs_in_as_ivoa_sso_has_it(tmp_path: Path) -> None:
         assert (await site.get("/echo/async", headers=bearer(token))).status == 200
 
 
+async def test_a_program_logs_out_with_what_it_was_given_and_ends_no_token_so(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        answer = await site.post("/login", {"username": "ann", "password": "ann's"})
+        site.session.cookie_jar.clear()
+        session, (_, token) = bearer(answer.headers["X-VO-Bearer"]), await token_for(site, "ann")
+        crossing = await site.post("/logout", headers={**session, "Sec-Fetch-Site": "cross-site"})
+        assert crossing.status == 403
+        assert (await site.get("/echo/async", headers=session)).status == 200
+        assert (await site.post("/logout", headers=session)).status == 303
+        over = await site.get("/echo/async", headers=session)
+        assert (over.status, over.text) == (401, "AuthenticationError: this session was revoked\n")
+        refused = await site.post("/logout", headers=bearer(token))
+        assert (refused.status, "this is a token and no session" in refused.text) == (401, True)
+        assert (await site.get("/echo/async", headers=bearer(token))).status == 200
+
+
 async def test_another_site_cannot_log_its_visitors_in(tmp_path: Path) -> None:
     async with guarded(tmp_path) as (site, _):
         sent = {"username": "ann", "password": "ann's"}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from base64 import b64decode
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -206,10 +206,14 @@ class Authentication(Authenticator):
         return token
 
     async def log_out(self, request: web.Request) -> None:
-        try:
-            token = await self._session(request.cookies.get(SESSION, ""))
-        except NotAuthenticated:
-            return
+        with suppress(NotAuthenticated):  # a browser sends what it has
+            await self._end_session(request, request.cookies.get(SESSION, ""))
+        scheme, _, named = (_only(request, "Authorization") or "").partition(" ")
+        if scheme.lower() == "bearer":
+            await self._end_session(request, named.strip())
+
+    async def _end_session(self, request: web.Request, text: str) -> None:
+        token = await self._session(text)
         await self.tokens.revoke(
             token.id, "the user has logged out", replace(request[CALLER], user=token.issued.user)
         )
@@ -258,11 +262,13 @@ class Authentication(Authenticator):
             raise NotAuthenticated("tokens are not taken here")
         return known._replace(token=token.id)
 
-    async def _session(self, cookie: str) -> Token:
-        """Return the session that a browser has, for which no other token does."""
-        token = await self.tokens.verify(cookie)
+    async def _session(self, text: str) -> Token:
+        """Return the session that a browser or a program has, for which no other token does."""
+        token = await self.tokens.verify(text)
         if token.issued.kind != "session":
-            raise NotAuthenticated("this is no session: a token is sent as Authorization: Bearer")
+            raise NotAuthenticated(
+                "this is a token and no session: it goes by Authorization: Bearer, and nobody logs it out"
+            )
         return token
 
     def _of_token(self, token: Token) -> Identity:
