@@ -70,6 +70,9 @@ async def test_users_and_tokens_that_commands_make_are_good_on_the_server_that_r
         (["user", "add", "a:b"], "x\n", f"'a:b' can be no user: {NAME}"),
         (["user", "add", "uwsd"], "x\n", SERVERS),
         (["token", "create", "--user", "uwsd"], "", "--user: nobody is called 'uwsd'"),
+        (["token", "create", "--user", ""], "", "--user: nobody is called ''"),
+        (["token", "create", "--user", "a\nb"], "", r"--user: nobody is called 'a\nb'"),
+        (["token", "create", "--user", "anne"], "", "--user: there is no user anne (did you mean ann?)"),
         (["user", "add", "bob", "--group", ""], "x\n", f"'' can be no group: {NAME}"),
         (["user", "remove", "anne"], "", "there is no user anne (did you mean ann?)"),
         (
@@ -91,6 +94,20 @@ async def test_what_cannot_be_is_refused_in_one_line(
     await uwsd("user", "add", "ann", "-c", file, reads="x\n")
     refused = await uwsd(*command, "-c", file, reads=reads)
     assert (refused.status, refused.out, refused.err) == (2, "", f"{says}\n")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '[auth.proxy]\nheader = "X-Remote-User"\naddresses = ["127.0.0.1"]\n',
+        '[auth.oidc]\nissuer = "https://sso.example.org"\naudience = "uwsd"\njwks = "https://sso.example.org/keys"\n',
+    ],
+    ids=["proxy", "oidc"],
+)
+async def test_a_token_may_be_for_somebody_who_is_known_elsewhere(file: Path, more: str) -> None:
+    file.write_text(file.read_text() + more)
+    made = await uwsd("token", "create", "--user", "eve", "-c", file)
+    assert (made.status, made.out[:5]) == (0, "uwsd_")
 
 
 async def test_a_users_file_that_is_none_is_told_before_the_server_runs(file: Path) -> None:

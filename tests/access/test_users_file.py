@@ -143,6 +143,7 @@ async def test_the_tokens_of_a_user_who_is_removed_stay_over_when_there_is_anoth
     file = tmp_path / "uwsd.toml"
     file.write_text(
         '[auth]\nusers = "users.json"\ntokens = true\n'
+        '[auth.proxy]\nheader = "X-Remote-User"\naddresses = ["127.0.0.1"]\n'
         '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
     )
     async with serving(file) as server:
