@@ -69,6 +69,11 @@ async def test_users_and_tokens_that_commands_make_are_good_on_the_server_that_r
         (["user", "add", "bob"], "\n", "a password has 1 to 1024 characters"),
         (["user", "add", "a:b"], "x\n", f"'a:b' can be no user: {NAME}"),
         (["user", "add", "uwsd"], "x\n", SERVERS),
+        (
+            ["user", "add", "zoe\N{COMBINING DIAERESIS}"],
+            "x\n",
+            r"'zoe\u0308' can be no user: in Unicode's normal form (NFC) it is zoë ('zo\xeb'): take that",
+        ),
         (["token", "create", "--user", "uwsd"], "", "--user: nobody is called 'uwsd'"),
         (["token", "create", "--user", ""], "", "--user: nobody is called ''"),
         (["token", "create", "--user", "a\nb"], "", r"--user: nobody is called 'a\nb'"),

@@ -21,7 +21,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from uws.clock import Clock
 from uws.model import Unavailable, UsageError, UWSError, did_you_mean
-from uws.model.text import LONGEST_NAME, SERVER_NAME, is_name
+from uws.model.text import LONGEST_NAME, SERVER_NAME, is_name, made_name
 
 LONGEST_PASSWORD = 1024
 _AT_ONCE = 2
@@ -194,6 +194,11 @@ def hashed(password: str) -> str:
 
 def check_name(name: str, what: str) -> None:
     """Raise `UsageError` for a name that no user, or no group, can have (RFC 7617: no colon)."""
+    if (normalised := made_name(name)) is not None:
+        raise UsageError(
+            f"{name!a} can be no {what}: in Unicode's normal form (NFC) it is {normalised} "
+            f"({normalised!a}): take that"
+        )
     if not is_name(name) or ":" in name:
         raise UsageError(
             f"{name!r} can be no {what}: expected 1 to {LONGEST_NAME} printable characters, "
