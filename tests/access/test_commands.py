@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,31 @@ async def test_a_token_may_be_for_somebody_who_is_known_elsewhere(file: Path, mo
     file.write_text(file.read_text() + more)
     made = await uwsd("token", "create", "--user", "eve", "-c", file)
     assert (made.status, made.out[:5]) == (0, "uwsd_")
+
+
+@pytest.mark.parametrize("runs", [False, True], ids=["alone", "beside a server"])
+async def test_what_is_no_text_is_refused_in_one_line(file: Path, runs: bool) -> None:
+    bad, shown = os.fsdecode(b"\xff"), r"\udcff"
+    await uwsd("user", "add", "ann", "-c", file, reads="ann's password\n")
+    async with serving(file) if runs else nullcontext():
+        for command, says in (
+            (["user", "add", bad], f"'{shown}' "),
+            (["token", "list", "--user", bad], "is no text in UTF-8"),
+            (["token", "revoke", bad], f"'{shown}' is no text in UTF-8"),
+            (["token", "revoke", "x", "--reason", bad], ""),
+            (["jobs", "show", bad], f"{shown}' is no text in UTF-8"),
+            (["jobs", "abort", bad], f"{shown}' is no text in UTF-8"),
+            (["queue", "pause", bad], f"{shown}' is no text in UTF-8"),
+            (["audit", "log", "--actor", bad], f"'{shown}' is no text in UTF-8"),
+        ):
+            refused = await uwsd(*command, "-c", file, reads="a password\n")
+            assert (refused.status, refused.out, refused.err.count("\n")) == (2, "", 1), refused.err
+            assert says in refused.err
+
+
+async def test_a_password_is_text(file: Path) -> None:
+    refused = await uwsd("user", "add", "ann", "-c", file, reads=os.fsdecode(b"long enough \xff\n"))
+    assert (refused.status, refused.err) == (2, "a password is text in UTF-8\n")
 
 
 async def test_a_users_file_that_is_none_is_told_before_the_server_runs(file: Path) -> None:

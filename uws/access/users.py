@@ -189,7 +189,10 @@ def hashed(password: str) -> str:
     """Return what the file holds of a password. Raises `UsageError` for one that nobody can have."""
     if not password or len(password) > LONGEST_PASSWORD or "\0" in password:
         raise UsageError(f"a password has 1 to {LONGEST_PASSWORD} characters")
-    return _hasher.hash(password)
+    try:
+        return _hasher.hash(password)
+    except UnicodeEncodeError:  # which has the password
+        raise UsageError("a password is text in UTF-8") from None
 
 
 def check_name(name: str, what: str) -> None:
