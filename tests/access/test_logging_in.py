@@ -412,6 +412,40 @@ async def test_of_passwords_that_come_at_once_as_few_are_looked_at_as_one_after_
         assert await at_once(*[f"guess {number}" for number in range(30)]) == {401: 10, 429: 20}
 
 
+async def test_who_tries_many_names_at_once_keeps_nobody_else_from_logging_in(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go, begun = Event(), list[bytes]()
+
+    def held(self: PasswordHasher, known: str, password: bytes) -> bool:
+        begun.append(password)
+        let_go.wait(60)
+        return password == b"bob's"
+
+    def asked(user: str, address: str) -> dict[str, str]:
+        return {**basic(user), "X-Forwarded-For": address}
+
+    proxies = ProxySettings(address_header="X-Forwarded-For", addresses=["127.0.0.1"])
+    async with guarded(tmp_path, clock=clock, proxy=proxies) as (site, authentication):
+        monkeypatch.setattr(PasswordHasher, "verify", held)
+        names = [f"u{number}" for number in range(90)]
+        tries = [asyncio.create_task(site.get("/echo/async", headers=asked(n, "203.0.113.1"))) for n in names]
+        while len(authentication.guesses._turns) < len(names):
+            await asyncio.sleep(0)  # until all are here
+        genuine = asyncio.create_task(site.get("/echo/async", headers=asked("bob", "203.0.113.2")))
+        while ("203.0.113.2", "bob") not in authentication.guesses._turns:
+            await asyncio.sleep(0)
+        let_go.set()
+        assert (await genuine).status == 200
+        assert begun.index(b"bob's") <= 4, "few are before him"
+        answers = Counter(answer.status for answer in await asyncio.gather(*tries))
+        assert answers[401] <= 60 + 3
+        assert answers[401] + answers[429] == 90
+        assert (await site.get("/echo/async", headers=asked("ann", "203.0.113.1"))).status == 429
+        clock.advance(seconds=61)
+        assert (await site.get("/echo/async", headers=asked("ann", "203.0.113.1"))).status == 401
+
+
 async def test_names_that_nobody_can_have_are_one_to_guess_and_nothing_of_them_is_kept(
     tmp_path: Path, clock: ManualClock
 ) -> None:
@@ -420,10 +454,11 @@ async def test_names_that_nobody_can_have_are_one_to_guess_and_nothing_of_them_i
         for name in names:
             assert (await site.post("/login", {"username": name, "password": "x"})).status == 401
         assert (await site.post("/login", {"username": "z" * 500, "password": "x"})).status == 429
-        assert [*authentication.guesses._wrong] == [("127.0.0.1", "")]
+        assert [*authentication.guesses._wrong] == [("127.0.0.1", None), ("127.0.0.1", "")]
         clock.advance(minutes=1)
         assert (await site.get("/echo/async", headers=basic("eve", "x"))).status == 401
-        assert [*authentication.guesses._wrong] == [("127.0.0.1", "eve")], "they end with their minute"
+        last = [("127.0.0.1", None), ("127.0.0.1", "eve")]
+        assert [*authentication.guesses._wrong] == last, "they end with their minute"
 
 
 async def test_behind_a_proxy_each_client_has_an_address_of_its_own(

@@ -94,31 +94,38 @@ class Users:
         """Return a user, None when there is none of this name."""
         return self.all().get(name)
 
+    def remembered(self, name: str, password: str) -> User | None:
+        """Return the user of whom this password was verified some minutes ago at most."""
+        user = self.find(name)
+        until = self._verified.get(self._proof(name, password, user))
+        return user if until and self._clock.now() < until else None
+
     async def verify(self, name: str, password: str) -> User | None:
         """Return the user who has this password; None, which takes as long, also where there is none.
 
-        What was verified is remembered for some minutes, by a digest under a key of this process. Raises
-        `Unavailable` when too many wait for an answer already.
+        What was verified is `remembered`, by a digest under a key of this process. Raises `Unavailable` when
+        too many wait for an answer already.
         """
         user = self.find(name)
-        known = user.password if user else ""
-        proof = hmac.digest(self._secret, b"\0".join(map(_bytes, (name, password, known))), sha256)
-        if (until := self._verified.get(proof)) and self._clock.now() < until:
-            return user
         if self._waiting >= _WAITING:
             raise Unavailable("too many passwords are being verified")
         self._waiting += 1
         try:
             async with self._slots:
+                known = user.password if user else ""
                 right = await asyncio.to_thread(self._fits, known, password[:LONGEST_PASSWORD])
         finally:
             self._waiting -= 1
         if not right or not user or len(password) > LONGEST_PASSWORD:
             return None
-        self._verified[proof] = self._clock.now() + _FOR
+        self._verified[self._proof(name, password, user)] = self._clock.now() + _FOR
         while len(self._verified) > _REMEMBERED:
             self._verified.popitem(last=False)
         return user
+
+    def _proof(self, name: str, password: str, user: User | None) -> bytes:
+        known = user.password if user else ""
+        return hmac.digest(self._secret, b"\0".join(map(_bytes, (name, password, known))), sha256)
 
     def _fits(self, known: str, password: str) -> bool:
         if self._nobody is None:  # for whoever comes first, so that it says nothing of him

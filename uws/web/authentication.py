@@ -183,16 +183,22 @@ class Authentication(Authenticator):
         caller = request[CALLER]
         # Of names that nobody can have there is no end: all of them count as one.
         whose = name if is_name(name) else ""
-        async with self.guesses.counted(network_of(caller.address), whose) as left:
-            user = await self.users.verify(name, password)
-            if user is None:
-                known = name if self.users.find(name) else None
-                reason = "user or password is wrong"
-                noted = (
-                    reason if left > 1 else f"{reason}, once too often: others are not looked at for a while"
-                )
-                self.record.note(e.LogInRefused(reason=noted, user=known, address=caller.address), caller)
-                raise WrongPassword(reason)
+        client = network_of(caller.address)
+        async with self.guesses.counted(client, whose) as left:
+            if (user := self.users.remembered(name, password)) is not None:
+                return user
+            async with self.guesses.verifying(client):
+                user = await self.users.verify(name, password)
+                if user is None:
+                    known = name if self.users.find(name) else None
+                    reason = "user or password is wrong"
+                    noted = (
+                        reason
+                        if left > 1
+                        else f"{reason}, once too often: others are not looked at for a while"
+                    )
+                    self.record.note(e.LogInRefused(reason=noted, user=known, address=caller.address), caller)
+                    raise WrongPassword(reason)
         return user
 
     async def log_in(self, request: web.Request, name: str, password: str) -> str:
