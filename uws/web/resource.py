@@ -90,6 +90,10 @@ class Authenticator(ABC):
         """
         return
 
+    async def trouble(self) -> tuple[str, bool] | None:
+        """Say what keeps it from telling who somebody is, and whether anybody is refused for that."""
+        return None
+
     def note_refusal(self, request: web.Request, error: Exception) -> None:
         """Take note of a request that was refused for who sends it."""
         return
