@@ -150,6 +150,40 @@ async def test_a_users_file_that_is_damaged_changes_nobody_and_is_told_once_to_o
         assert (await site.get("/readyz")).text == "the server is ready\n"
 
 
+def others_may_write(path: Path) -> str:
+    path.chmod(path.stat().st_mode | 0o020)
+    return "others may write it: chmod go-w this"
+
+
+def somebody_elses(path: Path) -> str:
+    if os.geteuid():
+        pytest.skip("only root gives files away")
+    os.chown(path, 1234, -1)
+    return "it belongs to user 1234, and the server is user 0: chown 0 this"
+
+
+@pytest.mark.parametrize("make", [others_may_write, somebody_elses])
+@pytest.mark.parametrize("which", ["var", "var/users.json"])
+async def test_what_others_could_change_is_not_relied_on(
+    tmp_path: Path, which: str, make: Callable[[Path], str]
+) -> None:
+    declaration = tmp_path / "uwsd.toml"
+    declaration.write_text(
+        '[auth]\nusers = "users.json"\n[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
+    )
+    await uwsd("user", "add", "ann", "-c", declaration, reads="ann's password\n")
+    says = f"{tmp_path / which}: {make(tmp_path / which)}\n"
+    for command in (["serve", declaration, "--port", "0"], ["user", "remove", "ann", "-c", declaration]):
+        refused = await uwsd(*command)
+        assert (refused.status, refused.err) == (2, says)
+
+
+async def test_only_the_server_reads_what_it_keeps_in_its_data_directory(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    async with guarded(tmp_path):
+        assert (tmp_path / "boot").stat().st_mode & 0o777 == 0o600
+
+
 @DAMAGES
 async def test_where_no_users_were_ever_known_nobody_is_refused_for_who_he_is(
     tmp_path: Path, damage: Callable[[Path], None]

@@ -20,6 +20,7 @@ import msgspec
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import Argon2Error, InvalidHashError
 
+from uws.beneath import check_ours
 from uws.clock import Clock
 from uws.model import Unavailable, UsageError, UWSError, did_you_mean
 from uws.model.text import LONGEST_NAME, SERVER_NAME, is_name, made_name
@@ -137,8 +138,10 @@ class Users:
         # Not blocking, for it may be a pipe, to which nobody writes.
         descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise UsersUnreadable("this is no regular file")
+            check_ours(self._path, status)
             with open(descriptor, "rb", closefd=False) as file:
                 raw = file.read(LARGEST + 1)
         finally:
