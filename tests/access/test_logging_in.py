@@ -188,7 +188,7 @@ async def test_a_session_ends_with_its_time_its_password_and_its_user(
         assert users
         ann, bob, ops = [await logged_in(site, name) for name in ("ann", "bob", "ops")]
         clock.advance(hours=1)
-        users.set_password("bob", hashed("another"))
+        users.set_password("bob", hashed("another one"))
         users.remove("ops")
         assert (await site.get("/echo/async", headers=ann)).status == 200
         assert "the password was changed" in (await site.get("/echo/async", headers=bob)).text
@@ -212,7 +212,7 @@ async def test_a_session_is_for_the_password_that_was_verified_and_no_later_one(
         monkeypatch.setattr(PasswordHasher, "verify", held)
         logging_in = asyncio.create_task(logged_in(site, "ann"))
         await asyncio.to_thread(begun.wait, 60)
-        authentication.users.set_password("ann", hashed("another"))
+        authentication.users.set_password("ann", hashed("another one"))
         let_go.set()
         answer = await site.get("/echo/async", headers=await logging_in)
         assert (answer.status, "the password was changed" in answer.text) == (401, True)

@@ -298,12 +298,12 @@ async def test_the_tokens_of_a_user_who_is_removed_stay_over_when_there_is_anoth
             return [(await server.get("/nothing/async", headers=headers)).status for headers in tokens]
 
         before = await token()  # when there is no such user: a proxy may know him
-        await uwsd("user", "add", "bob", "-c", file, reads="bob's\n")
+        await uwsd("user", "add", "bob", "-c", file, reads="bob's password\n")
         listed = await token()
         assert await statuses(before, listed) == [200, 200]
         await uwsd("user", "remove", "bob", "-c", file)
         assert await statuses(before, listed) == [401, 401]
-        await uwsd("user", "add", "bob", "-c", file, reads="another\n")
+        await uwsd("user", "add", "bob", "-c", file, reads="another one\n")
         assert await statuses(before, listed) == [401, 401]
         shown = await uwsd("token", "list", "--user", "bob", "--json", "-c", file)
         assert {entry["ended"] for entry in json.loads(shown.out)} == {"the user was removed"}

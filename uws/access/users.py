@@ -25,7 +25,8 @@ from uws.clock import Clock
 from uws.model import Unavailable, UsageError, UWSError, did_you_mean
 from uws.model.text import LONGEST_NAME, SERVER_NAME, is_name, made_name
 
-LONGEST_PASSWORD = 1024
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 1024
+"""Characters; shorter ones are guessed (NIST SP 800-63B section 5.1.1.2), but good where they are set."""
 _AT_ONCE = 2
 """Passwords that are verified at a time, each with 64 MiB of memory and the better part of 0.1 s."""
 _WAITING = 50
@@ -256,8 +257,10 @@ def digest_of(user: User | None) -> str | None:
 
 def hashed(password: str) -> str:
     """Return what the file holds of a password. Raises `UsageError` for one that nobody can have."""
-    if not password or len(password) > LONGEST_PASSWORD or "\0" in password:
-        raise UsageError(f"a password has 1 to {LONGEST_PASSWORD} characters")
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD or "\0" in password:
+        raise UsageError(
+            f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters: shorter ones are guessed"
+        )
     try:
         return _hasher.hash(password)
     except UnicodeEncodeError:  # which has the password
