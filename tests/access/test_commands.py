@@ -147,6 +147,27 @@ async def test_what_is_no_text_is_refused_in_one_line(file: Path, runs: bool) ->
             assert says in refused.err
 
 
+async def test_all_tokens_of_a_user_end_at_once_where_that_is_asked_for(file: Path) -> None:
+    await uwsd("user", "add", "ann", "-c", file, reads="ann's password\n")
+    made = [(await uwsd("token", "create", "--user", "ann", "-c", file)).out.strip() for _ in range(2)]
+    async with serving(file) as server:
+
+        async def statuses() -> list[int]:
+            return [(await server.get("/nothing/async", headers=bearer(token))).status for token in made]
+
+        await uwsd("user", "passwd", "ann", "-c", file, reads="another one\n")
+        assert await statuses() == [200, 200]
+        revoked = await uwsd("token", "revoke", "--user", "ann", "--reason", "a leak", "-c", file)
+        assert (revoked.status, revoked.out) == (0, "2 tokens of ann are revoked\n")
+        assert await statuses() == [401, 401]
+        long = await uwsd("token", "list", "--user", "x" * 5000, "-c", file)
+        assert long.status == 0
+        assert "x" * 1000 not in server.err, "what somebody types is cut in the log"
+    for given in ([], ["x", "--user", "ann"]):
+        refused = await uwsd("token", "revoke", *given, "-c", file)
+        assert (refused.status, refused.err) == (2, "say which: a token's id, or all with --user\n")
+
+
 async def test_a_password_is_text(file: Path) -> None:
     refused = await uwsd("user", "add", "ann", "-c", file, reads=os.fsdecode(b"long enough \xff\n"))
     assert (refused.status, refused.err) == (2, "a password is text in UTF-8\n")

@@ -205,6 +205,17 @@ class RevokeToken(Operation[bool], frozen=True, tag="token revoke"):
         return before.revoked is None
 
 
+class RevokeTokensOf(Operation[int], frozen=True, tag="token revoke --user"):
+    """End all tokens of a user at once, and tell how many that were."""
+
+    needs_read_models = False
+    user: str
+    reason: str = "revoked"
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> int:
+        return await _tokens(here).revoke_all(self.user, self.reason, caller)
+
+
 ACCESS_OPERATIONS: tuple[type[Operation[Any]], ...] = (
     ListUsers,
     AddUser,
@@ -214,6 +225,7 @@ ACCESS_OPERATIONS: tuple[type[Operation[Any]], ...] = (
     CreateToken,
     ListTokens,
     RevokeToken,
+    RevokeTokensOf,
 )
 
 
