@@ -48,7 +48,7 @@ async def run(
     )  # fmt: skip
     try:
         async with asyncio.timeout(PATIENCE):
-            out, err = await process.communicate(reads.encode())
+            out, err = await process.communicate(os.fsencode(reads))
     except BaseException:
         _signal(process, signal.SIGKILL)
         await process.communicate()
@@ -67,7 +67,7 @@ async def uwsd(*arguments: str | Path, cwd: Path | None = None, reads: str = "")
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         given, out, err = (stack.enter_context(TemporaryFile(buffering=0)) for _ in range(3))
-        given.write(reads.encode())
+        given.write(os.fsencode(reads))
         given.seek(0)
         answers = stack.enter_context(begin(preloaded, call, [file.fileno() for file in (given, out, err)]))
         answers.setblocking(False)

@@ -89,6 +89,20 @@ def make_private(path: Path) -> None:
             path_of(descriptor).chmod(PRIVATE)
 
 
+def check_ours(path: Path, status: os.stat_result) -> None:
+    """Raise `PermissionError`, which says what to do, for what somebody else could change.
+
+    ``status`` is that of what is at ``path``. Root could, whatever its owner and its mode.
+    """
+    if status.st_uid not in (0, user := os.geteuid()):
+        reason = f"it belongs to user {status.st_uid}, and the server is user {user}: chown {user} this"
+    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        reason = "others may write it: chmod go-w this"
+    else:
+        return
+    raise PermissionError(EPERM, reason, str(path))
+
+
 def remove(root: Path) -> None:
     """Delete a directory and all in it, however deep it lies; a link in its place goes alone.
 

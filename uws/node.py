@@ -28,6 +28,7 @@ from uws.admin import (
     carry_out,
 )
 from uws.audit import READ_MODEL, Checkpointing, Past, Retention
+from uws.beneath import check_ours
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
 from uws.config import AuditSettings, AuthSettings, RetentionSettings
@@ -63,10 +64,12 @@ async def open_backend(
     """Open the data directory, made when there is none, and put the services on record.
 
     The read models ``follow`` the log, or are left as they are. Raises `eventstore.StoreLocked` when another
-    process has it, `eventstore.StoreUnavailable` and `OSError` when it cannot be used.
+    process has it, `eventstore.StoreUnavailable` and `OSError` when it cannot be used, or not by the server
+    alone.
     """
     clock = clock or SystemClock()
     place.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_ours(place.data, place.data.stat())
     async with AsyncExitStack() as stack:
         store = await SQLiteEventStore.open(place.log, now=clock.now)
         stack.push_async_callback(store.close)

@@ -8,14 +8,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from argon2 import PasswordHasher
+
 from tests.harness import ManualClock, Site, running
 from tests.web.support import ECHO
-from uws.access.users import Users, hashed
+from uws.access.users import Users
 from uws.config import AuthSettings, RoleSettings
 from uws.model import QuotaSettings, QuotaTable, Service
 from uws.web import Authentication
 
-PASSWORDS = {name: hashed(f"{name}'s") for name in ("ann", "bob", "ops", "aud", "adm")}
+PASSWORDS = {name: PasswordHasher().hash(f"{name}'s") for name in ("ann", "bob", "ops", "aud", "adm")}
 """Users, and what the file has of their passwords; the hashes are made once, for they are slow on purpose."""
 ROLES = RoleSettings(operator=["@operators"], auditor=["aud"], admin=["adm"])
 

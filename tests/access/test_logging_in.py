@@ -156,6 +156,22 @@ async def test_a_program_logs_in_as_ivoa_sso_has_it(tmp_path: Path) -> None:
         assert (await site.get("/echo/async", headers=bearer(token))).status == 200
 
 
+async def test_a_program_logs_out_with_what_it_was_given_and_ends_no_token_so(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        answer = await site.post("/login", {"username": "ann", "password": "ann's"})
+        site.session.cookie_jar.clear()
+        session, (_, token) = bearer(answer.headers["X-VO-Bearer"]), await token_for(site, "ann")
+        crossing = await site.post("/logout", headers={**session, "Sec-Fetch-Site": "cross-site"})
+        assert crossing.status == 403
+        assert (await site.get("/echo/async", headers=session)).status == 200
+        assert (await site.post("/logout", headers=session)).status == 303
+        over = await site.get("/echo/async", headers=session)
+        assert (over.status, over.text) == (401, "AuthenticationError: this session was revoked\n")
+        refused = await site.post("/logout", headers=bearer(token))
+        assert (refused.status, "this is a token and no session" in refused.text) == (401, True)
+        assert (await site.get("/echo/async", headers=bearer(token))).status == 200
+
+
 async def test_another_site_cannot_log_its_visitors_in(tmp_path: Path) -> None:
     async with guarded(tmp_path) as (site, _):
         sent = {"username": "ann", "password": "ann's"}
@@ -172,7 +188,7 @@ async def test_a_session_ends_with_its_time_its_password_and_its_user(
         assert users
         ann, bob, ops = [await logged_in(site, name) for name in ("ann", "bob", "ops")]
         clock.advance(hours=1)
-        users.set_password("bob", hashed("another"))
+        users.set_password("bob", hashed("another one"))
         users.remove("ops")
         assert (await site.get("/echo/async", headers=ann)).status == 200
         assert "the password was changed" in (await site.get("/echo/async", headers=bob)).text
@@ -196,7 +212,7 @@ async def test_a_session_is_for_the_password_that_was_verified_and_no_later_one(
         monkeypatch.setattr(PasswordHasher, "verify", held)
         logging_in = asyncio.create_task(logged_in(site, "ann"))
         await asyncio.to_thread(begun.wait, 60)
-        authentication.users.set_password("ann", hashed("another"))
+        authentication.users.set_password("ann", hashed("another one"))
         let_go.set()
         answer = await site.get("/echo/async", headers=await logging_in)
         assert (answer.status, "the password was changed" in answer.text) == (401, True)
@@ -396,6 +412,40 @@ async def test_of_passwords_that_come_at_once_as_few_are_looked_at_as_one_after_
         assert await at_once(*[f"guess {number}" for number in range(30)]) == {401: 10, 429: 20}
 
 
+async def test_who_tries_many_names_at_once_keeps_nobody_else_from_logging_in(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go, begun = Event(), list[bytes]()
+
+    def held(self: PasswordHasher, known: str, password: bytes) -> bool:
+        begun.append(password)
+        let_go.wait(60)
+        return password == b"bob's"
+
+    def asked(user: str, address: str) -> dict[str, str]:
+        return {**basic(user), "X-Forwarded-For": address}
+
+    proxies = ProxySettings(address_header="X-Forwarded-For", addresses=["127.0.0.1"])
+    async with guarded(tmp_path, clock=clock, proxy=proxies) as (site, authentication):
+        monkeypatch.setattr(PasswordHasher, "verify", held)
+        names = [f"u{number}" for number in range(90)]
+        tries = [asyncio.create_task(site.get("/echo/async", headers=asked(n, "203.0.113.1"))) for n in names]
+        while len(authentication.guesses._turns) < len(names):
+            await asyncio.sleep(0)  # until all are here
+        genuine = asyncio.create_task(site.get("/echo/async", headers=asked("bob", "203.0.113.2")))
+        while ("203.0.113.2", "bob") not in authentication.guesses._turns:
+            await asyncio.sleep(0)
+        let_go.set()
+        assert (await genuine).status == 200
+        assert begun.index(b"bob's") <= 4, "few are before him"
+        answers = Counter(answer.status for answer in await asyncio.gather(*tries))
+        assert answers[401] <= 60 + 3
+        assert answers[401] + answers[429] == 90
+        assert (await site.get("/echo/async", headers=asked("ann", "203.0.113.1"))).status == 429
+        clock.advance(seconds=61)
+        assert (await site.get("/echo/async", headers=asked("ann", "203.0.113.1"))).status == 401
+
+
 async def test_names_that_nobody_can_have_are_one_to_guess_and_nothing_of_them_is_kept(
     tmp_path: Path, clock: ManualClock
 ) -> None:
@@ -404,10 +454,11 @@ async def test_names_that_nobody_can_have_are_one_to_guess_and_nothing_of_them_i
         for name in names:
             assert (await site.post("/login", {"username": name, "password": "x"})).status == 401
         assert (await site.post("/login", {"username": "z" * 500, "password": "x"})).status == 429
-        assert [*authentication.guesses._wrong] == [("127.0.0.1", "")]
+        assert [*authentication.guesses._wrong] == [("127.0.0.1", None), ("127.0.0.1", "")]
         clock.advance(minutes=1)
         assert (await site.get("/echo/async", headers=basic("eve", "x"))).status == 401
-        assert [*authentication.guesses._wrong] == [("127.0.0.1", "eve")], "they end with their minute"
+        last = [("127.0.0.1", None), ("127.0.0.1", "eve")]
+        assert [*authentication.guesses._wrong] == last, "they end with their minute"
 
 
 async def test_behind_a_proxy_each_client_has_an_address_of_its_own(

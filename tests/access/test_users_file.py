@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from eventstore import EventStore, SQLiteEventStore
-from tests.access.support import PASSWORDS, basic, guarded
+from tests.access.issuer import Issuer, settings
+from tests.access.support import PASSWORDS, ROLES, basic, bearer, guarded
 from tests.daemon import serving, uwsd
-from tests.web.support import PATIENCE
+from tests.harness import ManualClock, running
+from tests.web.support import ECHO, PATIENCE
+from uws.access.tokens import Tokens
 from uws.access.users import Users, digest_of
 from uws.admin import Administered, Operation, Place
 from uws.admin.access import AddUser, RemoveUser, SetGroups, SetPassword
@@ -21,6 +26,7 @@ from uws.commands import SERVER
 from uws.config import AuthSettings
 from uws.model import events as e
 from uws.node import administer
+from uws.web import Authentication
 
 AUTH = AuthSettings(users="users.json", tokens=True)
 
@@ -96,6 +102,142 @@ async def test_a_change_that_breaks_off_is_on_record_can_be_asked_for_again_and_
     assert (await recorded(tmp_path))[-1] == ("kim", "removed", None)
 
 
+def cut_off(file: Path) -> None:
+    file.write_text('{"sam": {')
+
+
+def with_a_malformed_hash(file: Path) -> None:
+    users = json.loads(file.read_text()) if file.exists() else {}
+    users["sam"] = {"password": "$argon2id$x", "changed": "2026-01-01T00:00:00Z"}
+    file.write_text(json.dumps(users))
+
+
+def a_directory(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    file.mkdir()
+
+
+def a_pipe(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+
+
+DAMAGES = pytest.mark.parametrize("damage", [cut_off, with_a_malformed_hash, a_directory, a_pipe])
+
+
+@DAMAGES
+async def test_a_users_file_that_is_damaged_changes_nobody_and_is_told_once_to_operators(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "users.json"
+    async with guarded(tmp_path) as (site, _):
+        backend = site.node.backend
+        tokens = Tokens(backend.store, backend.clock)
+        _, token = await tokens.issue("ann", SERVER, lasts=timedelta(days=1), listed=True)
+        ways = basic("ann"), bearer(token)
+        assert [(await site.get("/echo/async", headers=way)).status for way in ways] == [200, 200]
+        good = file.read_text()
+        damage(file)
+        assert [(await site.get("/echo/async", headers=way)).status for way in ways * 2] == [200] * 4
+        known = "the users file cannot be read: they are as they were when it could be read"
+        ready = await site.get("/readyz")
+        assert (ready.status, ready.text) == (200, f"the server is ready\n{known}\n")
+        assert known in (await site.get("/availability")).text
+        errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert [error.startswith(f"{file}: no users file: ") for error in errors] == [True]
+        file.rmdir() if file.is_dir() else file.unlink()
+        file.write_text(good)
+        assert (await site.get("/readyz")).text == "the server is ready\n"
+
+
+def others_may_write(path: Path) -> str:
+    path.chmod(path.stat().st_mode | 0o020)
+    return "others may write it: chmod go-w this"
+
+
+def somebody_elses(path: Path) -> str:
+    if os.geteuid():
+        pytest.skip("only root gives files away")
+    os.chown(path, 1234, -1)
+    return "it belongs to user 1234, and the server is user 0: chown 0 this"
+
+
+@pytest.mark.parametrize("make", [others_may_write, somebody_elses])
+@pytest.mark.parametrize("which", ["var", "var/users.json"])
+async def test_what_others_could_change_is_not_relied_on(
+    tmp_path: Path, which: str, make: Callable[[Path], str]
+) -> None:
+    declaration = tmp_path / "uwsd.toml"
+    declaration.write_text(
+        '[auth]\nusers = "users.json"\n[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
+    )
+    await uwsd("user", "add", "ann", "-c", declaration, reads="ann's password\n")
+    says = f"{tmp_path / which}: {make(tmp_path / which)}\n"
+    for command in (["serve", declaration, "--port", "0"], ["user", "remove", "ann", "-c", declaration]):
+        refused = await uwsd(*command)
+        assert (refused.status, refused.err) == (2, says)
+
+
+async def test_only_the_server_reads_what_it_keeps_in_its_data_directory(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    async with guarded(tmp_path):
+        assert (tmp_path / "boot").stat().st_mode & 0o777 == 0o600
+
+
+@DAMAGES
+async def test_where_no_users_were_ever_known_nobody_is_refused_for_who_he_is(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    authentication = Authentication(AUTH, tmp_path, anonymous=False)
+    async with running(tmp_path, ECHO, authenticator=authentication) as site:
+        damage(tmp_path / "users.json")
+        answer = await site.get("/echo/async", headers=basic("ann"))
+        assert (answer.status, answer.text) == (
+            503,
+            "ServiceUnavailable: the users file cannot be read\n",
+        )
+        ready = await site.get("/readyz")
+        assert (ready.status, ready.text) == (503, "the users file cannot be read\n")
+
+
+async def test_while_there_is_no_users_file_nobody_known_elsewhere_may_have_the_name_of_a_user(
+    tmp_path: Path, clock: ManualClock, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "users.json"
+    auth = AuthSettings(users="users.json", tokens=True, oidc=settings(issuer.url), roles=ROLES)
+    authentication = Authentication(auth, tmp_path, anonymous=False)
+    token = bearer(issuer.token(sub="adm"))
+    async with running(tmp_path, ECHO, clock=clock, authenticator=authentication) as site:
+        assert f"{file}: there is no users file: uwsd user add makes it" in caplog.text
+        refused = await site.get("/echo/async", headers=token)
+        assert refused.status == 503
+        assert "there is no users file" in refused.text
+        assert (await site.get("/readyz")).status == 503
+        file.write_text("{}")
+        assert (await site.get("/echo/async", headers=token)).status == 200
+        Users(file, clock).add("adm", PASSWORDS["adm"], ())
+        assert (await site.get("/echo/async", headers=token)).status == 401
+        file.unlink()
+        assert (await site.get("/echo/async", headers=token)).status == 503
+
+
+async def test_a_users_file_that_is_missing_or_damaged_is_told_by_check(tmp_path: Path) -> None:
+    declaration, file = tmp_path / "uwsd.toml", tmp_path / "var" / "users.json"
+    declaration.write_text(
+        '[auth]\nusers = "users.json"\n[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
+    )
+    checked = await uwsd("check", declaration)
+    missing = f"warning: {file}: there is no users file: uwsd user add makes it\n"
+    assert (checked.status, checked.err) == (0, missing)
+    file.parent.mkdir()
+    a_pipe(file)
+    checked = await uwsd("check", declaration)
+    assert (checked.status, checked.err) == (
+        0,
+        f"warning: {file}: no users file: this is no regular file\n",
+    )
+
+
 class _WithoutSync:
     """The module `os`, in which nothing reaches the disk."""
 
@@ -143,6 +285,7 @@ async def test_the_tokens_of_a_user_who_is_removed_stay_over_when_there_is_anoth
     file = tmp_path / "uwsd.toml"
     file.write_text(
         '[auth]\nusers = "users.json"\ntokens = true\n'
+        '[auth.proxy]\nheader = "X-Remote-User"\naddresses = ["127.0.0.1"]\n'
         '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
     )
     async with serving(file) as server:
@@ -155,12 +298,12 @@ async def test_the_tokens_of_a_user_who_is_removed_stay_over_when_there_is_anoth
             return [(await server.get("/nothing/async", headers=headers)).status for headers in tokens]
 
         before = await token()  # when there is no such user: a proxy may know him
-        await uwsd("user", "add", "bob", "-c", file, reads="bob's\n")
+        await uwsd("user", "add", "bob", "-c", file, reads="bob's password\n")
         listed = await token()
         assert await statuses(before, listed) == [200, 200]
         await uwsd("user", "remove", "bob", "-c", file)
         assert await statuses(before, listed) == [401, 401]
-        await uwsd("user", "add", "bob", "-c", file, reads="another\n")
+        await uwsd("user", "add", "bob", "-c", file, reads="another one\n")
         assert await statuses(before, listed) == [401, 401]
         shown = await uwsd("token", "list", "--user", "bob", "--json", "-c", file)
         assert {entry["ended"] for entry in json.loads(shown.out)} == {"the user was removed"}

@@ -222,3 +222,13 @@ async def test_a_body_of_no_type_that_does_not_come_is_no_fault_of_the_server(
     async with running(tmp_path, TYPES) as site:
         assert "Traceback" not in await sent(site, head, ends=True)
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_what_is_expected_in_vain_is_told_with_the_name_of_a_fault(tmp_path: Path) -> None:
+    async with running(tmp_path, ECHO) as site:
+        answer = await raw(site, "GET", "/echo/async", Expect="foo")
+        assert (answer.status, answer.text) == (
+            417,
+            "UsageFault: Expect: only 100-continue can be expected here\n",
+        )
+        assert answer.headers["X-Request-ID"]

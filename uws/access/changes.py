@@ -21,6 +21,7 @@ async def record_edits(store: EventStore, tokens: Tokens, users: Users) -> None:
     """Put on record where the file is not as the record has it.
 
     So it is when somebody has edited it, or when it was not changed after all, after that was on record.
+    While there is none, nothing is known of anybody.
     """
     async with users.turn:
         known: dict[str, str | None] = {}
@@ -28,7 +29,9 @@ async def record_edits(store: EventStore, tokens: Tokens, users: Users) -> None:
             match None if recorded.erased else e.decode_security(recorded):
                 case e.UserChanged() as change:
                     known[change.user] = change.entry
-        there = users.all()
+        there = await users.current()
+        if users.is_missing:
+            return
         for name in sorted({*known, *there}):
             user = there.get(name)
             if known.get(name) != (entry := digest_of(user)):

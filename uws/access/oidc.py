@@ -145,7 +145,7 @@ class OIDC:
         if not is_name(user):
             raise NotAuthenticated(
                 f"this token does not say whose it is: {self._settings.user_claim} is to be a name of 1 to "
-                f"{LONGEST_NAME} printable characters, no '@' first"
+                f"{LONGEST_NAME} printable characters in Unicode's normal form (NFC), no '@' first"
             )
         groups = claims.get(self._settings.groups_claim, [])
         if not isinstance(groups, list) or not all(map(is_name, groups)):

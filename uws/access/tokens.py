@@ -102,12 +102,13 @@ class Tokens:
             await self._store.append(self._streams[token_id], [e.encode(event, caller.metadata)])
         return token
 
-    async def revoke_all(self, user: str, reason: str, caller: Caller) -> None:
-        """End all tokens of a user."""
+    async def revoke_all(self, user: str, reason: str, caller: Caller) -> int:
+        """End all tokens of a user, and return how many that were."""
         good = [token for token in await self.of_user(user) if token.revoked is None]
         events = [e.encode(e.TokenRevoked(token=token.id, reason=reason), caller.metadata) for token in good]
         if events:
             await self._store.append(e.user_stream(user), events)
+        return len(events)
 
     async def of_user(self, user: str) -> list[Token]:
         """Return the tokens of a user, in the order in which they were issued; not the sessions."""

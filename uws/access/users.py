@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import os
 import secrets
+import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,22 +17,28 @@ from typing import Annotated
 from weakref import WeakValueDictionary
 
 import msgspec
-from argon2 import PasswordHasher
+from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import Argon2Error, InvalidHashError
 
+from uws.beneath import check_ours
 from uws.clock import Clock
 from uws.model import Unavailable, UsageError, UWSError, did_you_mean
-from uws.model.text import LONGEST_NAME, SERVER_NAME, is_name
+from uws.model.text import LONGEST_NAME, SERVER_NAME, is_name, made_name
 
-LONGEST_PASSWORD = 1024
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 1024
+"""Characters; shorter ones are guessed (NIST SP 800-63B section 5.1.1.2), but good where they are set."""
 _AT_ONCE = 2
 """Passwords that are verified at a time, each with 64 MiB of memory and the better part of 0.1 s."""
 _WAITING = 50
 _REMEMBERED, _FOR = 1000, timedelta(minutes=5)
 
 
+LARGEST = 1 << 24
+"""Bytes of a users file."""
+
+
 class UsersUnreadable(UWSError):
-    """The users file is not what `Users` has written."""
+    """The users file cannot be read, or is not what `Users` has written."""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,12 +61,20 @@ def _nowhere(entry: User | None) -> None:
 
 
 class Users:
-    """The users in a file, which is read again when it has changed. Raises `UsersUnreadable`, `OSError`."""
+    """The users in a file, which is read again when it has changed.
+
+    While what is there cannot be used, those known last stay. Raises `UsersUnreadable` when none are known.
+    """
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path, self._clock = path, clock
-        self._seen: tuple[int, int, int] | None = None
-        self._users: dict[str, User] = {}
+        self._seen: tuple[int, ...] = ()
+        self._users: dict[str, User] | None = None
+        self._reading = asyncio.Lock()
+        self.problem: str | None = None
+        """Why what is there cannot be used."""
+        self.is_missing = False
+        """Whether there is no file."""
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
         self._verified: OrderedDict[bytes, datetime] = OrderedDict()
@@ -68,57 +83,110 @@ class Users:
         self.turn = _turns.setdefault(path.absolute(), asyncio.Lock())
         """For whoever changes the file: nobody but one process has the data directory."""
         self.was_read = asyncio.Event()
-        """Set when the file was read again."""
+        """Set when the file was read again, be it in vain."""
 
     def all(self) -> dict[str, User]:
         """Return all users by name; none when there is no file."""
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            self._seen, self._users = None, {}
-            return self._users
-        seen = status.st_ino, status.st_size, status.st_mtime_ns
-        if seen != self._seen:
-            try:
-                users = _entries.decode(self._path.read_bytes())
-                for name in users:
-                    check_name(name, "user")
-            except (msgspec.DecodeError, UsageError) as error:
-                raise UsersUnreadable(f"{self._path}: no users file: {error}") from None
-            self._users = users
+        if (seen := self._look()) != self._seen:
+            self._read(seen)
             self.was_read.set()
-            self._seen = seen
-        return self._users
+        return self._known()
+
+    async def current(self) -> dict[str, User]:
+        """Do what `all` does, while others go on."""
+        async with self._reading:
+            if (seen := self._look()) != self._seen:
+                await asyncio.to_thread(self._read, seen)
+                self.was_read.set()
+        return self._known()
 
     def find(self, name: str) -> User | None:
         """Return a user, None when there is none of this name."""
         return self.all().get(name)
 
+    def _known(self) -> dict[str, User]:
+        if self._users is None:
+            raise UsersUnreadable(self.problem or f"{self._path}: not read yet")
+        return self._users
+
+    def _look(self) -> tuple[int, ...]:
+        """Return what changes when the file does."""
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            return (error.errno or 0,)
+        # The time of its inode, too, with which its mode and its owner change.
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    def _read(self, seen: tuple[int, ...]) -> None:
+        try:
+            self._users, self.problem, self.is_missing = self._users_there(), None, False
+        except FileNotFoundError:
+            self._users, self.is_missing = {}, True
+            self.problem = f"{self._path}: there is no users file: uwsd user add makes it"
+        except (msgspec.DecodeError, UnicodeDecodeError, UsageError, UsersUnreadable) as error:
+            self._fail(f"no users file: {error}")
+        except OSError as error:
+            self._fail(error.strerror or str(error))
+        self._seen = seen
+
+    def _fail(self, reason: str) -> None:
+        self.problem = f"{self._path}: {reason}"
+        if self.is_missing:  # that there are none was true of no file, and not of this one
+            self._users, self.is_missing = None, False
+
+    def _users_there(self) -> dict[str, User]:
+        # Not blocking, for it may be a pipe, to which nobody writes.
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise UsersUnreadable("this is no regular file")
+            check_ours(self._path, status)
+            with open(descriptor, "rb", closefd=False) as file:
+                raw = file.read(LARGEST + 1)
+        finally:
+            os.close(descriptor)
+        if len(raw) > LARGEST:
+            raise UsersUnreadable(f"it is larger than {LARGEST} bytes")
+        users = _entries.decode(raw)
+        for name, user in users.items():
+            check_name(name, "user")
+            check_hash(name, user.password)
+        return users
+
+    async def remembered(self, name: str, password: str) -> User | None:
+        """Return the user of whom this password was verified some minutes ago at most."""
+        user = (await self.current()).get(name)
+        until = self._verified.get(self._proof(name, password, user))
+        return user if until and self._clock.now() < until else None
+
     async def verify(self, name: str, password: str) -> User | None:
         """Return the user who has this password; None, which takes as long, also where there is none.
 
-        What was verified is remembered for some minutes, by a digest under a key of this process. Raises
-        `Unavailable` when too many wait for an answer already.
+        What was verified is `remembered`, by a digest under a key of this process. Raises `Unavailable` when
+        too many wait for an answer already.
         """
-        user = self.find(name)
-        known = user.password if user else ""
-        proof = hmac.digest(self._secret, b"\0".join(map(_bytes, (name, password, known))), sha256)
-        if (until := self._verified.get(proof)) and self._clock.now() < until:
-            return user
+        user = (await self.current()).get(name)
         if self._waiting >= _WAITING:
             raise Unavailable("too many passwords are being verified")
         self._waiting += 1
         try:
             async with self._slots:
+                known = user.password if user else ""
                 right = await asyncio.to_thread(self._fits, known, password[:LONGEST_PASSWORD])
         finally:
             self._waiting -= 1
         if not right or not user or len(password) > LONGEST_PASSWORD:
             return None
-        self._verified[proof] = self._clock.now() + _FOR
+        self._verified[self._proof(name, password, user)] = self._clock.now() + _FOR
         while len(self._verified) > _REMEMBERED:
             self._verified.popitem(last=False)
         return user
+
+    def _proof(self, name: str, password: str, user: User | None) -> bytes:
+        known = user.password if user else ""
+        return hmac.digest(self._secret, b"\0".join(map(_bytes, (name, password, known))), sha256)
 
     def _fits(self, known: str, password: str) -> bool:
         if self._nobody is None:  # for whoever comes first, so that it says nothing of him
@@ -163,6 +231,8 @@ class Users:
     def _changing(self, name: str, record: Record) -> Iterator[dict[str, User]]:
         """Give the users to change one of, and put them in place of the file: whole, or not at all."""
         users = dict(self.all())
+        if self.problem and not self.is_missing:
+            raise UsersUnreadable(self.problem)
         yield users
         record(users.get(name))
         new = self._path.with_name(f"{self._path.name}.new")
@@ -187,13 +257,32 @@ def digest_of(user: User | None) -> str | None:
 
 def hashed(password: str) -> str:
     """Return what the file holds of a password. Raises `UsageError` for one that nobody can have."""
-    if not password or len(password) > LONGEST_PASSWORD or "\0" in password:
-        raise UsageError(f"a password has 1 to {LONGEST_PASSWORD} characters")
-    return _hasher.hash(password)
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD or "\0" in password:
+        raise UsageError(
+            f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters: shorter ones are guessed"
+        )
+    try:
+        return _hasher.hash(password)
+    except UnicodeEncodeError:  # which has the password
+        raise UsageError("a password is text in UTF-8") from None
+
+
+def check_hash(name: str, known: str) -> None:
+    """Raise `UsageError` for what is no Argon2id hash of a user's password."""
+    try:
+        extract_parameters(known)
+        known.encode("ascii")
+    except (InvalidHashError, UnicodeEncodeError):
+        raise UsageError(f"the password of {name} is no Argon2id hash") from None
 
 
 def check_name(name: str, what: str) -> None:
     """Raise `UsageError` for a name that no user, or no group, can have (RFC 7617: no colon)."""
+    if (normalised := made_name(name)) is not None:
+        raise UsageError(
+            f"{name!a} can be no {what}: in Unicode's normal form (NFC) it is {normalised} "
+            f"({normalised!a}): take that"
+        )
     if not is_name(name) or ":" in name:
         raise UsageError(
             f"{name!r} can be no {what}: expected 1 to {LONGEST_NAME} printable characters, "

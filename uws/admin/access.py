@@ -14,7 +14,7 @@ from uws.access.changes import record_change
 from uws.access.tokens import Tokens
 from uws.access.users import Record, User, Users, digest_of
 from uws.commands import Caller
-from uws.model import Scope, UsageError
+from uws.model import Scope, UsageError, did_you_mean
 from uws.model import events as e
 from uws.model.text import SERVER_NAME, is_name
 
@@ -146,12 +146,17 @@ class CreateToken(Operation[NewToken], frozen=True, tag="token create"):
             raise UsageError("tokens are not taken here: say tokens = true in [auth]")
         if not is_name(self.user) or self.user == SERVER_NAME:
             raise UsageError(f"--user: nobody is called {self.user!r}")
-        users = _users(here) if here.place.auth.users is not None else None
+        auth = here.place.auth
+        users = _users(here) if auth.users is not None else None
+        known_elsewhere = auth.oidc or (auth.proxy and auth.proxy.header)
         lasts = timedelta(seconds=self.seconds)
         scopes = None if self.scopes is None else frozenset(self.scopes)
         # Who is being removed at this moment is so before or after.
         async with users.turn if users else nullcontext():
             listed = users is not None and users.find(self.user) is not None
+            if users and not listed and not known_elsewhere:
+                meant = did_you_mean(self.user, users.all())
+                raise UsageError(f"--user: there is no user {self.user}{meant}")
             token_id, token = await _tokens(here).issue(
                 self.user, caller, lasts=lasts, scopes=scopes, listed=listed
             )
@@ -200,6 +205,17 @@ class RevokeToken(Operation[bool], frozen=True, tag="token revoke"):
         return before.revoked is None
 
 
+class RevokeTokensOf(Operation[int], frozen=True, tag="token revoke --user"):
+    """End all tokens of a user at once, and tell how many that were."""
+
+    needs_read_models = False
+    user: str
+    reason: str = "revoked"
+
+    async def carry_out(self, here: Administered, caller: Caller, report: Report) -> int:
+        return await _tokens(here).revoke_all(self.user, self.reason, caller)
+
+
 ACCESS_OPERATIONS: tuple[type[Operation[Any]], ...] = (
     ListUsers,
     AddUser,
@@ -209,6 +225,7 @@ ACCESS_OPERATIONS: tuple[type[Operation[Any]], ...] = (
     CreateToken,
     ListTokens,
     RevokeToken,
+    RevokeTokensOf,
 )
 
 

@@ -30,6 +30,8 @@ from .rerunning import RERUN_OPERATIONS
 
 log = logging.getLogger(__name__)
 
+_LONGEST_WORDS = 500
+"""Characters of the log's line that may be what somebody has typed."""
 _EVERY = 0.1
 """Seconds between two lines that tell of progress."""
 _LEAVING = 5.0
@@ -85,9 +87,8 @@ class _Door:
         else:
             caller = caller_of(operation, _user_at(request))
             with bound_contextvars(request_id=caller.request_id):
-                log.info(
-                    "%s asks for %s: %s (%s)", caller.user, operation.words, operation, caller.request_id
-                )
+                asked = str(operation)[:_LONGEST_WORDS]
+                log.info("%s asks for %s: %s (%s)", caller.user, operation.words, asked, caller.request_id)
                 await self._attend(operation, caller, response)
         return response
 
@@ -129,7 +130,7 @@ class _Door:
         if error is None:
             return wire.Result(msgspec.Raw(wire.encode(task.result())))
         if problems := problems_of(error):
-            log.info("%s: %s (%s)", words, "; ".join(problems), caller.request_id)
+            log.info("%s: %s (%s)", words, "; ".join(problems)[:_LONGEST_WORDS], caller.request_id)
             return wire.Failure(problems, holds=not isinstance(error, DoesNotHold))
         log.error("%s failed (%s)", words, caller.request_id, exc_info=error)
         return wire.Failure([f"an internal error; it is on record as {caller.request_id}"])

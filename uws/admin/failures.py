@@ -48,6 +48,8 @@ def problems_of(error: BaseException) -> list[str]:
             return list(error.problems)
         case UWSError() | EventStoreError():
             return [str(error)]
+        case UnicodeEncodeError():  # what came from the command line, and is no text
+            return [f"{error.object!r} is no text in UTF-8"]
         case OSError():
             return [f"{error.filename or 'the system'}: {error.strerror or error}"]
         case _:

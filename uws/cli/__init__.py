@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,8 @@ import typer
 import uvloop
 from rich.text import Text
 
+from uws.access.users import Users, UsersUnreadable
+from uws.clock import SystemClock
 from uws.config import RetentionSettings, Settings, load
 from uws.model import DeclarationError, FileParameter, Service
 from uws.model.units import format_duration, format_size
@@ -67,7 +71,8 @@ def check(
         settings.check_access()
     for service in settings.services:
         _print_service(service)
-    for warning in (warning for service in settings.services for warning in service.warnings):
+    warnings = [warning for service in settings.services for warning in service.warnings]
+    for warning in (*warnings, *_of_users(settings)):
         err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     if kept := _kept(settings.retention):
         out.print(kept, soft_wrap=True)
@@ -81,6 +86,16 @@ def check(
     )
     if run_examples and not _examples_hold(settings, seconds):
         raise typer.Exit(FAILED)
+
+
+def _of_users(settings: Settings) -> Iterator[str]:
+    """Say what is wrong with the users file."""
+    if settings.auth.users is not None:
+        users = Users(settings.data / settings.auth.users, SystemClock())
+        with suppress(UsersUnreadable):
+            users.all()
+        if users.problem:
+            yield users.problem
 
 
 def _examples_hold(settings: Settings, longest: int) -> bool:

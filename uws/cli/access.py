@@ -16,6 +16,7 @@ from uws.admin.access import (
     ListUsers,
     RemoveUser,
     RevokeToken,
+    RevokeTokensOf,
     SetGroups,
     SetPassword,
 )
@@ -122,15 +123,26 @@ def list_tokens(
 
 @token.command("revoke")
 def revoke(
-    token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="The token's id, as list prints it.")],
+    token_id: Annotated[
+        str | None, typer.Argument(metavar="TOKEN", help="The token's id, as list prints it.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--user", help="Whose tokens are all to end.")] = None,
     reason: Annotated[str, typer.Option(help="Goes on record.")] = "revoked",
     config: Config = CONFIG,
     data: Data = None,
 ) -> None:
-    """End a token, at once."""
+    """End a token, or all tokens of a user, at once."""
     with reported():
-        new = carried_out(place_of(config, data), RevokeToken(token_id, reason), "revoking")
-    out.print(f"{token_id} is revoked" if new else f"{token_id} was revoked already", soft_wrap=True)
+        match token_id, name:
+            case str(), None:
+                new = carried_out(place_of(config, data), RevokeToken(token_id, reason), "revoking")
+                told = f"{token_id} is revoked" if new else f"{token_id} was revoked already"
+            case None, str():
+                count = carried_out(place_of(config, data), RevokeTokensOf(name, reason), "revoking")
+                told = f"{count} tokens of {name} are revoked"
+            case _:
+                raise UsageError("say which: a token's id, or all with --user")
+    out.print(told, soft_wrap=True)
 
 
 def _password() -> str:

@@ -157,11 +157,16 @@ def has_restarted(mark: Path) -> bool:
 def leave_mark(mark: Path) -> None:
     """Note in which run of the machine this is. Raises `OSError`."""
     draft = mark.with_name(f"{mark.name}.new")
-    with draft.open("w") as file:
+    draft.unlink(missing_ok=True)
+    with open(draft, "x", opener=_for_us_alone) as file:
         file.write(boot_id())
         file.flush()
         os.fsync(file)
     draft.replace(mark)
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def started(pid: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TypeGuard
 
 LONGEST_NAME = 255
@@ -24,7 +25,10 @@ def made_fit(text: str) -> str:
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether a user or a group may be called so: in a line of a log, in a document, beside ``@group``."""
+    """Whether a user or a group may be called so: in a line of a log, in a document, beside ``@group``.
+
+    Of the ways in which Unicode writes the same text only one will do (NFC, UAX #15): it is one name.
+    """
     return (
         isinstance(value, str)
         and 0 < len(value) <= LONGEST_NAME
@@ -33,4 +37,11 @@ def is_name(value: object) -> TypeGuard[str]:
         and not value.startswith("@")  # which is how groups are told from users
         and value != "*"  # which stands for everybody
         and first_foreign(value) is None
+        and unicodedata.is_normalized("NFC", value)
     )
+
+
+def made_name(text: str) -> str | None:
+    """Return the name that ``text`` is in normal form (NFC); None where it is that already, or no name."""
+    normalised = unicodedata.normalize("NFC", text)
+    return normalised if normalised != text and is_name(normalised) else None

@@ -15,7 +15,7 @@ from .job import Job
 from .jobclass import UserUWSJobBase
 from .phases import ENDED, SETTING_UP, STARTED, TRANSITIONS, Phase
 from .service import MAX_DURATION, Service
-from .text import LONGEST_NAME, is_name
+from .text import LONGEST_NAME, is_name, made_name
 from .units import format_duration
 
 MAX_VERSION = 256
@@ -259,6 +259,8 @@ def _wrong_name(name: str | None) -> str | None:
         return None
     if not plain or plain.startswith("@") or plain != plain.strip():
         return "is no name"
+    if made_name(plain) is not None:
+        return "is not in Unicode's normal form (NFC)"
     return f"is not 1 to {LONGEST_NAME} printable characters"
 
 

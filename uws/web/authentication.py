@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64decode
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from uws.clock import pause
 from uws.commands import SERVER
 from uws.config import AuthSettings
 from uws.jobs import Backend
-from uws.model import Identity, NotAuthenticated
+from uws.model import Identity, NotAuthenticated, Unavailable
 from uws.model import events as e
 from uws.model.text import SERVER_NAME, is_name
 from uws.model.units import parse_duration
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 SESSION = "uwsd_session"
 """The cookie with a browser's session."""
 REALM = "uwsd"
+_UNKNOWN = "the users file cannot be read"
 _SEEN, _SEEN_AGAIN = 10_000, timedelta(hours=1)
 _HASH = web.RequestKey("hash", str)
 """What the users file had of the password that a request came with, when it was verified."""
@@ -73,7 +74,9 @@ class Authentication(Authenticator):
         users = self.settings.users
         self.users = Users(self._data / users, backend.clock) if users is not None else None
         if self.users:
-            self.users.all()  # what is wrong with the file is told now
+            await self.users.current()  # what is wrong with the file is told now
+            if self.users.problem:
+                log.warning("%s", self.users.problem)
         self.clock = backend.clock
         self.guesses = Guesses(backend.clock)
         self.tokens = Tokens(backend.store, backend.clock)
@@ -106,14 +109,15 @@ class Authentication(Authenticator):
         while True:
             await users.was_read.wait()
             users.was_read.clear()
+            if users.problem:
+                log.error("%s", users.problem)  # once, until it is read again
+                continue
             try:
                 await to_the_end(record_edits(store, self.tokens, users))
             except EventStoreError as error:
                 log.error("what was edited in the users file cannot go on record: %s", error)
                 await pause(self.clock)
                 users.was_read.set()
-            except (UsersUnreadable, OSError) as error:
-                log.error("%s", error)  # until it is mended, and read again
 
     def _oidc(self, backend: Backend) -> OIDC | None:
         if not self.settings.oidc:
@@ -166,7 +170,7 @@ class Authentication(Authenticator):
             return await self._by_header(request, header, again)
         if (cookie := request.cookies.get(SESSION)) is not None:
             try:
-                return _Known(self._with_roles(self._of_token(await self._session(cookie))))
+                return _Known(self._with_roles(await self._of_token(await self._session(cookie))))
             except NotAuthenticated as error:
                 if not self._anonymous:
                     raise
@@ -180,25 +184,32 @@ class Authentication(Authenticator):
     async def check_password(self, request: web.Request, name: str, password: str) -> User:
         """Return the entry of the user who has this password. Raises `NotAuthenticated`, `TooMany`."""
         assert self.users is not None, "passwords are taken where there is a users file"
+        users = await self._users_now()
         caller = request[CALLER]
         # Of names that nobody can have there is no end: all of them count as one.
         whose = name if is_name(name) else ""
-        async with self.guesses.counted(network_of(caller.address), whose) as left:
-            user = await self.users.verify(name, password)
-            if user is None:
-                known = name if self.users.find(name) else None
-                reason = "user or password is wrong"
-                noted = (
-                    reason if left > 1 else f"{reason}, once too often: others are not looked at for a while"
-                )
-                self.record.note(e.LogInRefused(reason=noted, user=known, address=caller.address), caller)
-                raise WrongPassword(reason)
+        client = network_of(caller.address)
+        async with self.guesses.counted(client, whose) as left:
+            if (user := await self.users.remembered(name, password)) is not None:
+                return user
+            async with self.guesses.verifying(client):
+                user = await self.users.verify(name, password)
+                if user is None:
+                    known = name if name in users else None
+                    reason = "user or password is wrong"
+                    noted = (
+                        reason
+                        if left > 1
+                        else f"{reason}, once too often: others are not looked at for a while"
+                    )
+                    self.record.note(e.LogInRefused(reason=noted, user=known, address=caller.address), caller)
+                    raise WrongPassword(reason)
         return user
 
     async def log_in(self, request: web.Request, name: str, password: str) -> str:
         assert self.session, "there is a form where there is a users file"
         user = await self.check_password(request, name, password)
-        caller = request[CALLER].known_as(self._listed(name))
+        caller = request[CALLER].known_as(await self._listed(name))
         _, token = await self.tokens.issue(
             name, caller, lasts=self.session, kind="session", listed=True, changed=user.changed
         )
@@ -206,10 +217,14 @@ class Authentication(Authenticator):
         return token
 
     async def log_out(self, request: web.Request) -> None:
-        try:
-            token = await self._session(request.cookies.get(SESSION, ""))
-        except NotAuthenticated:
-            return
+        with suppress(NotAuthenticated):  # a browser sends what it has
+            await self._end_session(request, request.cookies.get(SESSION, ""))
+        scheme, _, named = (_only(request, "Authorization") or "").partition(" ")
+        if scheme.lower() == "bearer":
+            await self._end_session(request, named.strip())
+
+    async def _end_session(self, request: web.Request, text: str) -> None:
+        token = await self._session(text)
         await self.tokens.revoke(
             token.id, "the user has logged out", replace(request[CALLER], user=token.issued.user)
         )
@@ -235,13 +250,13 @@ class Authentication(Authenticator):
         match scheme.lower():
             case "basic" if self.users is not None:
                 name, password = _name_and_password(credentials)
-                user = self.users.find(name)
+                user = (await self._users_now()).get(name)
                 if not again:
                     request[_HASH] = user.password if user else ""
                     await self.check_password(request, name, password)
                 elif user and user.password != request[_HASH]:
                     raise NotAuthenticated("the password was changed: log in again")
-                return _Known(self._with_roles(self._listed(name)), "basic")
+                return _Known(self._with_roles(await self._listed(name)), "basic")
             case "bearer":
                 return await self._by_token(credentials.strip())
         schemes = ", ".join(sorted({challenge.partition(" ")[0] for challenge in self.challenges("")}))
@@ -249,37 +264,61 @@ class Authentication(Authenticator):
 
     async def _by_token(self, text: str) -> _Known:
         if self.oidc and not text.startswith(PREFIX):
-            return _Known(self._with_roles(self._foreign(await self.oidc.identify(text))), "jwt")
+            return _Known(self._with_roles(await self._foreign(await self.oidc.identify(text))), "jwt")
         token = await self.tokens.verify(text)
-        known = _Known(self._with_roles(self._of_token(token)))
+        known = _Known(self._with_roles(await self._of_token(token)))
         if token.issued.kind != "token":
             return known
         if not self.settings.tokens:
             raise NotAuthenticated("tokens are not taken here")
         return known._replace(token=token.id)
 
-    async def _session(self, cookie: str) -> Token:
-        """Return the session that a browser has, for which no other token does."""
-        token = await self.tokens.verify(cookie)
+    async def _session(self, text: str) -> Token:
+        """Return the session that a browser or a program has, for which no other token does."""
+        token = await self.tokens.verify(text)
         if token.issued.kind != "session":
-            raise NotAuthenticated("this is no session: a token is sent as Authorization: Bearer")
+            raise NotAuthenticated(
+                "this is a token and no session: it goes by Authorization: Bearer, and nobody logs it out"
+            )
         return token
 
-    def _of_token(self, token: Token) -> Identity:
-        identity = (
-            self._listed(token.issued.user, token) if token.issued.listed else Identity(token.issued.user)
-        )
+    async def _of_token(self, token: Token) -> Identity:
+        named = token.issued
+        identity = await self._listed(named.user, token) if named.listed else Identity(named.user)
         return replace(identity, scopes=token.scopes)
 
-    def _foreign(self, identity: Identity) -> Identity:
+    async def _foreign(self, identity: Identity) -> Identity:
         """Return somebody known elsewhere, who cannot have the name of a user that is known here."""
-        if self.users and identity.user is not None and self.users.find(identity.user):
+        if identity.user in await self._users_now():
             raise NotAuthenticated(f"{identity.user} is a user of this server, who logs in here")
+        if self.users and self.users.is_missing:
+            raise Unavailable(
+                "there is no users file, so that nobody knows whose name is a user's of this server"
+            )
         return identity
 
-    def _listed(self, name: str, token: Token | None = None) -> Identity:
+    async def _users_now(self) -> Mapping[str, User]:
+        """Return the users of the users file. Raises `Unavailable` when nothing is known of them."""
+        try:
+            return await self.users.current() if self.users else {}
+        except UsersUnreadable:  # which tells where it is
+            raise Unavailable(_UNKNOWN) from None
+
+    async def trouble(self) -> tuple[str, bool] | None:
+        if not self.users:
+            return None
+        with suppress(UsersUnreadable):
+            await self.users.current()
+            if self.users.is_missing:
+                return "there is no users file: nobody logs in by password", self.oidc is not None
+            if self.users.problem:
+                return f"{_UNKNOWN}: they are as they were when it could be read", False
+            return None
+        return _UNKNOWN, True
+
+    async def _listed(self, name: str, token: Token | None = None) -> Identity:
         """Return a user of the users file, for whom ``token`` was issued."""
-        user = self.users.find(name) if self.users else None
+        user = (await self._users_now()).get(name)
         if user is None:
             raise NotAuthenticated("there is no such user any more")
         if token and token.issued.kind == "session" and not _is_of(token, user):

@@ -66,8 +66,10 @@ async def readyz(request: web.Request) -> web.Response:
 
     That an operator has paused the queue does not.
     """
-    missing = [note.text for note in await _told(request) if note.hinders and not note.is_meant]
-    return _in_words(503, *missing) if missing else _in_words(200, "the server is ready")
+    told = await _told(request)
+    missing = [note.text for note in told if note.hinders and not note.is_meant]
+    warnings = [note.text for note in told if note.is_warning]
+    return _in_words(503, *missing) if missing else _in_words(200, "the server is ready", *warnings)
 
 
 def _in_words(status: int, *lines: str) -> web.Response:
@@ -76,8 +78,12 @@ def _in_words(status: int, *lines: str) -> web.Response:
 
 
 async def _told(request: web.Request, only: str | None = None) -> list[_Note]:
-    backend = request.app[SITE].backend
-    return [note async for note in _notes(backend, only)] if backend else []
+    site = request.app[SITE]
+    notes = [note async for note in _notes(site.backend, only)] if site.backend else []
+    if site.authenticator and (trouble := await site.authenticator.trouble()):
+        text, hinders = trouble
+        notes.append(_Note(text, hinders, is_warning=True))
+    return notes
 
 
 class _Note(NamedTuple):
@@ -86,6 +92,8 @@ class _Note(NamedTuple):
     """Whether clients cannot do all that they could."""
     is_meant: bool = False
     """Whether an operator wants it so."""
+    is_warning: bool = False
+    """Whether an operator is to know it, even if it hinders nobody."""
 
 
 async def _notes(backend: Backend, only: str | None) -> AsyncIterator[_Note]:

@@ -91,6 +91,9 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        if isinstance(resp, web.HTTPExpectationFailed):  # which aiohttp says before any of ours is asked
+            said = "Expect: only 100-continue can be expected here"
+            resp = fault_response(resp.status, "UsageFault", said, {"X-Request-ID": uuid.uuid4().hex})
         try:
             return await super().finish_response(request, resp, start_time)
         finally:

@@ -84,8 +84,15 @@ class Authenticator(ABC):
         raise NotFound("nobody logs in here by user and password")
 
     async def log_out(self, request: web.Request) -> None:
-        """End the session that a browser has, if it has one."""
+        """End the session of a browser, if it has one, or of a program, which names it in Authorization.
+
+        Raises `NotAuthenticated` for what is named there and is no session.
+        """
         return
+
+    async def trouble(self) -> tuple[str, bool] | None:
+        """Say what keeps it from telling who somebody is, and whether anybody is refused for that."""
+        return None
 
     def note_refusal(self, request: web.Request, error: Exception) -> None:
         """Take note of a request that was refused for who sends it."""
