@@ -62,7 +62,7 @@ async def _session(site: Site, authentication: Authentication, clock: ManualCloc
 async def _password(site: Site, authentication: Authentication, clock: ManualClock) -> Credentials:
     async def end() -> None:
         assert authentication.users
-        authentication.users.set_password("ann", hashed("another"))
+        authentication.users.set_password("ann", hashed("another one"))
 
     return Credentials(basic("ann"), end)
 
