@@ -18,6 +18,7 @@ from tests.daemon import Daemon, Ended, serving, uwsd
 from tests.harness import job_id, text
 from tests.web.support import GRAPHVIZ
 from uws.model import events as e
+from uws.model.units import format_time
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 SCRIPT = '#!/bin/sh\nprintf %s "$1"; cat "$2" 2>/dev/null; exit 0\n'
@@ -308,3 +309,33 @@ async def test_of_an_erased_job_only_that_is_told_and_by_whom(declaration: Path)
     assert agents == {f"user:{ME}", "uwsd:server"}
     assert "secret" not in told.out
     assert "private" not in told.out
+
+
+async def test_of_a_job_that_was_imported_nothing_is_told_that_only_its_source_knows(
+    declaration: Path,
+) -> None:
+    trace = declaration.with_name("jobs.swf")
+    trace.write_text("; UnixStartTime: 749457600\n1 3 1 10 1 10 -1 1 10 -1 1 7 1 -1 1 1 -1 -1\n")
+    brought = await uwsd("import", "swf", trace, "--service", "fail", "--config", declaration)
+    assert brought.status == 0, brought.err
+    log = await SQLiteEventLog.read(declaration.parent / "var" / "events.db")
+    try:
+        (created,) = [each for each in await log.read_all() if each.type == "JobCreated"]
+    finally:
+        await log.close()
+    job = e.job_id_of(created.stream) or ""
+    told = ProvDocument.deserialize(content=(await audit(declaration, "provenance", job)).out)
+    roles = {
+        (str(each.args[1]), str(next(iter(each.get_attribute("prov:role")))))
+        for each in told.get_records(ProvAssociation)
+    }
+    assert ("user:" + ME, "imported") in roles
+    assert ("uwsd:server", "recorder") in roles
+    assert not [role for agent, role in roles if agent == "user:" + ME and role != "imported"]
+    (activity,) = told.get_records(ProvActivity)
+    assert next(iter(activity.get_attribute("uwsd:source")))
+    archive = declaration.with_name("job.zip")
+    assert (await audit(declaration, "export", job, "-o", str(archive))).status == 0
+    shown = (await audit(declaration, "verify", str(archive))).out
+    assert f"  imported  {format_time(created.recorded_at)} by {ME} from " in shown
+    assert "  command   cannot be told: it did not run here\n" in shown

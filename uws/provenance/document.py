@@ -121,18 +121,27 @@ class _Writer:
                 (UWSD["memoryBytes"], job.memory_bytes or None),
                 (UWSD["deleted"], self._run.gone),
             )
+        if imported := self._run.imported:
+            about += _given((UWSD["imported"], imported.time), (UWSD["source"], imported.reason))
         self._to.activity(self._activity, job.started, job.ended, about)
 
     def _write_agents(self) -> None:
         if (owner := self._job.owner) is not None:
             self._associate(self._person(owner), ["owner"])
-        for actor, did in _deeds(self._run.steps):
-            self._associate(self._person(actor), did)
+        if imported := self._run.imported:  # whoever did what there is not known here
+            if imported.actor is not None:
+                self._associate(self._person(imported.actor), ["imported"])
+        else:
+            for actor, did in _deeds(self._run.steps):
+                self._associate(self._person(actor), did)
         if (erased := self._run.erased) and erased.actor is not None:
             self._associate(self._person(erased.actor), ["erased"])
         server = _typed("Agent", PROV["SoftwareAgent"]) + _given((VOPROV["name"], _OWN_ACTOR))
         self._to.agent(SERVER, server)
-        self._to.association(self._activity, SERVER, self._plan, None, _role("server"))
+        ran = not self._run.imported
+        self._to.association(
+            self._activity, SERVER, self._plan if ran else None, None, _role("server" if ran else "recorder")
+        )
 
     def _person(self, name: str) -> QualifiedName:
         agent = USER[_local(name)]

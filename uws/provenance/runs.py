@@ -37,8 +37,8 @@ class Run:
 
     ``declaration`` is the text of the one that is pinned, ``service`` the same read; None where the log has
     none that can be read. ``steps`` are the job's events, but for those that were erased. ``gone`` is when
-    its files were deleted, None as long as they are there; ``erased`` says who took it out of the log: then
-    nothing else is known.
+    its files were deleted, None as long as they are there; ``imported`` says who brought it here that ran
+    elsewhere, and from what; ``erased`` who took it out of the log: then nothing else is known.
     """
 
     job: Job
@@ -47,7 +47,8 @@ class Run:
     service: Service | None = None
     program: tuple[ProgramFile, ...] = ()
     gone: datetime | None = None
-    erased: Erasure | None = None
+    imported: Recorded | None = None
+    erased: Recorded | None = None
 
     @property
     def parameters(self) -> dict[str, Values]:
@@ -63,8 +64,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Erasure:
-    """Who took what a job held out of the log, when and why."""
+class Recorded:
+    """Who brought a job into the log, or took what it held out of it, when, and from what or why."""
 
     time: datetime
     actor: str | None
@@ -101,6 +102,7 @@ def run_of(recorded: Sequence[RecordedEvent], declared: Iterable[RecordedEvent])
         service=_service(text),
         program=starts[-1].program if starts else (),
         gone=_time(recorded[gone]) if gone < len(recorded) else None,
+        imported=_importing(recorded[0]),
         erased=erasure,
     )
 
@@ -120,9 +122,14 @@ def _time(recorded: RecordedEvent) -> datetime:
     return from_microseconds(recorded.time if recorded.erased else e.time_of(recorded))
 
 
-def _erasure(recorded: RecordedEvent) -> Erasure:
+def _importing(first: RecordedEvent) -> Recorded | None:
+    source = first.about.source
+    return Recorded(first.recorded_at, first.about.actor, source) if source else None
+
+
+def _erasure(recorded: RecordedEvent) -> Recorded:
     reason = msgspec.json.decode(recorded.data, type=Erased).reason
-    return Erasure(_time(recorded), recorded.about.actor, reason)
+    return Recorded(_time(recorded), recorded.about.actor, reason)
 
 
 def _service(text: str | None) -> Service | None:
