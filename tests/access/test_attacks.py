@@ -136,12 +136,13 @@ async def test_many_passwords_keep_nobody_else_waiting_and_are_not_all_verified(
         let_go.wait(60)
         return verify(self, *given)
 
-    async with guarded(tmp_path) as (site, _):
+    proxy = ProxySettings(address_header="X-From", addresses=["127.0.0.1"])
+    async with guarded(tmp_path, proxy=proxy) as (site, _):
         monkeypatch.setattr(PasswordHasher, "verify", held)
         async with asyncio.TaskGroup() as group:
             guesses = [
-                group.create_task(site.get("/echo/async", headers=basic(f"guess{number}")))
-                for number in range(60)
+                group.create_task(site.get("/echo/async", headers={**basic("ann", "x"), "X-From": address}))
+                for address in (f"203.0.113.{number}" for number in range(60))
             ]
             done, _ = await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
             while len(done) < 10:

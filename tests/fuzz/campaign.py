@@ -224,8 +224,12 @@ async def _nothing_is_left(site: Site, data: Path, tasks: Counter[str], programs
 
 
 def _tasks() -> Counter[str]:
-    """Return what is going on, by name: some of it begins anew all the time."""
-    return Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())
+    """Return what is going on, by name: some of it begins anew all the time.
+
+    The record of refusals sleeps to the end of a minute in which there were too many.
+    """
+    names = Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())
+    return names - Counter({"SystemClock.sleep_until": 1})
 
 
 _outside: list[object] | None = None

@@ -217,17 +217,12 @@ class Authentication(Authenticator):
         return token
 
     async def log_out(self, request: web.Request) -> None:
-        with suppress(NotAuthenticated):  # a browser sends what it has
-            await self._end_session(request, request.cookies.get(SESSION, ""))
         scheme, _, named = (_only(request, "Authorization") or "").partition(" ")
-        if scheme.lower() == "bearer":
-            await self._end_session(request, named.strip())
-
-    async def _end_session(self, request: web.Request, text: str) -> None:
-        token = await self._session(text)
-        await self.tokens.revoke(
-            token.id, "the user has logged out", replace(request[CALLER], user=token.issued.user)
-        )
+        for text in request.cookies.get(SESSION, ""), named.strip() if scheme.lower() == "bearer" else "":
+            with suppress(NotAuthenticated):  # what is no session is not ended by this
+                token = await self._session(text)
+                caller = replace(request[CALLER], user=token.issued.user)
+                await self.tokens.revoke(token.id, "the user has logged out", caller)
 
     def note_refusal(self, request: web.Request, error: Exception) -> None:
         """Put it on record, unless the request only did not say whose it is."""
