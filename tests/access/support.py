@@ -45,8 +45,9 @@ async def guarded(
     auth = AuthSettings(**{"users": "users.json", "tokens": True, "roles": ROLES, **settings})
     authentication = Authentication(auth, data, anonymous=anonymous)
     data.mkdir(mode=0o700, exist_ok=True)
-    (data / "users.json").write_text("{}")
-    (data / "users.json").chmod(0o600)
+    if not (file := data / "users.json").exists():
+        file.write_text("{}")
+        file.chmod(0o600)
     async with running(data, *(services or (ECHO,)), clock=clock, authenticator=authentication) as site:
         users = Users(data / "users.json", site.node.backend.clock)
         for name, password in PASSWORDS.items():
