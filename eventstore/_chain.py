@@ -38,8 +38,13 @@ def payload_digest(salt: bytes, metadata: bytes, data: bytes) -> bytes:
 
 
 def check_payload(event: RecordedEvent) -> None:
-    """Raise `ChainBroken` where an event, unless it was erased, does not hold what was recorded."""
-    if event.salt and payload_digest(event.salt, event.metadata, event.data) != event.digest:
+    """Raise `ChainBroken` where an event does not hold what was recorded: of an erased one, nothing."""
+    salt, metadata, data = event.salt, event.metadata, event.data
+    if salt or metadata or data:
+        is_right = len(salt) == _SALT and payload_digest(salt, metadata, data) == event.digest
+    else:
+        is_right = len(event.digest) == sha256().digest_size
+    if not is_right:
         raise ChainBroken(event.position, "payload or metadata are not those that were recorded")
 
 

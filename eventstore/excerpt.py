@@ -13,7 +13,7 @@ from itertools import islice
 import msgspec
 from msgspec.structs import replace
 
-from ._chain import EMPTY, chain_hash, check_contained, payload_digest
+from ._chain import EMPTY, chain_hash, check_contained, check_payload
 from ._errors import ChainBroken, PositionPruned
 from ._lines import EventLine, fields_of
 from ._types import Head, RecordedEvent
@@ -85,8 +85,7 @@ class Links:
         try:
             event = given.event
             previous = self._previous(event.position, bytes.fromhex(given.previous))
-            if not _holds(event):
-                raise ChainBroken(event.position, "payload or metadata are not those that were recorded")
+            check_payload(event)
             if chain_hash(previous, event) != event.hash:
                 raise ChainBroken(event.position, "the event or one before it was changed")
         except struct.error as error:
@@ -105,12 +104,3 @@ class Links:
             raise ChainBroken(position, "the hash before it is not given")
         self.begin = position
         return given
-
-
-def _holds(event: RecordedEvent) -> bool:
-    """Whether the digest is that of what the event holds, if it holds anything."""
-    if event.salt or event.metadata or event.data:
-        return (
-            len(event.salt) == 16 and payload_digest(event.salt, event.metadata, event.data) == event.digest
-        )
-    return len(event.digest) == len(EMPTY.hash)

@@ -239,7 +239,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     @property
     def is_set(self) -> bool:
         """Whether there is anything to do."""
-        return not self.owners == self.histories == self.archive == None  # noqa: E711
+        return any(each is not None for each in (self.owners, self.histories, self.archive))
 
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

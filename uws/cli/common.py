@@ -182,3 +182,8 @@ def bar(doing: str, total: int | None = None, *columns: ProgressColumn) -> Itera
 def table(*columns: str) -> Table:
     """Return a table that wraps what is too wide, and never cuts it off."""
     return Table(*(Column(column, overflow="fold", min_width=len(column)) for column in columns))
+
+
+def print_line(line: str) -> None:
+    """Print a line as it is, of any width; what clients sent in it may not steer the reader's terminal."""
+    sys.stdout.write("".join(each if each.isprintable() else "\ufffd" for each in line) + "\n")

@@ -16,7 +16,7 @@ from uws.model import UsageError
 from uws.provenance import Comparison, Difference, Run, compare, read_run
 
 from .audit import audit
-from .common import CONFIG, FAILED, INTERRUPTED, Config, Data, carried_out, place_of, reported
+from .common import CONFIG, FAILED, INTERRUPTED, Config, Data, carried_out, place_of, print_line, reported
 from .jobs import watched
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
@@ -61,9 +61,9 @@ def rerun(
     with reported():
         place = place_of(config, data)
         made = carried_out(place, RerunJob(job, with_current_declaration), "copying")
-        _print(f"job {made.job} is made from what job {job} was given, and is to run")
+        print_line(f"job {made.job} is made from what job {job} was given, and is to run")
         if made.declaration:
-            _print("it runs under another declaration:")
+            print_line("it runs under another declaration:")
             _print_lines(made.declaration)
         if not wait:
             return
@@ -76,8 +76,8 @@ def rerun(
         compared = _compared(place, job, made.job)
         _print_comparison(compared)
         for held in compared.results:
-            _print(f"result {held.id}: {'identical' if held.identical else 'not identical'}")
-        _print("the results are identical" if compared.reproduced else "the results are not identical")
+            print_line(f"result {held.id}: {'identical' if held.identical else 'not identical'}")
+        print_line("the results are identical" if compared.reproduced else "the results are not identical")
     raise typer.Exit(0 if compared.reproduced else FAILED)
 
 
@@ -124,32 +124,29 @@ async def _read(place: Place, *job_ids: str) -> list[Run]:
 
 
 def _print_comparison(compared: Comparison) -> None:
-    _print(f"--- job {compared.first}")
-    _print(f"+++ job {compared.second}")
+    print_line(f"--- job {compared.first}")
+    print_line(f"+++ job {compared.second}")
     for found in compared.differences:
-        _print(found.what)
+        print_line(found.what)
         _print_both(found)
         _print_lines(found.lines)
     for unknown in compared.unknown:
-        _print(unknown)
+        print_line(unknown)
     if compared.is_same:
-        _print("nothing differs: service, parameters, declaration, program, outcome and results are the same")
+        print_line(
+            "nothing differs: service, parameters, declaration, program, outcome and results are the same"
+        )
     for found in compared.measures:
-        _print(f"{found.what}, which does not count")
+        print_line(f"{found.what}, which does not count")
         _print_both(found)
 
 
 def _print_both(found: Difference) -> None:
     for sign, value in (("-", found.first), ("+", found.second)):
         if value is not None:
-            _print(f"{sign} {value}")
+            print_line(f"{sign} {value}")
 
 
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        _print(f"    {line}")
-
-
-def _print(line: str) -> None:
-    # What clients sent may not steer the auditor's terminal.
-    sys.stdout.write("".join(each if each.isprintable() else "\ufffd" for each in line) + "\n")
+        print_line(f"    {line}")

@@ -44,6 +44,7 @@ from .common import (
     err,
     out,
     place_of,
+    print_line,
     reported,
 )
 
@@ -95,9 +96,9 @@ def list_(
             return
         for number, entry in enumerate(found):
             if not number:
-                _print(_HEADING)
+                print_line(_HEADING)
             place = f"{entry.service}  {entry.owner or '-'}  {entry.run_id or '-'}"
-            _print(f"{entry.id:<32}  {entry.phase:<9}  {entry.created:<24}  {place}")
+            print_line(f"{entry.id:<32}  {entry.phase:<9}  {entry.created:<24}  {place}")
 
 
 @jobs.command()
@@ -113,14 +114,16 @@ def show(job: JobId, as_json: AsJson = False, config: Config = CONFIG, data: Dat
         del facts[nested]
     for name, fact in facts.items():
         if fact not in (None, "", 0):
-            _print(f"{name.replace('_', ' ')}: {format_time(fact) if isinstance(fact, datetime) else fact}")
+            print_line(
+                f"{name.replace('_', ' ')}: {format_time(fact) if isinstance(fact, datetime) else fact}"
+            )
     for name, values in found.parameters.items():
         for value in values:
-            _print(f"parameter {name}: {_file(value) if isinstance(value, Upload) else value}")
+            print_line(f"parameter {name}: {_file(value) if isinstance(value, Upload) else value}")
     for result in found.results:
-        _print(f"result {result.id}: {result.path}, {result.media_type}, {format_size(result.size)}")
+        print_line(f"result {result.id}: {result.path}, {result.media_type}, {format_size(result.size)}")
     if failure := found.failure:
-        _print(f"error ({failure.type}): {failure.message}")
+        print_line(f"error ({failure.type}): {failure.message}")
 
 
 @jobs.command()
@@ -218,7 +221,7 @@ def watch(job: JobId, config: Config = CONFIG, data: Data = None) -> None:
             last = _shown(watched(place_of(config, data), job))
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-    _print(f"{last.phase}: {last.failure.message}" if last.failure else last.phase)
+    print_line(f"{last.phase}: {last.failure.message}" if last.failure else last.phase)
     raise typer.Exit(0 if last.phase is Phase.COMPLETED else FAILED)
 
 
@@ -252,7 +255,7 @@ def _shown(states: Iterator[Job]) -> Job:
             percent = f"{job.progress:.0%}" if job.progress is not None else ""
             line = " ".join(filter(None, (job.phase, percent, job.doing)))
             if not out.is_terminal and not is_over(job) and line != before:
-                _print(line)
+                print_line(line)
                 sys.stdout.flush()
             before = line
     return job
@@ -304,7 +307,7 @@ def _change(place: Place, *operations: AbortJobs | DestroyJobs | PurgeJobs, doin
             _print_outcome(outcome, operation.dry_run)
     dry_run = operations[0].dry_run
     told = [f"{number} {_SUMS[done]}" for done, number in sorted(counted.items())]
-    _print(("dry run, nothing is changed: " if dry_run else "") + (", ".join(told) or "no job"))
+    print_line(("dry run, nothing is changed: " if dry_run else "") + (", ".join(told) or "no job"))
     if counted["refused"]:
         raise typer.Exit(USAGE)
 
@@ -332,12 +335,12 @@ def _print_outcome(outcome: Outcome, dry_run: bool) -> None:
     if outcome.done == "refused":
         err.print(outcome.reason, style="red", soft_wrap=True)
     elif outcome.done == "stopping":
-        _print(
+        print_line(
             f"job {outcome.id}: its program {'would be' if dry_run else 'is'} to be stopped, "
             "by the server that runs or the next one"
         )
     else:
-        _print(f"job {outcome.id}: {outcome.phase}, {'would be' if dry_run else 'is'} {outcome.done}")
+        print_line(f"job {outcome.id}: {outcome.phase}, {'would be' if dry_run else 'is'} {outcome.done}")
 
 
 def _print_json(entries: Iterator[Entry]) -> None:
@@ -347,11 +350,6 @@ def _print_json(entries: Iterator[Entry]) -> None:
         sys.stdout.write(separator + msgspec.json.encode(entry).decode())
         separator = ",\n"
     sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
-
-
-def _print(line: str) -> None:
-    # What clients sent may not steer the operator's terminal.
-    sys.stdout.write("".join(each if each.isprintable() else "\ufffd" for each in line) + "\n")
 
 
 def _file(upload: Upload) -> str:

@@ -24,7 +24,7 @@ from uws.model.units import format_time, parse_time
 from uws.node import looking_back
 
 from .audit import audit
-from .common import CONFIG, INTERRUPTED, Config, Data, faults, out, place_of, reported, table
+from .common import CONFIG, INTERRUPTED, Config, Data, faults, out, place_of, print_line, reported, table
 
 _PAUSE = 0.2
 """Seconds between two looks at a log that is followed."""
@@ -83,8 +83,8 @@ class _Printed:
             sys.stdout.write(msgspec.json.encode(entry).decode() + "\n")
         else:
             if not self._begun:
-                _print(_LINE.format("position", "time", "stream", "version", "type", "actor", "what"))
-            _print(_told(entry))
+                print_line(_LINE.format("position", "time", "stream", "version", "type", "actor", "what"))
+            print_line(_told(entry))
         self._begun = True
         if self.left is not None:
             self.left -= 1
@@ -208,16 +208,16 @@ async def _print_steps(past: Past, job: str, time: datetime | None, version: int
         recorded = recorded[:version]
     before: list[str] = []
     for event in recorded:
-        _print(_step(entry_of(event)))
+        print_line(_step(entry_of(event)))
         try:
             after = form.lines(await past.job_at_version(job, event.version))
         except NotThere as error:
-            _print(f"  {error}")
+            print_line(f"  {error}")
             continue
         changed = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
         for line in changed or ["the document stays the same"]:
             if not line.startswith("@@"):
-                _print(f"  {line}")
+                print_line(f"  {line}")
         before = after
 
 
@@ -327,8 +327,3 @@ def _base_url(config: Path, url: str | None) -> str:
         server = load(config).server
         return server.base_url or f"http://{server.host}:{server.port}"
     raise UsageError("--url: say where clients reached the server, such as --url https://example.org/uws")
-
-
-def _print(line: str) -> None:
-    # What clients sent may not steer the operator's terminal.
-    sys.stdout.write("".join(each if each.isprintable() else "\ufffd" for each in line) + "\n")

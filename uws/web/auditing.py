@@ -34,6 +34,7 @@ from .documents import add, with_stylesheet
 from .forms import Pair, instant, query_of, single, whole_number
 from .negotiation import HTML, JSON, Form, form_of
 from .past import document_then
+from .queues import Paused
 from .resource import Resource
 
 RECORD = "urn:uwsd:audit"
@@ -91,13 +92,6 @@ class WaitingThen(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class PausedThen(msgspec.Struct, frozen=True):
-    """A pause: of a service, or of the whole queue."""
-
-    service: str | None
-    since: str
-
-
 class StateThen(msgspec.Struct, frozen=True, kw_only=True):
     """The queue as it was; the jobs of each kind are the first so many of ``ran`` and ``waited``."""
 
@@ -108,7 +102,7 @@ class StateThen(msgspec.Struct, frozen=True, kw_only=True):
     running: list[RunningThen]
     waited: int
     waiting: list[WaitingThen]
-    paused: list[PausedThen]
+    paused: list[Paused]
 
 
 # What is asked for
@@ -352,7 +346,7 @@ def _told(state: State) -> StateThen:
             )
             for one in state.waiting[:JOBS_SHOWN]
         ],
-        paused=[PausedThen(service, format_time(since)) for service, since in state.paused.items()],
+        paused=[Paused(service, format_time(since)) for service, since in state.paused.items()],
     )
 
 
