@@ -224,12 +224,13 @@ async def _nothing_is_left(site: Site, data: Path, tasks: Counter[str], programs
 
 
 def _tasks() -> Counter[str]:
-    """Return what is going on, by name: some of it begins anew all the time.
+    """Return what is going on, by name, but for two who sleep now and then.
 
-    The record of refusals sleeps to the end of a minute in which there were too many.
+    The task of destruction does so until there is more to do, the record of refusals to the end of a
+    minute in which there were too many.
     """
     names = Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())
-    return names - Counter({"SystemClock.sleep_until": 1})
+    return names - Counter({"SystemClock.sleep_until": 2})
 
 
 _outside: list[object] | None = None
