@@ -15,10 +15,10 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
-from uws.clock import Clock
+from uws.clock import Clock, first_of
 from uws.config import AuditSettings, RetentionSettings, Settings, UploadSettings
 from uws.environment import raise_open_files
-from uws.jobs import Backend, first_of
+from uws.jobs import Backend
 from uws.model import QueueSettings, QuotaSettings, Service, UWSError
 from uws.node import run_node
 from uws.web import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -38,3 +39,14 @@ class SystemClock:
 async def pause(clock: Clock) -> None:
     """Let some time pass before something is tried again."""
     await clock.sleep_until(clock.now() + timedelta(seconds=_RETRY_SECONDS))
+
+
+async def first_of(*awaitables: Awaitable[object]) -> None:
+    """Return when any of ``awaitables`` is done; the others are cancelled."""
+    waiting = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in waiting:
+            future.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.harness import HREF, NAMESPACES, Answer, BasicUsers, ManualClock, Site, job_id, running, text
 from tests.web.support import ECHO, FAIL, FILES, PHASES, TYPES, record
 from uws import Caller, Changes
-from uws.jobs import PAGE
+from uws.jobs.questions import PAGE
 from uws.model import events as e
 
 JSON = {"Accept": "application/json"}

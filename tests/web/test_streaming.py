@@ -20,7 +20,8 @@ from projections import Cursor, JobReadModel, JobReference, Page
 from tests.harness import NAMESPACES, Site, running
 from tests.web.support import ECHO, PATIENCE
 from uws import Caller, Changes
-from uws.jobs import PAGE, JobFilter, new_job_id
+from uws.jobs import JobFilter, new_job_id
+from uws.jobs.questions import PAGE
 from uws.model import events as e
 from uws.web.documents import JobList, serialise
 
@@ -43,7 +44,7 @@ async def make(site: Site, count: int) -> list[str]:
 @asynccontextmanager
 async def small_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int) -> AsyncIterator[Site]:
     """Serve ``count`` jobs, of which two are read at once."""
-    monkeypatch.setattr("uws.jobs.PAGE", 2)
+    monkeypatch.setattr("uws.jobs.questions.PAGE", 2)
     async with running(tmp_path, ECHO) as site:
         for _ in range(count):
             await site.node.services[0].create_job(Changes(), Caller())

@@ -10,9 +10,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from eventstore import EventStore, EventStoreError, NewEvent
-from uws.clock import Clock, pause
+from uws.clock import Clock, first_of, pause
 from uws.commands import SERVER, Caller
-from uws.jobs import first_of
 from uws.model import events as e
 
 from .clients import network_of

@@ -9,7 +9,8 @@ from contextlib import suppress
 from datetime import datetime
 
 from projections import Behind
-from uws.jobs import Backend, UserUWS, first_of
+from uws.clock import first_of
+from uws.jobs import Backend, UserUWS
 from uws.model import IllegalPhase, JobGone
 from uws.model.events import job_id_of
 

@@ -18,9 +18,9 @@ from structlog.contextvars import bind_contextvars
 
 from eventstore import EventStoreError, from_microseconds
 from projections import Behind
-from uws.clock import pause
+from uws.clock import first_of, pause
 from uws.environment import job_environment
-from uws.jobs import Backend, UserUWS, first_of
+from uws.jobs import Backend, UserUWS
 from uws.model import (
     STARTED,
     Ending,

@@ -16,7 +16,8 @@ from aiohttp import web
 from lxml import etree
 
 from projections import EVERYBODY, Cursor, JobReference, Whose
-from uws.jobs import PAGE, JobFilter
+from uws.jobs import JobFilter
+from uws.jobs.questions import PAGE
 from uws.model import Action, Job, NotAuthorized, Service, UsageError, did_you_mean
 
 from . import json_documents

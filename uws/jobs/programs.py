@@ -1,0 +1,99 @@
+"""Commands of the server itself: what happens to the programs of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Literal
+
+from uws.commands import SERVER, Caller, Command
+from uws.jobs.questions import Questions
+from uws.model import Action, Ending, Job, Phase, ProgramFile, Result, fold
+from uws.model import events as e
+
+_LEADS_TO_END = "JobStarted", "StopRequested", "ProgramFound"
+
+
+class ServerCommands(Questions):
+    """What the server itself records of jobs."""
+
+    async def start_job(self, job_id: str, program: tuple[ProgramFile, ...] = ()) -> Job:
+        """Record that a program, of these files, is started now, under the present declaration."""
+        self.backend.files.check_room()
+        recorded = await self.backend.store.read_stream(e.job_stream(job_id))
+        job = self._admitted(fold(recorded), job_id, SERVER)
+        quote = await self.estimate(job.owner, job.parameters)
+        return await self._carry_out(
+            job_id,
+            [lambda job: self.transitions.start_job(job, quote, program)],
+            Command(SERVER, led_by=("JobQueued",)),
+            recorded,
+        )
+
+    async def release_job(self, job_id: str) -> bool:
+        """Queue a job that is held, if there is room for it now; returns whether there was.
+
+        Raises `IllegalPhase` when it is not HELD any more.
+        """
+        job = await self.load_job(job_id, SERVER)
+        quota = self.backend.quotas.of(SERVER, job)
+        async with self.backend.quotas.turn(self.service, job.owner, quota):
+            if await self.backend.queueing.full(self.service, job.owner, quota.queued):
+                return False
+            quote = await self.estimate(job.owner, job.parameters, queued=True, quotas=job.quotas)
+            await self._by_server(job_id, lambda job: self.transitions.release_job(job, quote), "JobHeld")
+        return True
+
+    async def stop_job(self, job_id: str, reason: e.StopReason) -> Job:
+        """Record why a running program is stopped, unless somebody decided so before."""
+        return await self._by_server(job_id, lambda job: self.transitions.stop_job(job, reason), "JobStarted")
+
+    async def find_program(self, job_id: str, finding: e.Finding) -> Job:
+        """Record what became of a program that no server saw."""
+        return await self._by_server(
+            job_id, lambda job: self.transitions.find_program(job, finding), "JobStarted"
+        )
+
+    async def signal_program(self, job_id: str, signal: Literal["SIGTERM", "SIGKILL"]) -> Job:
+        """Record that a program was told to end."""
+        return await self._by_server(
+            job_id, lambda job: self.transitions.signal_program(job, signal), "StopRequested"
+        )
+
+    async def report_progress(self, job_id: str, fraction: float | None, text: str) -> Job:
+        """Record what a program told of its progress, unless it is no news or comes too late."""
+        return await self._by_server(
+            job_id, lambda job: self.transitions.report_progress(job, fraction, text), "JobStarted"
+        )
+
+    async def end_job(self, job_id: str, ending: Ending, *, ended: datetime | None = None) -> Job:
+        """Record what became of a program, which ``ended`` then, or now."""
+        return await self._by_server(
+            job_id, lambda job: self.transitions.end_job(job, ending), *_LEADS_TO_END, occurred=ended
+        )
+
+    async def lose_job(self, job_id: str, results: tuple[Result, ...], reason: str) -> Job:
+        """Record that a program is gone and nobody knows how it ended."""
+        return await self._by_server(
+            job_id, lambda job: self.transitions.lose_job(job, results, reason), *_LEADS_TO_END
+        )
+
+    async def expire_job(self, job_id: str) -> Job:
+        """Destroy or archive a job whose destruction time has come; nothing when it was put off meanwhile."""
+
+        def expire(job: Job) -> list[e.JobEvent]:
+            return self.transitions.purge_job(job, self.backend.clock.now())
+
+        return await self._by_server(job_id, expire, "JobCreated", "DestructionSet")
+
+    async def purge_job(self, job_id: str, caller: Caller, phases: Collection[Phase] = ()) -> Job:
+        """Do what `expire_job` does, for ``caller``, and also to a job that is in one of ``phases`` now.
+
+        Returns without waiting for a program that has to be stopped first.
+        """
+
+        def purge(job: Job) -> list[e.JobEvent]:
+            return self.transitions.purge_job(job, self.backend.clock.now(), phases)
+
+        command = self._command(caller, job_id, actions=(Action.DESTROY,))
+        return await self._carry_out(job_id, [purge], command)
