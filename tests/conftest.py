@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,16 @@ from tests import daemon
 from tests.harness import ManualClock
 from tests.preloaded import preloaded
 from tests.processes import no_process_stays_behind
+
+
+IN_MEMORY = Path("/dev/shm")
+ROOM = 4_000_000_000
+
+
+def pytest_configure() -> None:
+    """Keep what tests write in memory, where that has room: what is killed here are processes, not machines."""
+    if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
 @pytest.fixture(autouse=True, scope="session")

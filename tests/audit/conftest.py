@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-_HISTORIES = 4
+_HISTORIES = 20
 """Unless asked otherwise; pytest only knows the option when it is run for this directory."""
 
 
