@@ -25,8 +25,7 @@ BIN := $(VENV)/bin
 UWS_CLIENT := .venv-uws-client
 AUDIT := .venv-audit
 AXE := tests/browser/node_modules/axe-core/axe.min.js
-# Tests wait for programs about as long as they compute.
-PARALLEL := --numprocesses $(shell expr 2 \* $$(nproc)) --maxprocesses 8 --dist worksteal
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 # pip reads the versions from here, for what packages are built with too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -59,7 +58,7 @@ $(UWS_CLIENT)/ready: tests/clients/uws_client/convert.py constraints.txt
 $(AXE): tests/browser/package-lock.json
 	if command -v npm; then npm ci --prefix tests/browser --loglevel error --no-audit --no-fund && touch $@; fi
 
-# Two processes a core; ARGS="-n 0" keeps to one, for a debugger.
+# One process a core; ARGS="-n 0" keeps to one, for a debugger.
 test: $(VENV)/test $(UWS_CLIENT)/ready $(AXE)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 

@@ -21,7 +21,7 @@ ROOM = 4_000_000_000
 
 
 def pytest_configure() -> None:
-    """Keep what tests write in memory, where that has room: what is killed here are processes, not machines."""
+    """Keep what tests write in memory where that has room: processes are killed here, not machines."""
     if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
