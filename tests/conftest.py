@@ -15,7 +15,6 @@ from tests.harness import ManualClock
 from tests.preloaded import preloaded
 from tests.processes import no_process_stays_behind
 
-
 IN_MEMORY = Path("/dev/shm")
 ROOM = 4_000_000_000
 
