@@ -7,8 +7,6 @@ them in one transaction and answers their callers after the commit has reached t
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -22,7 +20,8 @@ import msgspec
 from . import _failpoints as failpoint
 from . import _ledger as ledger
 from ._chain import Append, Outcome, Row, Walk, prepare
-from ._errors import Overloaded, StoreClosed, StoreUnavailable
+from ._committing import Committer
+from ._errors import StoreClosed, StoreUnavailable
 from ._following import Following
 from ._lock import FileLock
 from ._recent import RecentStreams
@@ -31,8 +30,6 @@ from ._walking import walk_together
 from .connection import Connection, fetch, reading, translated, writing
 
 R = TypeVar("R")
-Work = Append | Callable[[sqlite3.Connection], tuple[Head, Any]]
-"""What the committer does: appends share a transaction, everything else has one of its own."""
 
 _READ_ALL = "SELECT * FROM event WHERE position > ? ORDER BY position LIMIT ?"
 
@@ -130,13 +127,9 @@ class SQLiteEventStore(SQLiteEventLog):
     ) -> None:  # fmt: skip
         super().__init__(path, reader)
         self._lock, self._writer = lock, writer
-        self._head, self._now, self._max_batch = head, now, max_batch
-        self._waiting: deque[tuple[Work, asyncio.Future[Any]]] = deque()
-        self._max_waiting = max_waiting
-        self._work_came = asyncio.Event()
-        self._failure: StoreUnavailable | None = None
+        self._head, self._now = head, now
         self._recent = RecentStreams()
-        self._committer = asyncio.create_task(self._commit_all(), name=f"committer of {id(self):x}")
+        self._committer = Committer(self._commit, self._release, max_waiting=max_waiting, max_batch=max_batch)
 
     @classmethod
     async def open(
@@ -179,10 +172,7 @@ class SQLiteEventStore(SQLiteEventLog):
         self, stream: str, events: Sequence[NewEvent], *, expected: int | None = None
     ) -> tuple[RecordedEvent, ...]:
         """See `EventStore.append`."""
-        if len(self._waiting) >= self._max_waiting:
-            raise Overloaded(len(self._waiting))
-        outcome: tuple[RecordedEvent, ...] = await self._have_done(prepare(stream, events, expected))
-        return outcome
+        return await self._committer.append(prepare(stream, events, expected))
 
     async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
         """See `EventStore.read_stream`."""
@@ -216,119 +206,65 @@ class SQLiteEventStore(SQLiteEventLog):
 
     async def settle(self) -> None:
         """See `EventStore.settle`."""
-        await self._have_done(ledger.settle)
+        await self._committer.do(lambda: self._write(ledger.settle))
 
     async def check_writable(self) -> None:
         """See `EventStore.check_writable`."""
-        if self._closed:
-            raise StoreClosed
-        if self._failure and self._waiting:  # what waits will tell soon enough
-            raise _again(self._failure)
-        if self._failure:
-            await self._have_done(ledger.probe)
+        await self._committer.check(lambda: self._write(ledger.probe))
 
     async def close(self) -> None:
         """See `EventStore.close`."""
         self._closed = True
-        self._work_came.set()
-        await asyncio.shield(self._committer)
+        await self._committer.close()
 
     async def _change(
         self, function: Callable[..., tuple[Head, RecordedEvent | StoreUnavailable]], *arguments: Any
     ) -> RecordedEvent:
         now = to_microseconds(self._now())
-        event: RecordedEvent = await self._have_done(
-            lambda connection: function(connection, *arguments, now=now)
-        )
-        return event
 
-    async def _have_done(self, work: Work) -> Any:
-        """Queue some work for the committer and return what came of it."""
-        if self._closed:
-            raise StoreClosed
-        answer = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, answer))
-        self._work_came.set()
-        return await answer
+        async def change() -> RecordedEvent:
+            try:
+                done = await self._write(partial(function, now=now), *arguments)
+            finally:
+                self._recent.clear()  # what it erased is remembered, perhaps
+            if isinstance(done, StoreUnavailable):
+                raise done
+            return done
 
-    async def _commit_all(self) -> None:
-        """Do what is asked for until the store is closed and nothing waits; then release everything."""
+        return await self._committer.do(change)
+
+    async def _commit(self, batch: Sequence[Append]) -> Sequence[Outcome]:
+        before = self._head
         try:
-            while self._waiting or not self._closed:
-                if self._waiting:
-                    await self._commit_some()
-                else:
-                    self._work_came.clear()
-                    await self._work_came.wait()
-        finally:
-            # Only a loop that is torn down comes here while somebody waits.
-            self._closed = True
-            for _, answer in self._waiting:
-                _give(answer, StoreClosed())
-            self._wake()
-            await self._reader.close()
-            # Last to close, the writer checkpoints: the log is then a single file.
-            await self._writer.close()
-            self._lock.release()
-
-    async def _commit_some(self) -> None:
-        """Take what can share a transaction from the queue, do it, and answer."""
-        work, answer = self._waiting.popleft()
-        if not isinstance(work, Append):
-            outcome = await self._attempt(work)
-            self._recent.clear()  # what it erased is remembered, perhaps
-            _give(answer, outcome)
-            return
-        batch, answers = [work], [answer]
-        while self._waiting and len(batch) < self._max_batch and isinstance(self._waiting[0][0], Append):
-            batch.append(self._waiting[0][0])
-            answers.append(self._waiting.popleft()[1])
-        done: Any = StoreClosed()  # which it is when nothing comes of this
-        try:
-            before = self._head
-            done = await self._attempt(partial(ledger.commit, batch=batch, now=to_microseconds(self._now())))
-            self._remember(batch, done, before)
-            failpoint.reached(failpoint.BEFORE_ACKNOWLEDGE)
-        finally:
-            for index, answer in enumerate(answers):
-                _give(answer, _again(done) if isinstance(done, Exception) else done[index])
-
-    def _remember(self, batch: Sequence[Append], done: Sequence[Outcome] | Exception, before: Head) -> None:
-        for index, append in enumerate(batch):
-            outcome = done if isinstance(done, Exception) else done[index]
+            outcomes = await self._write(
+                partial(ledger.commit, batch=batch, now=to_microseconds(self._now()))
+            )
+        except Exception:
+            for append in batch:
+                self._recent.drop(append.stream)
+            raise
+        for append, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 self._recent.drop(append.stream)
             elif outcome and outcome[0].position > before.position:  # else it was there already
                 self._recent.appended(outcome)
+        failpoint.reached(failpoint.BEFORE_ACKNOWLEDGE)
+        return outcomes
 
-    async def _attempt(self, work: Callable[[sqlite3.Connection], tuple[Head, Any]]) -> Any:
-        """Return what came of ``work``, or the exception: the committer outlives whatever it meets."""
+    async def _write(self, work: Callable[..., tuple[Head, R]], *arguments: Any) -> R:
         began = perf_counter()
-        try:
-            with translated("the log cannot be written"):
-                head, done = await self._writer.run(work)
-        except StoreUnavailable as error:
-            self._failure = error
-            return error
-        except Exception as error:
-            return error
-        self._failure = None
+        with translated("the log cannot be written"):
+            head, done = await self._writer.run(work, *arguments)
         if head != self._head:
             events = head.position - self._head.position
             self._head = head
             self._tell(Committed(events, perf_counter() - began))
         return done
 
-
-def _again(error: Exception) -> Exception:
-    """Return what tells another caller the same: an exception is raised once."""
-    return type(error)(*error.args) if isinstance(error, StoreUnavailable) else StoreUnavailable(repr(error))
-
-
-def _give(answer: asyncio.Future[Any], outcome: Any) -> None:
-    if answer.done():  # its caller was cancelled
-        return
-    if isinstance(outcome, Exception):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)
+    async def _release(self) -> None:
+        self._closed = True
+        self._wake()
+        await self._reader.close()
+        # Last to close, the writer checkpoints: the log is then a single file.
+        await self._writer.close()
+        self._lock.release()
