@@ -196,18 +196,18 @@ def seal(
     """
     tips, known = dict(tips), dict(known)
     position, previous = head
-    salts = BytesIO(secrets.token_bytes(_SALT * sum(len(append.events) for append in appends)))
+    salts = new_salts(sum(len(append.events) for append in appends))
     written: list[RecordedEvent] = []
     outcomes: list[Outcome] = []
     for append in appends:
         stream, tip = append.stream, tips.get(append.stream, _NO_TIP)
-        if outcome := _known_or_refused(append, tip, known):
+        if outcome := known_or_refused(append, tip, known):
             outcomes.append(outcome)
             continue
         time = max(now, tip.time)
         sealed = []
         for version, event in enumerate(append.events, start=tip.version + 1):
-            salt = salts.read(_SALT)
+            salt = next(salts)
             digest = payload_digest(salt, event.metadata, event.data)
             position += 1
             previous = link(
@@ -231,7 +231,13 @@ def seal(
     return written, outcomes
 
 
-def _known_or_refused(append: Append, tip: Tip, known: Mapping[str, RecordedEvent]) -> Outcome | None:
+def new_salts(count: int) -> Iterator[bytes]:
+    """Yield ``count`` salts."""
+    salts = BytesIO(secrets.token_bytes(_SALT * count))
+    return iter(lambda: salts.read(_SALT), b"")
+
+
+def known_or_refused(append: Append, tip: Tip, known: Mapping[str, RecordedEvent]) -> Outcome | None:
     """Return the outcome of an append that writes nothing."""
     if repeated := [known[event.id] for event in append.events if event.id in known]:
         same = len(repeated) == len(append.events) and all(e.stream == append.stream for e in repeated)

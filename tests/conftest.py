@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import daemon
+from tests.databases import Server, postgres
 from tests.harness import ManualClock
 from tests.preloaded import preloaded
 from tests.processes import no_process_stays_behind
@@ -30,6 +31,13 @@ def commands_start_faster() -> Iterator[None]:
     with preloaded() as daemon.preloaded:
         yield
     daemon.preloaded = None
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """A database server for all tests of a process, started when one asks for it."""
+    with postgres() as server:
+        yield server
 
 
 @pytest.fixture

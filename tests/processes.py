@@ -13,6 +13,9 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36
 ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
+spared: set[int] = set()
+"""Processes that serve many tests."""
+
 
 @contextmanager
 def no_process_stays_behind() -> Iterator[None]:
@@ -37,6 +40,8 @@ def children() -> dict[int, str]:
             FileNotFoundError, ProcessLookupError, ChildProcessError
         ):  # a thread, or a child, that is just ending
             for pid in (task / "children").read_text().split():
+                if int(pid) in spared:
+                    continue
                 if os.waitpid(int(pid), os.WNOHANG)[0]:
                     continue
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()

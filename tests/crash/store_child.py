@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from eventstore import NewEvent, SQLiteEventStore, VersionConflict, _failpoints
+from eventstore import EventStore, NewEvent, SQLiteEventStore, VersionConflict, _failpoints
+from eventstore.postgres import PostgresEventStore
 from projections import Projector
 from tests.crash.kills import AFTER_ACKNOWLEDGE, Kill
 from uws.model import events as e
@@ -45,9 +46,13 @@ class Opening(msgspec.Struct, frozen=True, tag=True):
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What a process is to do: repeat what is ``left``, then end in good order, or go on until ``kill``."""
+    """What a process is to do: repeat what is ``left``, then end in good order, or go on until ``kill``.
+
+    The log is in a database, where its URL is given, or else in the directory ``data``.
+    """
 
     data: str
+    url: str | None
     life: str
     seed: int
     head: int
@@ -63,7 +68,7 @@ def tell(word: Attempt | Acknowledged | Opening) -> None:
 class Callers:
     """Callers of one store, who know what they last saw of each stream."""
 
-    def __init__(self, store: SQLiteEventStore, orders: Orders) -> None:
+    def __init__(self, store: EventStore, orders: Orders) -> None:
         self._store, self._orders = store, orders
         self._seen: defaultdict[str, int] = defaultdict(int)
 
@@ -112,7 +117,11 @@ async def main(orders: Orders) -> None:
         orders.kill.arm()
     data = Path(orders.data)
     tell(Opening())
-    store = await SQLiteEventStore.open(data / "events.db")
+    store: EventStore
+    if orders.url:
+        store = await PostgresEventStore.open(orders.url)
+    else:
+        store = await SQLiteEventStore.open(data / "events.db")
     assert (await store.head()).position == orders.head
     projector = await Projector.open(data / "projections.db", store)
     callers = Callers(store, orders)

@@ -10,17 +10,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from eventstore import Head, RecordedEvent, SQLiteEventLog
+from eventstore.postgres import PostgresEventLog
 from projections import READ_MODELS, Projector
 
 PATIENCE = 60.0
 
 
-async def traces(data: Path, seen: Head) -> tuple[RecordedEvent, ...]:
+async def traces(data: Path, seen: Head, url: str | None = None) -> tuple[RecordedEvent, ...]:
     """Return the whole log, once it is shown to be sound, to go on from ``seen``, and to be projected.
 
-    Nothing in ``data`` is touched: whoever opens it next finds what the killed process has left.
+    Nothing in ``data`` is touched: whoever opens it next finds what the killed process has left. The log may
+    be in a database instead.
     """
-    log = await SQLiteEventLog.read(data / "events.db")
+    log = await (PostgresEventLog.read(url) if url else SQLiteEventLog.read(data / "events.db"))
     try:
         verified = await log.verify(contains=[seen])
         events = await log.read_all(limit=verified.events)
@@ -37,7 +39,7 @@ async def traces(data: Path, seen: Head) -> tuple[RecordedEvent, ...]:
     return events
 
 
-async def _check_read_models(data: Path, log: SQLiteEventLog) -> None:
+async def _check_read_models(data: Path, log: SQLiteEventLog | PostgresEventLog) -> None:
     """Show that the read models as they were left, once taken further, are those that the whole log gives."""
     with TemporaryDirectory(dir=data) as directory:
         left, anew = Path(directory, "left"), Path(directory, "anew")
@@ -50,7 +52,7 @@ async def _check_read_models(data: Path, log: SQLiteEventLog) -> None:
         assert await _folded(left, log) == await _folded(anew, log), "read models that the log does not give"
 
 
-async def _folded(directory: Path, log: SQLiteEventLog) -> list[Any]:
+async def _folded(directory: Path, log: SQLiteEventLog | PostgresEventLog) -> list[Any]:
     """Return all rows of all read models, after the projector has taken them to the log's head."""
     projector = await Projector.open(directory / "projections.db", log)
     try:

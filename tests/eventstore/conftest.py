@@ -9,28 +9,33 @@ from pathlib import Path
 import pytest
 
 from eventstore import EventStore, MemoryEventStore, SQLiteEventStore
+from eventstore.postgres import PostgresEventStore
+from tests.databases import emptied, needs_postgres
 from tests.harness import ManualClock
 
-Open = Callable[[Path, Callable[[], datetime]], Awaitable[EventStore]]
+Open = Callable[[pytest.FixtureRequest, Callable[[], datetime]], Awaitable[EventStore]]
 
 
-async def _memory(_: Path, now: Callable[[], datetime]) -> EventStore:
+async def _memory(_: pytest.FixtureRequest, now: Callable[[], datetime]) -> EventStore:
     return MemoryEventStore(now)
 
 
-async def _sqlite(directory: Path, now: Callable[[], datetime]) -> EventStore:
-    return await SQLiteEventStore.open(directory / "events.db", now=now)
+async def _sqlite(request: pytest.FixtureRequest, now: Callable[[], datetime]) -> EventStore:
+    return await SQLiteEventStore.open(request.getfixturevalue("tmp_path") / "events.db", now=now)
 
 
-BACK_ENDS: dict[str, Open] = {"memory": _memory, "sqlite": _sqlite}
+async def _postgres(request: pytest.FixtureRequest, now: Callable[[], datetime]) -> EventStore:
+    url = await emptied(request.getfixturevalue("postgres_server"))
+    return await PostgresEventStore.open(url, now=now)
 
 
-@pytest.fixture(params=BACK_ENDS)
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
-) -> AsyncIterator[EventStore]:
+BACK_ENDS: dict[str, Open] = {"memory": _memory, "sqlite": _sqlite, "postgres": _postgres}
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=needs_postgres)])
+async def store(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIterator[EventStore]:
     """An empty store of each back end in turn."""
-    store = await BACK_ENDS[request.param](tmp_path, clock.now)
+    store = await BACK_ENDS[request.param](request, clock.now)
     yield store
     await store.close()
 

@@ -1,0 +1,564 @@
+"""The durable event store of several nodes, in one PostgreSQL database.
+
+Each node has a committer of its own. It sends all appends that are waiting in one round trip; the database
+takes them one batch after the other (`append` in the migrations) and tells all nodes that there is more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from importlib import resources
+from itertools import islice
+from time import perf_counter
+from typing import Any, Self, TypeAlias, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from . import _failpoints as failpoint
+from ._chain import (
+    EMPTY,
+    Append,
+    Outcome,
+    Row,
+    Tip,
+    erasure,
+    gaps_between,
+    gaps_digest,
+    known_or_refused,
+    new_salts,
+    payload_digest,
+    prepare,
+    prunable,
+    pruning,
+)
+from ._committing import Committer
+from ._errors import EventStoreError, StoreClosed, StoreFull, StoreUnavailable, StreamNotFound
+from ._following import Following
+from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
+
+R = TypeVar("R")
+Connection: TypeAlias = Any
+"""An asyncpg connection: what its library says of its types is not enough for ours."""
+Change = Callable[[Connection], Awaitable[tuple[int, R]]]
+"""What is done to the log: returns how many events it has brought, and what came of it."""
+
+SCHEMA = "uwsd"
+"""The schema of the database in which the log is."""
+
+_PATIENCE = 10.0
+"""Seconds after which a database that does not answer is taken for gone."""
+_LONG = 24 * 3600.0
+"""Seconds that what reads or writes much of the log may take."""
+_HEARTBEAT = 2.0
+"""Seconds between looks at whether the connection that hears of new events is still one."""
+_PAUSE = 0.2
+_READERS = 4
+_CHANNEL = "uwsd_log"
+_MIGRATING = 8603146279045310002
+_SETTINGS = {
+    "search_path": SCHEMA,
+    "synchronous_commit": "on",
+    "jit": "off",
+    "application_name": "uwsd",
+}
+LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ConnectionError,
+)
+"""What tells that a connection is lost, and with it the outcome of what was sent."""
+
+_EVENT = "SELECT * FROM event WHERE "
+_STREAM = _EVENT + "stream = $1 AND version > $2 ORDER BY version"
+_ONE_BY_ID = _EVENT + "id = $1"
+_BY_ID = _EVENT + "id = ANY ($1)"
+_ALL = _EVENT + "position > $1 ORDER BY position LIMIT $2"
+_AT = _EVENT + "position = ANY ($1) ORDER BY position"
+_HEAD = "SELECT position, hash FROM event ORDER BY position DESC LIMIT 1"
+_TIP = "SELECT version, time FROM event WHERE stream = $1 ORDER BY version DESC LIMIT 1"
+_ANCHORS = "SELECT position, hash FROM anchor WHERE position BETWEEN $1 AND $2"
+_HASHES = """
+SELECT position, hash FROM event WHERE position = ANY ($1)
+UNION ALL SELECT position, hash FROM anchor WHERE position = ANY ($1)
+"""
+_IS_THERE = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'migration')"
+_APPEND = "SELECT * FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_ERASE = "UPDATE event SET salt = '', metadata = '', data = '' WHERE stream = $1 AND left(type, 1) <> '$'"
+_LAST_PRUNING = """
+SELECT data FROM event WHERE stream = '$log' AND type = '$pruned' ORDER BY version DESC LIMIT 1
+"""
+_FIND_ENDED = """
+CREATE TEMP TABLE doomed ON COMMIT DROP AS
+SELECT position FROM event WHERE stream IN (
+    SELECT last.stream FROM event AS last
+    WHERE last.position <= $1 AND last.type = ANY ($2) AND last.stream <> '$log'
+    AND NOT EXISTS (SELECT FROM event WHERE stream = last.stream AND version > last.version)
+)
+"""
+_KEPT = "SELECT position FROM event WHERE position <= $1 AND position NOT IN (TABLE doomed) ORDER BY position"
+_PRUNE = (
+    """INSERT INTO anchor SELECT position, hash FROM event
+       WHERE position IN (TABLE doomed) AND position + 1 NOT IN (TABLE doomed)""",
+    "DELETE FROM event WHERE position IN (TABLE doomed)",
+    "DELETE FROM anchor WHERE NOT EXISTS (SELECT FROM event WHERE event.position = anchor.position + 1)",
+)
+
+
+class PostgresEventLog(Following):
+    """A log that is only read, beside the nodes that write it. Make one with `read`.
+
+    It has the part of the `EventStore` contract that reads, and hears of what others append.
+    """
+
+    def __init__(self, url: str, pool: Any) -> None:
+        super().__init__()
+        self._url, self._pool = url, pool
+        self._listener = asyncio.create_task(self._listen(), name=f"listener of {id(self):x}")
+
+    @classmethod
+    async def read(cls, url: str) -> Self:
+        """Open the log at ``url``. Raises `StoreUnavailable` when there is none that can be read."""
+        with translated(named(url)):
+            async with AsyncExitStack() as undoing:
+                pool = await undoing.enter_async_context(_pool(url))
+                async with pool.acquire() as connection:
+                    await check_migrated(connection)
+                undoing.pop_all()
+        return cls(url, pool)
+
+    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_stream`."""
+        return await self._read(_STREAM, stream, after)
+
+    async def read_event(self, id: str) -> RecordedEvent | None:
+        """See `EventStore.read_event`."""
+        return next(iter(await self._read(_ONE_BY_ID, id)), None)
+
+    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_all`."""
+        return await self._read(_ALL, after, limit)
+
+    async def positions(self, stream: str) -> list[int]:
+        """Return where the events of ``stream`` stand, in order."""
+        found = await self._fetch("SELECT position FROM event WHERE stream = $1 ORDER BY version", stream)
+        return [position for (position,) in found]
+
+    async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_at`."""
+        return await self._read(_AT, positions)
+
+    async def hashes_at(self, positions: Sequence[int]) -> dict[int, bytes]:
+        """Return the hashes at ``positions``: of events, and of pruned ones that stand before an event."""
+        return {EMPTY.position: EMPTY.hash, **dict(await self._fetch(_HASHES, positions))}
+
+    async def head(self) -> Head:
+        """See `EventStore.head`."""
+        found = await self._fetch(_HEAD)
+        return Head(*found[0]) if found else EMPTY
+
+    async def close(self) -> None:
+        """Release the connections. May be called twice."""
+        self._closed = True
+        self._wake()
+        self._listener.cancel()
+        await asyncio.gather(self._listener, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def _page(self, after: int, limit: int) -> tuple[Sequence[Row], Mapping[int, bytes]]:
+        async with self._acquired() as connection, connection.transaction(isolation="repeatable_read"):
+            rows = [_row(found) for found in await connection.fetch(_ALL, after, limit)]
+            last = rows[-1][0] if rows else (1 << 63) - 1
+            return rows, dict(await connection.fetch(_ANCHORS, after, last))
+
+    async def _anchored(self) -> Iterable[int]:
+        return [position for (position,) in await self._fetch("SELECT position FROM anchor")]
+
+    async def _read(self, sql: str, *arguments: Any) -> tuple[RecordedEvent, ...]:
+        return tuple(RecordedEvent(*found) for found in await self._fetch(sql, *arguments))
+
+    async def _fetch(self, sql: str, *arguments: Any) -> list[Any]:
+        async with self._acquired() as connection:
+            found: list[Any] = await connection.fetch(sql, *arguments)
+            return found
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[Any]:
+        if self._closed:
+            raise StoreClosed
+        with translated("the log cannot be read"):
+            async with self._pool.acquire(timeout=_PATIENCE) as connection:
+                yield connection
+
+    async def _listen(self) -> None:
+        """Wake who follows the log when there is more, for as long as somebody may.
+
+        What was told while nobody listened is lost: after each pause all look for themselves.
+        """
+        while True:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                connection = await connect(self._url)
+                try:
+                    await connection.add_listener(_CHANNEL, lambda *_: self._wake())
+                    self._wake()
+                    while True:
+                        await asyncio.sleep(_HEARTBEAT)
+                        await connection.execute("SELECT")
+                finally:
+                    connection.terminate()
+            await asyncio.sleep(_PAUSE)
+
+
+class PostgresEventStore(PostgresEventLog):
+    """One of those who write a log. Make one with `open`; it belongs to the running event loop."""
+
+    def __init__(
+        self, url: str, pool: Any, *, now: Callable[[], datetime], max_waiting: int, max_batch: int
+    ) -> None:
+        super().__init__(url, pool)
+        self._now = now
+        self._writer: Any = None
+        self._committer = Committer(self._commit, self._release, max_waiting=max_waiting, max_batch=max_batch)
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        max_waiting: int = 10_000,
+        max_batch: int = 512,
+    ) -> Self:
+        """Open the log at ``url``, in a database that exists; where there is none in it, it is made.
+
+        ``max_waiting`` appends may wait before `Overloaded` is raised; at most ``max_batch`` are sent
+        together. Raises `StoreUnavailable` when the database cannot be reached, or has a log of another form.
+        """
+        with translated(named(url)):
+            async with AsyncExitStack() as undoing:
+                pool = await undoing.enter_async_context(_pool(url))
+                async with pool.acquire() as connection:
+                    if await version_of(connection) == 0:
+                        await migrate(connection)
+                    await check_migrated(connection)
+                undoing.pop_all()
+        return cls(url, pool, now=now, max_waiting=max_waiting, max_batch=max_batch)
+
+    async def append(
+        self, stream: str, events: Sequence[NewEvent], *, expected: int | None = None
+    ) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.append`."""
+        append = prepare(stream, events, expected)
+        if append.events:
+            return await self._committer.append(append)
+        tip = Tip(*next(iter(await self._fetch(_TIP, stream)), (0, 0)))
+        if isinstance(refused := known_or_refused(append, tip, {}), Exception):
+            raise refused
+        return ()
+
+    async def erase(self, stream: str, *, reason: str, metadata: Metadata = NO_METADATA) -> RecordedEvent:
+        """See `EventStore.erase`.
+
+        Dead rows are left to be overwritten by `settle`; what the database's own files, its write-ahead log
+        and backups still have of them is the operator's.
+        """
+        return await self._alone(partial(self._erase, stream, reason, metadata))
+
+    async def prune(
+        self, through: int, *, ended_by: Collection[str], reason: str, checkpoint: str = "",
+        metadata: Metadata = NO_METADATA,
+    ) -> RecordedEvent:  # fmt: skip
+        """See `EventStore.prune`."""
+        return await self._alone(partial(self._prune, through, tuple(ended_by), reason, checkpoint, metadata))
+
+    async def settle(self) -> None:
+        """See `EventStore.settle`."""
+        await self._committer.do(self._vacuum)
+
+    async def check_writable(self) -> None:
+        """See `EventStore.check_writable`."""
+        await self._committer.check(partial(self._written, self._probe))
+
+    async def close(self) -> None:
+        """See `EventStore.close`."""
+        self._closed = True
+        await self._committer.close()
+
+    async def _release(self) -> None:
+        if self._writer:
+            self._writer.terminate()
+        await super().close()
+
+    # What the committer does
+
+    async def _commit(self, batch: Sequence[Append]) -> Sequence[Outcome]:
+        outcomes = await self._written(partial(self._append, batch))
+        failpoint.reached(failpoint.BEFORE_ACKNOWLEDGE)
+        return outcomes
+
+    async def _alone(self, change: Change[RecordedEvent]) -> RecordedEvent:
+        async def done() -> RecordedEvent:
+            event = await self._written(partial(_in_turn, change), patience=_LONG)
+            await self._vacuum()
+            return event
+
+        return await self._committer.do(done)
+
+    async def _written(self, change: Change[R], patience: float = _PATIENCE) -> R:
+        """Carry out a change, which can be repeated, and once more when the connection is lost meanwhile."""
+        began = perf_counter()
+        with translated("the log cannot be written"):
+            try:
+                events, done = await self._attempt(change, patience)
+            except LOST:
+                events, done = await self._attempt(change, patience)
+        if events:
+            self._tell(Committed(events, perf_counter() - began))
+        return done
+
+    async def _attempt(self, change: Change[R], patience: float) -> tuple[int, R]:
+        if self._writer is None or self._writer.is_closed():
+            self._writer = await connect(self._url)
+        try:
+            async with asyncio.timeout(patience):
+                return await change(self._writer)
+        except (*LOST, TimeoutError, asyncio.CancelledError):
+            self._writer.terminate()
+            raise
+
+    async def _append(self, batch: Sequence[Append], connection: Connection) -> tuple[int, list[Outcome]]:
+        failpoint.reached(failpoint.BEFORE_WRITE)
+        events, outcomes = 0, list[Outcome]()
+        for part in _without_repetition(batch):
+            rows = [*_rows(part)]
+            found = await connection.fetch(
+                _APPEND, to_microseconds(self._now()), *zip(*rows, strict=True), timeout=_LONG
+            )
+            failpoint.reached(failpoint.AFTER_COMMIT)
+            known = await self._known(part, found, connection)
+            proofs = iter([(salt, digest) for *_, salt, _, digest in rows])
+            for append, there in zip(part, found, strict=True):
+                proved = [*islice(proofs, len(append.events))]
+                refused = known_or_refused(append, Tip(there["tip"], there["time"]), known)
+                outcomes.append(refused or _recorded(append, there, proved))
+                events += len(there["hashes"])
+        return events, outcomes
+
+    async def _known(
+        self, batch: Sequence[Append], found: Sequence[Mapping[str, Any]], connection: Connection
+    ) -> dict[str, RecordedEvent]:
+        """Return what is recorded under those ids of a batch that were there before."""
+        ids = [
+            event.id for append, there in zip(batch, found, strict=True) if there["known"]
+            for event in append.events
+        ]  # fmt: skip
+        rows = await connection.fetch(_BY_ID, ids) if ids else ()
+        return {event.id: event for event in (RecordedEvent(*row) for row in rows)}
+
+    async def _append_one(self, append: Append, connection: Connection) -> tuple[int, RecordedEvent]:
+        events, (outcome,) = await self._append([append], connection)
+        if isinstance(outcome, EventStoreError):
+            raise outcome
+        return events, outcome[0]
+
+    async def _erase(
+        self, stream: str, reason: str, metadata: Metadata, connection: Connection
+    ) -> tuple[int, RecordedEvent]:
+        tip = await connection.fetchrow(_TIP, stream)
+        if tip is None:
+            raise StreamNotFound(stream)
+        await connection.execute(_ERASE, stream, timeout=_LONG)
+        return await self._append_one(erasure(stream, Tip(*tip), reason, metadata), connection)
+
+    async def _prune(
+        self, through: int, ended_by: Collection[str], reason: str, checkpoint: str, metadata: Metadata,
+        connection: Connection,
+    ) -> tuple[int, RecordedEvent]:  # fmt: skip
+        there = dict(await connection.fetch(_HASHES, [through])).get(through)
+        before = await connection.fetchrow(_LAST_PRUNING)
+        hash_ = prunable(through, there, before and (before["data"],))
+        await connection.execute(_FIND_ENDED, through, ended_by, timeout=_LONG)
+        kept = await connection.fetch(_KEPT, through, timeout=_LONG)
+        gaps = gaps_digest(gaps_between((position for (position,) in kept), through))
+        note = Pruned(through=through, hash=hash_, gaps=gaps, reason=reason, checkpoint=checkpoint)
+        # First, so that there is always an event after what goes.
+        done = await self._append_one(pruning(note, metadata), connection)
+        for statement in _PRUNE:
+            await connection.execute(statement, timeout=_LONG)
+        return done
+
+    async def _vacuum(self) -> None:
+        async def vacuum(connection: Connection) -> tuple[int, None]:
+            await connection.execute("VACUUM event", timeout=_LONG)
+            return 0, None
+
+        await self._written(vacuum, patience=_LONG)
+
+    async def _probe(self, connection: Connection) -> tuple[int, None]:
+        """Write something of no effect through to the disk."""
+        await connection.execute("UPDATE migration SET number = number")
+        return 0, None
+
+
+# The schema
+
+
+async def version_of(connection: Connection) -> int:
+    """Return the number of the last migration of a database; 0 when there is no log in it."""
+    if not await connection.fetchval(_IS_THERE, SCHEMA):
+        return 0
+    return int(await connection.fetchval("SELECT max(number) FROM migration"))
+
+
+async def migrate(connection: Connection) -> list[int]:
+    """Bring a database to the schema that this program has; return the numbers of what was applied.
+
+    All of it is done, or nothing. Raises `StoreUnavailable` when a newer program was there before.
+    """
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATING)
+        found = await version_of(connection)
+        if found == 0:
+            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            await connection.execute("CREATE TABLE migration (number int PRIMARY KEY)")
+        wanted = {number: sql for number, sql in _migrations().items() if number > found}
+        for number, sql in wanted.items():
+            await connection.execute(sql, timeout=_LONG)
+            await connection.execute("INSERT INTO migration VALUES ($1)", number)
+        await check_migrated(connection)
+    return [*wanted]
+
+
+async def check_migrated(connection: Connection) -> None:
+    """Raise `StoreUnavailable` when a database does not have the schema that this program has."""
+    found, needed = await version_of(connection), max(_migrations())
+    if found == 0:
+        raise StoreUnavailable("there is no log in this database")
+    if found < needed:
+        raise StoreUnavailable(f"the log has schema {found}, this program needs {needed}: run uwsd migrate")
+    if found > needed:
+        raise StoreUnavailable(f"the log has schema {found}, of a newer program; this one knows {needed}")
+
+
+def _migrations() -> dict[int, str]:
+    """Return all there are, by number, in order."""
+    folder = resources.files(__package__).joinpath("migrations")
+    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
+    return {int(name.partition("_")[0]): folder.joinpath(name).read_text() for name in files}
+
+
+# Connections
+
+
+async def connect(url: str) -> Connection:
+    """Open a connection to the database of a log. Raises what asyncpg does, and `OSError`."""
+    return await asyncpg.connect(url, timeout=_PATIENCE, command_timeout=_PATIENCE, server_settings=_SETTINGS)
+
+
+def _pool(url: str) -> Any:
+    async def as_it_is(_: object) -> None:
+        """Leave a connection that goes back to the others: who reads has changed nothing about it."""
+
+    return asyncpg.create_pool(
+        url, min_size=1, max_size=_READERS, timeout=_PATIENCE, command_timeout=_PATIENCE,
+        server_settings=_SETTINGS, reset=as_it_is,
+    )  # fmt: skip
+
+
+def named(url: str) -> str:
+    """Return the address of a database without the password."""
+    parts = urlsplit(url)
+    address = parts.netloc.rpartition("@")[2]
+    user = f"{parts.username}@" if parts.username else ""
+    return urlunsplit((parts.scheme, f"{user}{address}", parts.path, "", ""))
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn what the database and the system say into `StoreFull` and `StoreUnavailable`."""
+    try:
+        yield
+    except asyncpg.DiskFullError as error:
+        raise StoreFull(f"{doing}: {error}") from error
+    except TimeoutError as error:
+        raise StoreUnavailable(f"{doing}: the database does not answer") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+        raise StoreUnavailable(f"{doing}: {error}") from error
+
+
+async def _in_turn(change: Change[R], connection: Connection) -> tuple[int, R]:
+    async with connection.transaction():
+        await connection.execute("SELECT take_turn()", timeout=_LONG)
+        return await change(connection)
+
+
+def _without_repetition(batch: Iterable[Append]) -> Iterator[list[Append]]:
+    """Yield a batch, in parts where that is needed for no id to stand twice in one."""
+    part, ids = list[Append](), set[str]()
+    for append in batch:
+        its = {event.id for event in append.events}
+        if its & ids:
+            yield part
+            part, ids = [], set()
+        part.append(append)
+        ids |= its
+    yield part
+
+
+def _rows(batch: Sequence[Append]) -> Iterator[tuple[Any, ...]]:
+    """Yield what `append` is given of each event; which append it is of comes first."""
+    salts = new_salts(sum(len(append.events) for append in batch))
+    for number, append in enumerate(batch):
+        for event, salt in zip(append.events, salts, strict=False):
+            digest = payload_digest(salt, event.metadata, event.data)
+            yield (
+                number,
+                append.stream,
+                append.expected,
+                event.id,
+                event.type,
+                event.metadata,
+                salt,
+                event.data,
+                digest,
+            )
+
+
+def _recorded(
+    append: Append, there: Mapping[str, Any], proofs: Iterable[tuple[bytes, bytes]]
+) -> tuple[RecordedEvent, ...]:
+    """Return the events that an append has written at the places that the database tells."""
+    return tuple(
+        RecordedEvent(
+            position=there["first"] + number, stream=append.stream, version=there["tip"] + 1 + number,
+            id=event.id, type=event.type, time=there["time"], metadata=event.metadata, salt=salt,
+            data=event.data, digest=digest, hash=hash_,
+        )
+        for number, (event, (salt, digest), hash_) in enumerate(
+            zip(append.events, proofs, there["hashes"], strict=True)
+        )
+    )  # fmt: skip
+
+
+def _row(found: Sequence[Any]) -> Row:
+    position, stream, version, id_, type_, *rest = found
+    return (position, stream.encode(), version, id_.encode(), type_.encode(), *rest)
