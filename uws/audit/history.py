@@ -63,8 +63,8 @@ class JobHistory:
     """A job as its events in a history tell of it; of ``events`` ``erased`` hold nothing any more.
 
     ``first`` and ``last`` are positions. ``source`` is what it was imported from, ``recorded`` by whom and
-    when: this server did not run it. ``stopped`` is when somebody asked that it be stopped, ``ended`` how
-    it ended, ``results`` what it had made by then, of which the files may be gone since.
+    when: this server did not run it. ``stopped`` is each time that it was asked to be stopped, in that order,
+    ``ended`` how it ended, ``results`` what it had made by then, of which the files may be gone since.
     """
 
     id: str
@@ -79,7 +79,7 @@ class JobHistory:
     started: Step | None = None
     destroyed: Step | None = None
     emptied: Step | None = None
-    stopped: Step | None = None
+    stopped: list[Step] = field(default_factory=list)
     ended: Step | None = None
     results: tuple[Result, ...] = ()
     _emptied: int = 0
@@ -103,7 +103,7 @@ class JobHistory:
             self.source = event.about.source
             self.recorded = Step.of(event)._replace(time=event.recorded_at)
         if event.type == e.StopRequested.__name__:
-            self.stopped = Step.of(event)
+            self.stopped.append(Step.of(event))
         elif event.type == e.JobStarted.__name__:
             self.started = Step.of(event)
         elif event.type == e.JobDestroyed.__name__:

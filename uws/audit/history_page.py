@@ -186,8 +186,8 @@ def _facts(history: History, told: JobHistory) -> Iterator[tuple[str, str]]:
         if time := getattr(job, name):
             yield name, format_time(time)
     yield "may run for", format_duration(job.execution_duration)
-    if told.stopped:
-        yield "who had it stopped", _who(told.stopped)
+    for step in told.stopped:
+        yield "who had it stopped", _who(step)
     if told.ended:
         yield "how it ended", _who(told.ended)
     if job.failure:

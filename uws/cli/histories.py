@@ -136,8 +136,10 @@ def _print_job(history: History, told: JobHistory) -> None:
         _print("started", format_time(told.started.time))
     elif told.ended:
         _print("started", "never")
-    for label, step in (("stopped", told.stopped), ("ended", told.ended), ("destroyed", told.destroyed)):
-        _print_step(label, step)
+    for step in told.stopped:
+        _print_step("stopped", step)
+    _print_step("ended", told.ended)
+    _print_step("destroyed", told.destroyed)
     for result in told.results:
         _print("result", f"{result.id}, {result.path}, {result.size} B, SHA-256 {result.sha256}")
 
