@@ -244,7 +244,7 @@ async def test_without_its_declaration_on_record_a_history_says_so(tmp_path: Pat
     ended = await verify(path)
     assert ended.status == 0
     assert "  command   cannot be told: its declaration is not on record\n" in ended.out
-    assert "It cannot be told" in page_of(path).text_content()
+    assert "It cannot be told: its declaration is not on record." in page_of(path).text_content()
 
 
 async def test_erased_events_appear_as_erased(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from uws.model import Job, Phase, Result, UWSError
 from uws.model import events as e
 from uws.model.job import apply
 
-from .words import says
+from .words import command_line, quoted, says
 
 FORMAT = "uwsd-history/1"
 PINNING = (e.JobCreated.__name__, e.JobStarted.__name__)
@@ -146,6 +146,20 @@ class History:
     def declaration_of(self, job: Job) -> str | None:
         """Return the text of the declaration that ``job`` has, if it is there."""
         return self.declarations.get(job.declaration)
+
+    def command_of(self, told: JobHistory) -> str:
+        """Return what one would type into a shell to run what ``told`` ran, or would have run.
+
+        Files are named as they lie below the job's directory. Raises `ValueError` that says why it cannot be
+        told.
+        """
+        if told.job is None or not told.job.service:
+            raise ValueError("it was erased")
+        if told.source:
+            raise ValueError("it did not run here")
+        if (declaration := self.declaration_of(told.job)) is None:
+            raise ValueError("its declaration is not on record")
+        return quoted(command_line(told.job, declaration))
 
 
 def read_header(line: bytes) -> Header:
