@@ -143,6 +143,34 @@ async def test_another_declaration_is_shown_line_by_line_and_another_program_by_
     assert "\nresult " not in told.out
 
 
+async def test_programs_of_several_files_of_one_name_are_compared_file_by_file(
+    declaration: Path, tmp_path: Path
+) -> None:
+    scripts = [tmp_path / name / "main.sh" for name in ("one", "other")]
+    for script in scripts:
+        script.parent.mkdir()
+        script.write_text("echo done\n")
+    declaration.write_text(
+        declaration.read_text()
+        + f'[services.two]\ntitle = "Two"\ncommand = ["sh", "{scripts[0]}", "{scripts[1]}"]\n'
+    )
+    async with serving(declaration) as server:
+        first = await ran(server, "two")
+        scripts[0].write_text("echo changed\n")
+        second = await ran(server, "two")
+        scripts[1].write_text("echo changed, too\n")
+        third = await ran(server, "two")
+    digests = [sha256(f"echo {word}\n".encode()) for word in ("done", "changed", "changed, too")]
+    told = await audit(declaration, "diff", first, second)
+    assert told.status == 1
+    assert f"program main.sh\n- {digests[0]}\n+ {digests[1]}\n" in told.out
+    assert "no. 2" not in told.out
+    told = await audit(declaration, "diff", second, third)
+    assert told.status == 1
+    assert f"program main.sh, no. 2 of that name\n- {digests[0]}\n+ {digests[2]}\n" in told.out
+    assert "program main.sh\n" not in told.out
+
+
 async def test_what_is_destroyed_is_compared_and_what_is_erased_is_said_to_be(declaration: Path) -> None:
     async with serving(declaration) as server:
         one, other = await ran(server, "show", word="a"), await ran(server, "show", word="a")
