@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 
 from eventstore import ChainBroken, Erased, Head, RecordedEvent, from_microseconds
 from eventstore.excerpt import Links
-from uws.model import Job, Phase, Result, UWSError
+from uws.model import Job, Phase, Result, UnknownForm, UWSError
 from uws.model import events as e
 from uws.model.job import apply
 
@@ -21,6 +22,8 @@ from .words import command_line, quoted, says
 FORMAT = "uwsd-history/1"
 PINNING = (e.JobCreated.__name__, e.JobStarted.__name__)
 """The types of events that name the declaration which a job has."""
+_NO_EVENT = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, UnknownForm)
+"""What it comes to when a line says what cannot be, such as a time in no year that there is."""
 _ENDS = tuple(kind.__name__ for kind in (e.JobCompleted, e.JobFailed, e.JobAborted, e.JobLost))
 
 
@@ -191,7 +194,7 @@ def examine(lines: Iterable[bytes], *, contains: Iterable[Head] = (), through: H
             if links.begin == event.position and before.position:
                 history.ends.append(before)
             _take(history, event)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except _NO_EVENT as error:
             raise HistoryError(f"line {number} of the events: {error}") from None
         if wanted.pop(event.position, links.head) != links.head:
             raise ChainBroken(event.position, "not the event that once stood here: the log was rewritten")
@@ -226,11 +229,17 @@ def _take(history: History, event: RecordedEvent) -> None:
         raise ChainBroken(event.position, "it belongs to none of the jobs")
 
 
+def check_links(lines: Iterable[bytes]) -> None:
+    """Follow the chain of the lines, whatever the events say. Raises `ChainBroken`; `ValueError`."""
+    links = Links()
+    for line in islice(lines, 1, None):
+        links.follow(line)
+
+
 def steps(history: History, lines: Iterable[bytes]) -> Iterator[tuple[JobHistory, RecordedEvent]]:
     """Yield the events of the jobs from lines that were examined."""
     links = Links()
-    for number, line in enumerate(lines):
-        if number:
-            event = links.follow(line)
-            if job := history.jobs.get(e.job_id_of(event.stream) or ""):
-                yield job, event
+    for line in islice(lines, 1, None):
+        event = links.follow(line)
+        if job := history.jobs.get(e.job_id_of(event.stream) or ""):
+            yield job, event
