@@ -291,6 +291,21 @@ async def test_a_service_that_is_not_offered_any_more_runs_nothing_again(declara
     assert "the service fail is not offered any more" in told.err
 
 
+async def test_what_is_more_than_the_owner_may_have_is_not_run_again(declaration: Path) -> None:
+    declaration.write_text(declaration.read_text() + "[quotas.anonymous]\njobs_per_day = 2\n")
+    async with serving(declaration) as server:
+        first = await ran(server, "show", file=b"x")
+        assert (await audit(declaration, "rerun", first, "--wait")).status == 0
+        told = await audit(declaration, "rerun", first, "--wait")
+        assert (told.status, told.out) == (2, "")
+        assert told.err.startswith("2 jobs of the same owner made within 24 h, at most 2 allowed: ")
+        assert len((await server.document(server.list_url("show"))).findall("{*}jobref")) == 2
+    jobs = declaration.parent / "var" / "jobs"
+    assert len([*jobs.iterdir()]) == 2, "no copy of the file is left"
+    told = await audit(declaration, "rerun", first)
+    assert (told.status, told.out) == (2, ""), "nor without a server"
+
+
 async def test_a_run_that_failed_alike_is_the_same_again(declaration: Path) -> None:
     async with serving(declaration) as server:
         told = await audit(declaration, "rerun", await ran(server, "fail"), "--wait")
