@@ -338,6 +338,16 @@ async def test_the_provenance_of_a_destroyed_job_is_printed_in_each_form(declara
     assert (told.status, told.out) == (2, "")
 
 
+async def test_who_runs_a_job_again_is_not_taken_for_who_sent_its_files(declaration: Path) -> None:
+    async with serving(declaration) as server:
+        job = await ran(server, "show", file=b"x")
+        again = (await audit(declaration, "rerun", job, "--wait")).out.split()[1]
+    told = (await audit(declaration, "provenance", again, "--provn")).out
+    assert f"entity(job:{again}/parameters/file/1, " in told
+    assert f'wasAssociatedWith(job:{again}, user:{ME}, -, [prov:role="created"])' in told
+    assert "wasAttributedTo(" not in told
+
+
 async def test_of_an_erased_job_only_that_is_told_and_by_whom(declaration: Path) -> None:
     async with serving(declaration) as server:
         job = await ran(server, "show", word="secret", RUNID="private")

@@ -298,9 +298,9 @@ def _deeds(steps: Iterable[Step]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _sender(steps: Iterable[Step], name: str) -> str | None:
-    """Return who gave a parameter the values that it had last."""
+    """Return who gave a parameter the values that it had last; of a job that repeats another one, nobody."""
     sets = (
-        step.actor
+        None if isinstance(step.event, e.JobCreated) and step.event.rerun_of else step.actor
         for step in steps
         if isinstance(step.event, e.JobCreated | e.ParametersSet) and name in step.event.parameters
     )
