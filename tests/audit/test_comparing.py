@@ -143,6 +143,34 @@ async def test_another_declaration_is_shown_line_by_line_and_another_program_by_
     assert "\nresult " not in told.out
 
 
+async def test_programs_of_several_files_of_one_name_are_compared_file_by_file(
+    declaration: Path, tmp_path: Path
+) -> None:
+    scripts = [tmp_path / name / "main.sh" for name in ("one", "other")]
+    for script in scripts:
+        script.parent.mkdir()
+        script.write_text("echo done\n")
+    declaration.write_text(
+        declaration.read_text()
+        + f'[services.two]\ntitle = "Two"\ncommand = ["sh", "{scripts[0]}", "{scripts[1]}"]\n'
+    )
+    async with serving(declaration) as server:
+        first = await ran(server, "two")
+        scripts[0].write_text("echo changed\n")
+        second = await ran(server, "two")
+        scripts[1].write_text("echo changed, too\n")
+        third = await ran(server, "two")
+    digests = [sha256(f"echo {word}\n".encode()) for word in ("done", "changed", "changed, too")]
+    told = await audit(declaration, "diff", first, second)
+    assert told.status == 1
+    assert f"program main.sh\n- {digests[0]}\n+ {digests[1]}\n" in told.out
+    assert "no. 2" not in told.out
+    told = await audit(declaration, "diff", second, third)
+    assert told.status == 1
+    assert f"program main.sh, no. 2 of that name\n- {digests[0]}\n+ {digests[2]}\n" in told.out
+    assert "program main.sh\n" not in told.out
+
+
 async def test_what_is_destroyed_is_compared_and_what_is_erased_is_said_to_be(declaration: Path) -> None:
     async with serving(declaration) as server:
         one, other = await ran(server, "show", word="a"), await ran(server, "show", word="a")
@@ -263,6 +291,21 @@ async def test_a_service_that_is_not_offered_any_more_runs_nothing_again(declara
     assert "the service fail is not offered any more" in told.err
 
 
+async def test_what_is_more_than_the_owner_may_have_is_not_run_again(declaration: Path) -> None:
+    declaration.write_text(declaration.read_text() + "[quotas.anonymous]\njobs_per_day = 2\n")
+    async with serving(declaration) as server:
+        first = await ran(server, "show", file=b"x")
+        assert (await audit(declaration, "rerun", first, "--wait")).status == 0
+        told = await audit(declaration, "rerun", first, "--wait")
+        assert (told.status, told.out) == (2, "")
+        assert told.err.startswith("2 jobs of the same owner made within 24 h, at most 2 allowed: ")
+        assert len((await server.document(server.list_url("show"))).findall("{*}jobref")) == 2
+    jobs = declaration.parent / "var" / "jobs"
+    assert len([*jobs.iterdir()]) == 2, "no copy of the file is left"
+    told = await audit(declaration, "rerun", first)
+    assert (told.status, told.out) == (2, ""), "nor without a server"
+
+
 async def test_a_run_that_failed_alike_is_the_same_again(declaration: Path) -> None:
     async with serving(declaration) as server:
         told = await audit(declaration, "rerun", await ran(server, "fail"), "--wait")
@@ -293,6 +336,16 @@ async def test_the_provenance_of_a_destroyed_job_is_printed_in_each_form(declara
     )
     told = await audit(declaration, "provenance", job, "--json", "--svg")
     assert (told.status, told.out) == (2, "")
+
+
+async def test_who_runs_a_job_again_is_not_taken_for_who_sent_its_files(declaration: Path) -> None:
+    async with serving(declaration) as server:
+        job = await ran(server, "show", file=b"x")
+        again = (await audit(declaration, "rerun", job, "--wait")).out.split()[1]
+    told = (await audit(declaration, "provenance", again, "--provn")).out
+    assert f"entity(job:{again}/parameters/file/1, " in told
+    assert f'wasAssociatedWith(job:{again}, user:{ME}, -, [prov:role="created"])' in told
+    assert "wasAttributedTo(" not in told
 
 
 async def test_of_an_erased_job_only_that_is_told_and_by_whom(declaration: Path) -> None:

@@ -153,6 +153,27 @@ async def test_it_says_who_had_the_job_aborted(tmp_path: Path) -> None:
     assert happened["StopRequested"][2:4] == [who, "uwsd jobs abort"]
 
 
+async def test_who_aborted_a_job_is_told_though_the_server_deletes_it_before_it_has_ended(
+    tmp_path: Path,
+) -> None:
+    async with log_in(tmp_path / "var") as log:
+        await log.create(JOB)
+        await log.append(JOB, e.JobStarted(declaration=ECHO.digest))
+        await log.append(JOB, e.StopRequested(reason="abort"), by=Metadata(actor="grace"))
+        await log.append(JOB, e.StopRequested(reason="destroy"))
+        await log.append(JOB, e.JobAborted(reason="its destruction time came"))
+        await log.append(JOB, e.JobDestroyed(reason="its destruction time came"))
+    path = await export(log.data, tmp_path / "job.zip", JOB)
+    stopped = [
+        ("grace", "to be stopped: it is to be aborted"),
+        ("uwsd", "to be stopped: it is to be deleted"),
+    ]
+    out = (await verify(path)).out
+    assert re.findall(r"^  stopped   \S+Z by (\w+): (.*)$", out, re.M) == stopped
+    facts = [row[1] for row in rows(page_of(path), "In short") if row[0] == "who had it stopped"]
+    assert [(fact.partition(",")[0], fact.partition(": ")[2]) for fact in facts] == stopped
+
+
 async def test_the_page_answers_who_ran_what_with_which_parameters_and_results(
     data: Path, tmp_path: Path
 ) -> None:
@@ -223,7 +244,7 @@ async def test_without_its_declaration_on_record_a_history_says_so(tmp_path: Pat
     ended = await verify(path)
     assert ended.status == 0
     assert "  command   cannot be told: its declaration is not on record\n" in ended.out
-    assert "It cannot be told" in page_of(path).text_content()
+    assert "It cannot be told: its declaration is not on record." in page_of(path).text_content()
 
 
 async def test_erased_events_appear_as_erased(tmp_path: Path) -> None:

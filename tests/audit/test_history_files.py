@@ -7,7 +7,9 @@ import shutil
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from io import BytesIO
@@ -15,17 +17,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstore import EventStoreError, Head, Metadata
 from eventstore.checkpoint import Checkpoint, SigningKey
-from tests.audit.logs import ANNA, ORIGIN, export, key_of, log_again, log_in, verify
+from tests.audit.logs import ANNA, ECHO, ORIGIN, RESULT, export, key_of, log_again, log_in, verify
 from tests.daemon import Ended, run
+from uws.admin import DoesNotHold
 from uws.audit import sign_head
 from uws.audit.histories import verify_history
-from uws.model import UWSError
+from uws.cli.histories import verify_history_file
+from uws.model import Failure, UWSError
 from uws.model import events as e
 
 VERIFIER = Path(__file__).parents[2] / "docs" / "verify-history.mjs"
@@ -194,12 +200,17 @@ def signed(path: Path, key: SigningKey, head: Head, lines: Lines) -> None:
     """Change the events of a file, and sign it anew."""
     with zipfile.ZipFile(path) as file:
         members = {name: file.read(name) for name in NAMES}
-    members["history.jsonl"] = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    path.write_bytes(signed_file(members, key, head, lines))
+
+
+def signed_file(members: dict[str, bytes], key: SigningKey, head: Head, lines: Lines) -> bytes:
+    """Return a file with these events, signed, and with the other members as they are."""
+    members = dict(members) | {"history.jsonl": b"".join(json.dumps(line).encode() + b"\n" for line in lines)}
     del members["checkpoint"]
     listed = "".join(f"{sha256(content).hexdigest()}  {name}\n" for name, content in members.items())
     extension = f"history {sha256(listed.encode()).hexdigest()}"
     note = Checkpoint(ORIGIN, head, datetime(2026, 3, 2, tzinfo=UTC), (extension,)).sign(key)
-    path.write_bytes(made({**members, "checkpoint": note.encode()}))
+    return made({**members, "checkpoint": note.encode()})
 
 
 def lines_of(path: Path) -> Lines:
@@ -376,6 +387,135 @@ async def test_what_the_events_say_must_hold_together(
     assert (ended.status, ended.out) == (1, "")
     assert told in ended.err
     assert "Traceback" not in ended.err
+
+
+def date_far(time: int) -> Callable[[Lines], None]:
+    def date(lines: Lines) -> None:
+        lines[find(lines, "JobAborted")]["time"] = time
+        sealed(lines)
+
+    return date
+
+
+def occur_far(lines: Lines) -> None:
+    event = lines[find(lines, "JobAborted")]
+    event["metadata"] = json.dumps({"occurred": 10**30})
+    sealed(lines)
+
+
+def call_it_what_nobody_knows(lines: Lines) -> None:
+    lines[find(lines, "JobAborted")]["type"] = "JobEnchanted"
+    sealed(lines)
+
+
+def nest_deeply(lines: Lines) -> None:
+    lines[find(lines, "JobAborted")]["data"] = '{"spell":' + "[" * 100_000 + "]" * 100_000 + "}"
+    sealed(lines)
+
+
+IMPOSSIBLE = {
+    "late": date_far(2**62), "early": date_far(-(2**62)), "occurred": occur_far,
+    "unknown": call_it_what_nobody_knows, "deep": nest_deeply,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+async def test_what_cannot_be_is_told_with_its_line_where_it_was_signed_and_not_looked_at_else(
+    data: Path, tmp_path: Path, forge: Callable[[Lines], None]
+) -> None:
+    path = await export(data, tmp_path / "jobs.zip", "b")
+    lines, key = lines_of(path), str(key_of(data).verifier)
+    forge(lines)
+    with zipfile.ZipFile(path) as file:
+        note = file.read("checkpoint")
+    signed(path, key_of(data), Head(1000, bytes(32)), lines)
+    for options in ((), ("--key", key)):
+        ended = await verify(path, *options)
+        assert (ended.status, ended.out) == (1, ""), ended.err
+        assert ended.err.startswith(f"{path}: line {len(lines)} of the events: ")
+        assert len(ended.err.splitlines()) == 1, ended.err
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in NAMES}
+    path.write_bytes(made({**members, "checkpoint": note}))
+    ended = await verify(path, "--key", key)
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.startswith(f"{path}: it is not what was signed: checkpoint does not say ")
+
+
+KEY = SigningKey(Ed25519PrivateKey.generate(), ORIGIN)
+STORY = [
+    ("service/echo", e.ServiceDeclared(
+        service="echo", digest=ECHO.digest, declaration=ECHO.canonical.decode())),
+    ("job/a", e.JobCreated(
+        service="echo", declaration=ECHO.digest, execution_duration=60, owner="anna",
+        destruction=datetime(2027, 1, 1, tzinfo=UTC), parameters={"word": ("wörd",)})),
+    ("job/a", e.JobQueued()),
+    ("job/a", e.JobStarted(declaration=ECHO.digest)),
+    ("job/a", e.StopRequested(reason="abort")),
+    ("job/a", e.JobFailed(results=(RESULT,), failure=Failure(message="no"), exit_code=3)),
+    ("job/a", e.JobDestroyed(reason="destroyed on request")),
+]  # fmt: skip
+NUMBERS = st.integers(-(2**63), 2**63 - 1)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.datetimes().map(str),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+def story() -> Lines:
+    """Return the lines of the history of a job, with digests and hashes yet to come."""
+    lines: Lines = [{"format": "uwsd-history/1", "jobs": ["a"]}]
+    versions: Counter[str] = Counter()
+    for position, (stream, event) in enumerate(STORY, start=1):
+        encoded = e.encode(event, ANNA)
+        versions[stream] += 1
+        lines.append({
+            "position": position, "stream": stream, "version": versions[stream], "id": f"{position}",
+            "type": encoded.type, "time": 1_800_000_000_000_000 + position, "salt": "ab" * 16,
+            "metadata": json.dumps(msgspec.to_builtins(encoded.metadata)), "data": encoded.data.decode(),
+        })  # fmt: skip
+    lines[1]["previous"] = "00" * 32
+    return lines
+
+
+@st.composite
+def forged(draw: st.DrawFn) -> Lines:
+    """Return a history in which some fields say something else, and every hash is right."""
+    lines = story()
+    for event in draw(st.lists(st.sampled_from(lines[1:]), min_size=1, max_size=3)):
+        kind = draw(st.sampled_from(["time", "type", "data", "metadata", "stream", "version"]))
+        if kind in ("data", "metadata"):
+            held = json.loads(event[kind])
+            known = st.sampled_from([*held, "schema", "occurred", "source", "actor", "results", "reason"])
+            held[draw(known)] = draw(VALUES)
+            event[kind] = json.dumps(held)
+        else:
+            event[kind] = draw({
+                "time": NUMBERS, "version": NUMBERS, "stream": st.sampled_from(["job/a", "queue"]),
+                "type": st.sampled_from([*sorted(e.EVENT_TYPES)]) | st.text(),
+            }[kind])  # fmt: skip
+    sealed(lines)
+    return lines
+
+
+@given(forged())
+@settings(deadline=None)
+def test_whatever_a_signed_history_says_is_told_and_never_a_traceback(lines: Lines) -> None:
+    with TemporaryDirectory() as directory:
+        path = Path(directory, "file.zip")
+        others = dict.fromkeys(NAMES, b"")
+        path.write_bytes(signed_file(others, KEY, Head(1000, bytes(32)), lines))
+        with suppress(DoesNotHold):
+            verify_history_file(path, KEY.verifier, [], Path(directory), None)
+
+
+def test_the_history_that_is_forged_there_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, path = story(), tmp_path / "file.zip"
+    sealed(lines)
+    path.write_bytes(signed_file(dict.fromkeys(NAMES, b""), KEY, Head(1000, bytes(32)), lines))
+    verify_history_file(path, KEY.verifier, [], None, None)
+    assert capsys.readouterr().out.startswith("job a: ERROR, destroyed\n")
 
 
 @given(st.binary(max_size=300), st.integers(0, 3))

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+from prov.model import ProvDocument, ProvEntity, ProvUsage
 
 from tests.daemon import serving
 from tests.harness import Answer, Site, running, text
@@ -249,6 +250,34 @@ async def test_the_event_tells_where_a_file_came_from_without_what_may_be_secret
         assert "t0p5ecret" not in repr(recorded)
         (event,) = [event for event in recorded if event.type == "JobCreated"]
         assert event.data.count(b'"source"') == 1
+
+
+async def test_the_provenance_of_a_job_tells_where_its_file_came_from_and_no_secret(tmp_path: Path) -> None:
+    async with elsewhere() as there, running(tmp_path, FILES, uploads=LOOPBACK) as site:
+        form = aiohttp.FormData()
+        form.add_field("UPLOAD", f"image,{there.url}/sky.fits?token=t0p5ecret#also")
+        form.add_field("small", b"x", filename="x")
+        form.add_field("PHASE", "RUN")
+        job = (await site.post("/files/async", form)).location
+        await site.ended(job)
+        shown = {}
+        for form_ in ("json", "provn"):
+            answer = await site.get(f"{job}/provenance?RESPONSEFORMAT={form_}")
+            assert "t0p5ecret" not in answer.text
+            shown[form_] = ProvDocument.deserialize(content=answer.text, format=form_)
+        assert shown["json"] == shown["provn"]
+        facts = {
+            str(entity.identifier).partition("/")[2]: {str(key): value for key, value in entity.attributes}
+            for entity in shown["json"].get_records(ProvEntity)
+        }
+        fetched, sent = facts["parameters/image/1"], facts["parameters/small/1"]
+        assert fetched["voprov:location"] == f"{there.url}/sky.fits"
+        assert fetched["voprov:name"] == "sky.fits"
+        assert fetched["uwsd:sha256"] == sha256(CONTENT).hexdigest()
+        assert (fetched["uwsd:size"], fetched["uwsd:mediaType"]) == (len(CONTENT), "image/fits")
+        assert "voprov:location" not in sent
+        used = {str(usage.args[1]).partition("/")[2] for usage in shown["json"].get_records(ProvUsage)}
+        assert {"parameters/image/1", "parameters/small/1"} <= used
 
 
 # From where

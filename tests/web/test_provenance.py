@@ -335,6 +335,24 @@ async def test_the_drawing_holds_what_was_sent_as_text_and_needs_nothing_from_el
 
 
 @GRAPHVIZ
+async def test_whoever_holds_the_drawing_gets_another_one_when_the_job_was_archived(tmp_path: Path) -> None:
+    service = Service(name="kept", title="Kept", command=["echo", "x"], archive=True)
+    async with running(tmp_path, service, authenticator=BasicUsers()) as site:
+        job = await site.run("kept", user="ada")
+        await site.ended(job, user="ada")
+        url = f"{job}/provenance?RESPONSEFORMAT=svg"
+        held = await site.get(url, user="ada")
+        headers = {"If-None-Match": held.headers["ETag"]}
+        assert (await site.get(url, user="ada", headers=headers)).status == 304
+        await site.request("DELETE", job, user="ada")
+        answer = await site.get(url, user="ada", headers=headers)
+        assert answer.status == 200
+        words = [each.text or "" for each in answer.xml.iter(f"{SVG}text")]
+        assert [word for word in words if "destroyed" in word]
+        assert answer.body != held.body
+
+
+@GRAPHVIZ
 async def test_what_means_something_to_graphviz_is_drawn_as_it_was_sent(tmp_path: Path) -> None:
     words = ["\\N \\L \\\\ \\", '" ] ; n0 -> n1', "&lt;b&gt; &#65;", "<b>", "{a|b}", "%d", "\\n"]
     async with running(tmp_path, MANY) as site:

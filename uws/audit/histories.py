@@ -28,7 +28,7 @@ from uws.model import events as e
 
 from .archiving import check_pruning
 from .checkpoints import sign_head
-from .history import FORMAT, PINNING, Header, History, HistoryError, examine, read_header
+from .history import FORMAT, PINNING, Header, History, HistoryError, check_links, examine, read_header
 from .history_page import write_page
 from .past import unknown
 from .stored_zip import Member, adding, chunks, directory, lines, read_members
@@ -214,27 +214,30 @@ def _readme(header: Header) -> str:
 def verify_history(path: Path, key: VerifierKey | None = None, *, contains: Iterable[Head] = ()) -> Proven:
     """Read a history file to its end and show that all of it is as it was when it was signed.
 
-    Without a ``key`` that is not shown to be the work of any server. ``contains`` must be in it, too. Raises
-    `HistoryError`, `eventstore.ChainBroken`, `eventstore.checkpoint.CheckpointError`; `OSError`.
+    What the events say is looked at when they are what was signed, and not before. Without a ``key`` that is
+    not shown to be the work of any server. ``contains`` must be in it, too. Raises `HistoryError`,
+    `eventstore.ChainBroken`, `eventstore.checkpoint.CheckpointError`; `OSError`.
     """
     opened = partial(open_checkpoint, key=key) if key else read_checkpoint
     with path.open("rb") as file:
         try:
-            members = read_members(file, (README, EVENTS, PAGE, CHECKPOINT))
-            header = read_header(next(lines(file, members[1]), b""))
-            through = opened(header.through) if header.through else None
-            history = examine(
-                lines(file, members[1]), contains=contains, through=through.head if through else None
-            )
-            for member in members:
+            *signed, note = read_members(file, (README, EVENTS, PAGE, CHECKPOINT))
+            events = signed[1]
+            if not events.intact:
+                check_links(lines(file, events))  # says at which position
+            for member in (*signed, note):
                 if not member.intact:
                     raise ValueError(f"{member.name} was changed")
-            *signed, note = members
             if note.size > _LONGEST_NOTE:
                 raise ValueError(f"{CHECKPOINT} is longer than {_LONGEST_NOTE} bytes")
             checkpoint = opened(b"".join(chunks(file, note)))
             if extension(signed) not in checkpoint.extensions:
                 raise ValueError(f"it is not what was signed: {CHECKPOINT} does not say {extension(signed)}")
+            header = read_header(next(lines(file, events), b""))
+            through = opened(header.through) if header.through else None
+            history = examine(
+                lines(file, events), contains=contains, through=through.head if through else None
+            )
             last, end = history.ends[-1], checkpoint.head
             if last.position > end.position or (last.position == end.position and last != end):
                 raise ValueError(f"position {last.position} is not what its checkpoint saw, or later")

@@ -6,21 +6,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 
 from eventstore import ChainBroken, Erased, Head, RecordedEvent, from_microseconds
 from eventstore.excerpt import Links
-from uws.model import Job, Phase, Result, UWSError
+from uws.model import Job, Phase, Result, UnknownForm, UWSError
 from uws.model import events as e
 from uws.model.job import apply
 
-from .words import says
+from .words import command_line, quoted, says
 
 FORMAT = "uwsd-history/1"
 PINNING = (e.JobCreated.__name__, e.JobStarted.__name__)
 """The types of events that name the declaration which a job has."""
+_NO_EVENT = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, UnknownForm)
+"""What it comes to when a line says what cannot be, such as a time in no year that there is."""
 _ENDS = tuple(kind.__name__ for kind in (e.JobCompleted, e.JobFailed, e.JobAborted, e.JobLost))
 
 
@@ -63,8 +66,8 @@ class JobHistory:
     """A job as its events in a history tell of it; of ``events`` ``erased`` hold nothing any more.
 
     ``first`` and ``last`` are positions. ``source`` is what it was imported from, ``recorded`` by whom and
-    when: this server did not run it. ``stopped`` is when somebody asked that it be stopped, ``ended`` how
-    it ended, ``results`` what it had made by then, of which the files may be gone since.
+    when: this server did not run it. ``stopped`` is each time that it was asked to be stopped, in that order,
+    ``ended`` how it ended, ``results`` what it had made by then, of which the files may be gone since.
     """
 
     id: str
@@ -79,7 +82,7 @@ class JobHistory:
     started: Step | None = None
     destroyed: Step | None = None
     emptied: Step | None = None
-    stopped: Step | None = None
+    stopped: list[Step] = field(default_factory=list)
     ended: Step | None = None
     results: tuple[Result, ...] = ()
     _emptied: int = 0
@@ -103,7 +106,7 @@ class JobHistory:
             self.source = event.about.source
             self.recorded = Step.of(event)._replace(time=event.recorded_at)
         if event.type == e.StopRequested.__name__:
-            self.stopped = Step.of(event)
+            self.stopped.append(Step.of(event))
         elif event.type == e.JobStarted.__name__:
             self.started = Step.of(event)
         elif event.type == e.JobDestroyed.__name__:
@@ -147,6 +150,20 @@ class History:
         """Return the text of the declaration that ``job`` has, if it is there."""
         return self.declarations.get(job.declaration)
 
+    def command_of(self, told: JobHistory) -> str:
+        """Return what one would type into a shell to run what ``told`` ran, or would have run.
+
+        Files are named as they lie below the job's directory. Raises `ValueError` that says why it cannot be
+        told.
+        """
+        if told.job is None or not told.job.service:
+            raise ValueError("it was erased")
+        if told.source:
+            raise ValueError("it did not run here")
+        if (declaration := self.declaration_of(told.job)) is None:
+            raise ValueError("its declaration is not on record")
+        return quoted(command_line(told.job, declaration))
+
 
 def read_header(line: bytes) -> Header:
     """Read the first line. Raises `ValueError`."""
@@ -177,7 +194,7 @@ def examine(lines: Iterable[bytes], *, contains: Iterable[Head] = (), through: H
             if links.begin == event.position and before.position:
                 history.ends.append(before)
             _take(history, event)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except _NO_EVENT as error:
             raise HistoryError(f"line {number} of the events: {error}") from None
         if wanted.pop(event.position, links.head) != links.head:
             raise ChainBroken(event.position, "not the event that once stood here: the log was rewritten")
@@ -212,11 +229,17 @@ def _take(history: History, event: RecordedEvent) -> None:
         raise ChainBroken(event.position, "it belongs to none of the jobs")
 
 
+def check_links(lines: Iterable[bytes]) -> None:
+    """Follow the chain of the lines, whatever the events say. Raises `ChainBroken`; `ValueError`."""
+    links = Links()
+    for line in islice(lines, 1, None):
+        links.follow(line)
+
+
 def steps(history: History, lines: Iterable[bytes]) -> Iterator[tuple[JobHistory, RecordedEvent]]:
     """Yield the events of the jobs from lines that were examined."""
     links = Links()
-    for number, line in enumerate(lines):
-        if number:
-            event = links.follow(line)
-            if job := history.jobs.get(e.job_id_of(event.stream) or ""):
-                yield job, event
+    for line in islice(lines, 1, None):
+        event = links.follow(line)
+        if job := history.jobs.get(e.job_id_of(event.stream) or ""):
+            yield job, event

@@ -15,7 +15,7 @@ from uws.model import events as e
 from uws.model.units import format_duration, format_size, format_time
 
 from .history import History, JobHistory, Step, steps
-from .words import command_line, quoted, visible
+from .words import visible
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What the page may do, whatever is in it: look as it does."""
@@ -134,14 +134,13 @@ def _write_job(page: _Page, history: History, told: JobHistory) -> None:
         page.add("p", "What the job was is not known any more: it was erased.")
         return
     page.add("h3", "Command line")
-    declaration = history.declaration_of(job)
     try:
-        if told.source:
-            raise ValueError("it did not run here, but was imported")
-        if declaration is None:
-            raise ValueError(f"the declaration {job.declaration} is not on record")
+        command = history.command_of(told)
+    except ValueError as error:
+        page.add("p", f"It cannot be told: {error}.")
+    else:
         with page.within("pre"):
-            page.add("code", quoted(command_line(job, declaration)))
+            page.add("code", command)
         page.add(
             "p",
             "Made from the declaration below and the parameters; "
@@ -150,8 +149,6 @@ def _write_job(page: _Page, history: History, told: JobHistory) -> None:
             "program runs in the directory work below it.",
             class_="note",
         )
-    except ValueError as error:
-        page.add("p", f"It cannot be told: {error}.")
     parameters = [*_parameters(job)]
     if parameters:
         page.table(
@@ -186,8 +183,8 @@ def _facts(history: History, told: JobHistory) -> Iterator[tuple[str, str]]:
         if time := getattr(job, name):
             yield name, format_time(time)
     yield "may run for", format_duration(job.execution_duration)
-    if told.stopped:
-        yield "who had it stopped", _who(told.stopped)
+    for step in told.stopped:
+        yield "who had it stopped", _who(step)
     if told.ended:
         yield "how it ended", _who(told.ended)
     if job.failure:

@@ -14,7 +14,7 @@ from eventstore.excerpt import check_held
 from uws.admin import DoesNotHold, Place, counting
 from uws.audit.histories import Proven, compare_results, export_histories, verify_history
 from uws.audit.history import History, HistoryError, JobHistory, Step
-from uws.audit.words import command_line, quoted, visible
+from uws.audit.words import visible
 from uws.model import UsageError
 from uws.model.units import format_size, format_time
 
@@ -124,20 +124,17 @@ def _print_job(history: History, told: JobHistory) -> None:
             "imported", f"{format_time(told.recorded.time)} by {by} from {told.source}, which has the times"
         )
     try:
-        if told.source:
-            raise ValueError("it did not run here")
-        declaration = history.declaration_of(job)
-        if declaration is None:
-            raise ValueError("its declaration is not on record")
-        _print("command", quoted(command_line(job, declaration)))
+        _print("command", history.command_of(told))
     except ValueError as error:
         _print("command", f"cannot be told: {error}")
     if told.started:
         _print("started", format_time(told.started.time))
     elif told.ended:
         _print("started", "never")
-    for label, step in (("stopped", told.stopped), ("ended", told.ended), ("destroyed", told.destroyed)):
-        _print_step(label, step)
+    for step in told.stopped:
+        _print_step("stopped", step)
+    _print_step("ended", told.ended)
+    _print_step("destroyed", told.destroyed)
     for result in told.results:
         _print("result", f"{result.id}, {result.path}, {result.size} B, SHA-256 {result.sha256}")
 

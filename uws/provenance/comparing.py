@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
@@ -109,9 +110,20 @@ def _inputs(first: Run, second: Run) -> Iterator[Difference]:
         lines = _diff(first.job.declaration, first.declaration, second.job.declaration, second.declaration)
         yield Difference("declaration", first.job.declaration, second.job.declaration, lines)
     if first.program and second.program:
-        files = [{file.name: file.sha256 for file in run.program} for run in (first, second)]
-        for name in dict.fromkeys([*files[0], *files[1]]):
-            yield from _different(f"program {name}", files[0].get(name), files[1].get(name))
+        files = [_program(run) for run in (first, second)]
+        for name, number in dict.fromkeys([*files[0], *files[1]]):
+            what = f"program {name}" if number == 1 else f"program {name}, no. {number} of that name"
+            yield from _different(what, *(held.get((name, number)) for held in files))
+
+
+def _program(run: Run) -> dict[tuple[str, int], str]:
+    """Return the SHA-256 of each file of the program, by its name and which of that name it is."""
+    counted: Counter[str] = Counter()
+    digests = {}
+    for file in run.program:
+        counted[file.name] += 1
+        digests[file.name, counted[file.name]] = file.sha256
+    return digests
 
 
 def _outcomes(first: Run, second: Run) -> Iterator[Difference]:

@@ -17,7 +17,7 @@ from prov.model import ProvDocument
 
 from uws.model import FileParameter, Parameter, Result, Service, Upload
 from uws.model import events as e
-from uws.model.text import made_fit
+from uws.model.text import SERVER_NAME, made_fit
 
 from .runs import Run, Step
 
@@ -45,8 +45,6 @@ _DID: Mapping[type[e.JobEvent], str] = {
     e.JobDestroyed: "destroyed",
 }
 """What somebody has done to a job by whom such an event was caused."""
-_OWN_ACTOR = "uwsd"
-"""What the log calls the server itself."""
 Attributes = list[tuple[Any, Any]]
 
 
@@ -136,7 +134,7 @@ class _Writer:
                 self._associate(self._person(actor), did)
         if (erased := self._run.erased) and erased.actor is not None:
             self._associate(self._person(erased.actor), ["erased"])
-        server = _typed("Agent", PROV["SoftwareAgent"]) + _given((VOPROV["name"], _OWN_ACTOR))
+        server = _typed("Agent", PROV["SoftwareAgent"]) + _given((VOPROV["name"], SERVER_NAME))
         self._to.agent(SERVER, server)
         ran = not self._run.imported
         self._to.association(
@@ -293,16 +291,16 @@ def _deeds(steps: Iterable[Step]) -> Iterator[tuple[str, list[str]]]:
     deeds: dict[str, dict[str, None]] = {}
     for step in steps:
         did = _DID.get(type(step.event))
-        if did and step.actor not in (None, _OWN_ACTOR):
+        if did and step.actor not in (None, SERVER_NAME):
             deeds.setdefault(str(step.actor), {})[did] = None
     for actor, did_by in deeds.items():
         yield actor, [*did_by]
 
 
 def _sender(steps: Iterable[Step], name: str) -> str | None:
-    """Return who gave a parameter the values that it had last."""
+    """Return who gave a parameter the values that it had last; of a job that repeats another one, nobody."""
     sets = (
-        step.actor
+        None if isinstance(step.event, e.JobCreated) and step.event.rerun_of else step.actor
         for step in steps
         if isinstance(step.event, e.JobCreated | e.ParametersSet) and name in step.event.parameters
     )

@@ -30,7 +30,7 @@ async def provenance(request: web.Request) -> web.Response:
     declared = await resource.uws.backend.store.read_stream(e.service_stream(resource.uws.service.name))
     run = run_of(recorded, declared)
     if form is SVG:
-        headers = resource.headers(tag_of_state("provenance", run.job.id, run.job.version))
+        headers = resource.headers(tag_of_state("provenance", run.job.id, recorded[-1].version))
         if is_held(request, headers["ETag"]):
             return web.Response(status=304, headers=headers)
         svg = await request.app[DRAWINGS].make(run)
