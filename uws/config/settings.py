@@ -1,0 +1,230 @@
+"""All that an operator decides, but for who may do what: the tables of the file, typed."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+from yarl import URL
+
+from uws.config.access import AuthSettings
+from uws.config.hosts import is_host, is_loopback
+from uws.model import DeclarationError, QueueSettings, QuotaSettings, Service
+from uws.model.units import parse_duration
+
+_BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.ASCII)
+_DAY, _LONGEST_KEPT = 86400, 1000 * 365 * 86400
+_ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[server]`` table."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    base_url: str | None = None
+    grace: float = 10.0
+    """Seconds between SIGTERM and SIGKILL."""
+    jobs_end_with_server: bool = False
+    """Whether stopping the server stops what runs; else it goes on, and the next server takes it over."""
+    longest_wait: float = 60.0
+    """Seconds that WAIT blocks at most."""
+    sync_seconds: float = 60.0
+    """Seconds after which a synchronous request is answered with the job instead of its result."""
+    log: str | None = None
+    """What the server's log is made of, ``json`` or ``text``; by default text on a terminal, else JSON."""
+    access_log: bool = True
+    """Whether the log has a line for each request."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port: {self.port} is not between 0 and 65535")
+        if self.base_url is not None and not _BASE_URL.fullmatch(self.base_url):
+            raise ValueError(f"base_url: expected an http(s) URL, got {self.base_url!r}")
+        if self.log not in (None, "json", "text"):
+            raise ValueError(f"log: expected json or text, got {self.log!r}")
+        for field in ("grace", "longest_wait", "sync_seconds"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds")
+
+
+class UploadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[uploads]`` table: how files are fetched that clients name by URL."""
+
+    public_hosts: bool = True
+    """Whether they are from any host with a public address."""
+    allow_hosts: list[str] = []
+    """Hosts, each with a port or without, from which they are whatever its address."""
+    longest_fetch: float = 60.0
+    """Seconds that all files of one request may take."""
+    longest_silence: float = 10.0
+    """Seconds in which at least a byte must come."""
+    redirects: int = 5
+    """How many are followed for one file."""
+
+    def __post_init__(self) -> None:
+        for entry in self.allow_hosts:
+            if not is_host(entry):
+                raise ValueError(f"allow_hosts: expected HOST, HOST:PORT or [IPv6]:PORT, got {entry!r}")
+        for field in ("longest_fetch", "longest_silence"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds above 0")
+        if not 0 <= self.redirects <= 20:
+            raise ValueError(f"redirects: {self.redirects} is not between 0 and 20")
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[limits]`` table: what one client may take of the server."""
+
+    connections: int = 20_000
+    """Those that are open at one time; a third of the files that the process may open at most."""
+    waits_per_owner: int = 200
+    """Requests of one user that wait for a job at one time; of one address where nobody is known."""
+    head_seconds: float = 20.0
+    """Seconds in which the head of a request comes, from its first byte on."""
+    slowest: int = 500
+    """Bytes a second that a client sends of a body, and takes of an answer, at least."""
+    patience: float = 30.0
+    """Seconds over which that is counted."""
+    keep_alive: float = 75.0
+    """Seconds that a connection stays open without a request."""
+    line_bytes: int = 8190
+    """Of the request line, and of each header."""
+    headers: int = 128
+    """Headers of one request."""
+
+    def __post_init__(self) -> None:
+        for field, least in (
+            ("connections", 10), ("waits_per_owner", 1), ("slowest", 1), ("line_bytes", 1024), ("headers", 16)
+        ):  # fmt: skip
+            if (value := getattr(self, field)) < least:
+                raise ValueError(f"{field}: {value} is below the minimum {least}")
+        for field in ("head_seconds", "patience", "keep_alive"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds above 0")
+
+
+class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[audit]`` table. Paths are relative to the data directory."""
+
+    origin: str = "uwsd"
+    """The name under which checkpoints of this log are known; by default from ``base_url``."""
+    checkpoint_every: int | float | str = "1d"
+    """A duration; 0 writes none."""
+    checkpoints: str = "checkpoints"
+    """The directory that gets them."""
+    key: str = "audit.key"
+    """The private key that signs them; made when there is none."""
+
+    def __post_init__(self) -> None:
+        if not _ORIGIN.fullmatch(self.origin):
+            raise ValueError(f"origin: expected a name such as jobs.example.org/vo, got {self.origin!r}")
+        try:
+            parse_duration(self.checkpoint_every)
+        except ValueError as error:
+            raise ValueError(f"checkpoint_every: {error}") from None
+
+    @property
+    def seconds(self) -> int:
+        """The seconds between checkpoints."""
+        return parse_duration(self.checkpoint_every)
+
+
+class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[retention]`` table: what is kept for how long after a job is destroyed; by default for ever."""
+
+    owners: int | float | str | None = None
+    """A duration, after which owners, parameters and all else that jobs held is erased from the log."""
+    histories: int | float | str | None = None
+    """A duration, after which what is left of jobs is taken out of the log, as far as it is archived."""
+    archive: str | None = None
+    """``monthly``: each month of the log goes into a signed archive when it is over."""
+    archives: str = "archives"
+    """The directory that gets them, relative to the data directory."""
+
+    def __post_init__(self) -> None:
+        for field in ("owners", "histories"):
+            if (value := getattr(self, field)) is None:
+                continue
+            try:
+                seconds = parse_duration(value)
+            except ValueError:
+                raise ValueError(
+                    f"{field}: expected a duration such as 90d, 6mo or 2y, got {value!r}"
+                ) from None
+            if not _DAY <= seconds <= _LONGEST_KEPT:
+                raise ValueError(f"{field}: {value} is not between 1d and 1000y")
+        if self.archive not in (None, "monthly"):
+            raise ValueError(f'archive: expected "monthly", got {self.archive!r}')
+        if not self.archives or "\0" in self.archives:
+            raise ValueError(f'archives: expected a directory such as "archives", got {self.archives!r}')
+        if self.histories is None:
+            return
+        if self.archive is None:
+            raise ValueError(
+                f"histories: after {self.histories} only what is archived is taken out of the log: "
+                'add archive = "monthly", or leave histories out'
+            )
+        if self.owners is not None and parse_duration(self.owners) > parse_duration(self.histories):
+            raise ValueError(
+                f"owners: {self.owners} is longer than histories, {self.histories}, after which there is "
+                "nothing left to be erased: make it shorter, or leave it out"
+            )
+
+    @property
+    def owners_kept(self) -> timedelta | None:
+        """For how long what jobs held is kept, None for ever."""
+        return None if self.owners is None else timedelta(seconds=parse_duration(self.owners))
+
+    @property
+    def histories_kept(self) -> timedelta | None:
+        """For how long what is left of jobs is kept, None for ever."""
+        return None if self.histories is None else timedelta(seconds=parse_duration(self.histories))
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is anything to do."""
+        return any(each is not None for each in (self.owners, self.histories, self.archive))
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that an operator decides."""
+
+    data: Path
+    services: tuple[Service, ...]
+    server: ServerSettings = ServerSettings()
+    uploads: UploadSettings = UploadSettings()
+    audit: AuditSettings = AuditSettings()
+    retention: RetentionSettings = RetentionSettings()
+    queue: QueueSettings = QueueSettings()
+    auth: AuthSettings = AuthSettings()
+    quotas: QuotaSettings = QuotaSettings()
+    limits: LimitSettings = LimitSettings()
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the server is reached from this machine alone, going by what it says of itself."""
+        told = URL(self.server.base_url).host if self.server.base_url else None
+        return all(is_loopback(host) for host in (self.server.host, told) if host is not None)
+
+    @property
+    def allows_anonymous(self) -> bool:
+        """Whether nobody in particular may use the services."""
+        if self.auth.allow_anonymous is None:
+            return not self.auth.identifies and self.is_private
+        return self.auth.allow_anonymous
+
+    def check_access(self) -> None:
+        """Raise `DeclarationError` where nobody could use the services, or everybody could unawares."""
+        if self.auth.identifies or self.allows_anonymous:
+            return
+        where = self.server.base_url if is_loopback(self.server.host) else self.server.host
+        raise DeclarationError(
+            [
+                f"auth: {where} is reached by others, who have no way to say who they are: give them one in "
+                '[auth], such as users = "users.json", or let everybody in with allow_anonymous = true'
+            ]
+        )
