@@ -17,6 +17,7 @@ from ._errors import (
 from ._types import (
     Committed,
     Erased,
+    EventLog,
     EventStore,
     Head,
     Metadata,
@@ -29,6 +30,7 @@ from ._types import (
     to_microseconds,
 )
 from .memory import MemoryEventStore
+from .opening import open_store, read_log
 from .sqlite import SQLiteEventLog, SQLiteEventStore
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Committed",
     "DuplicateEventId",
     "Erased",
+    "EventLog",
     "EventStore",
     "EventStoreError",
     "Head",
@@ -59,6 +62,8 @@ __all__ = [
     "check_payload",
     "from_microseconds",
     "new_id",
+    "open_store",
     "payload_digest",
+    "read_log",
     "to_microseconds",
 ]

@@ -168,6 +168,21 @@ def prune(
     return head, _why_not_settled(connection) or event
 
 
+def adopt(
+    connection: sqlite3.Connection, rows: Iterable[Row], anchors: Mapping[int, bytes]
+) -> tuple[Head, None]:
+    """Write rows of another log, with what went before them."""
+    with transaction(connection):
+        connection.executemany(_INSERT, map(_as_text, rows))
+        connection.executemany("INSERT INTO anchor VALUES (?, ?)", anchors.items())
+    return read_head(connection), None
+
+
+def _as_text(row: Row) -> tuple[Any, ...]:
+    position, stream, version, id_, type_, *rest = row
+    return (position, stream.decode(), version, id_.decode(), type_.decode(), *rest)
+
+
 def settle(connection: sqlite3.Connection) -> tuple[Head, None]:
     """Make up for what an erasure or a pruning has left to do. Raises `StoreUnavailable`."""
     if error := _why_not_settled(connection):

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
@@ -164,26 +165,15 @@ class Verified(NamedTuple):
     pruning: Pruned | None = None
 
 
-class EventStore(Protocol):
-    """An append-only, ordered, hash-chained log of events in streams.
+class EventLog(Protocol):
+    """An ordered, hash-chained log of events in streams, to be read.
 
-    All methods raise `StoreUnavailable` when the storage fails. Reads may be cancelled freely; a
-    cancelled `append`, `erase` or `prune` has an unknown outcome (all of it is done, or nothing): repeat
-    an append with the same event ids to learn which.
+    All methods raise `StoreUnavailable` when the storage fails. Reads may be cancelled freely.
     """
 
-    async def append(
-        self, stream: str, events: Sequence[NewEvent], *, expected: int | None = None
-    ) -> tuple[RecordedEvent, ...]:
-        """Append all of ``events`` to ``stream``, or none, and return them once they are on disk.
-
-        ``expected`` is the stream's version that the caller has seen (0: it must not exist yet; None:
-        whatever it is). Ids that are in the stream already give back what was recorded then.
-
-        Raises `VersionConflict`, `DuplicateEventId`, `Overloaded`, `StoreFull`, `StoreClosed`; `ValueError`
-        for a payload that is not bytes or larger than 64 MiB, for text that is not UTF-8 or has a NUL in it,
-        and for names that are the store's own.
-        """
+    @property
+    def place(self) -> Path | str | None:
+        """Where another process finds it: a file, or the URL of a database; None when it is here alone."""
         ...
 
     async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
@@ -194,8 +184,16 @@ class EventStore(Protocol):
         """Return the event with this id, None when there is none."""
         ...
 
+    async def positions(self, stream: str) -> list[int]:
+        """Return where the events of ``stream`` stand, in order."""
+        ...
+
     async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]:
         """Return those events that stand at ``positions``, in order."""
+        ...
+
+    async def hashes_at(self, positions: Sequence[int]) -> dict[int, bytes]:
+        """Return the hashes at ``positions`` of events, and of pruned ones before an event; and that of 0."""
         ...
 
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
@@ -221,6 +219,31 @@ class EventStore(Protocol):
         ``progress`` is called now and then with the number of events that were checked since the last call.
         Raises `ChainBroken` at the first fault; `PositionPruned` when one of ``contains`` lies where only an
         archive can tell.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End all subscriptions, release everything. May be called twice."""
+        ...
+
+
+class EventStore(EventLog, Protocol):
+    """A log that can be appended to. A
+    cancelled `append`, `erase` or `prune` has an unknown outcome (all of it is done, or nothing): repeat
+    an append with the same event ids to learn which.
+    """
+
+    async def append(
+        self, stream: str, events: Sequence[NewEvent], *, expected: int | None = None
+    ) -> tuple[RecordedEvent, ...]:
+        """Append all of ``events`` to ``stream``, or none, and return them once they are on disk.
+
+        ``expected`` is the stream's version that the caller has seen (0: it must not exist yet; None:
+        whatever it is). Ids that are in the stream already give back what was recorded then.
+
+        Raises `VersionConflict`, `DuplicateEventId`, `Overloaded`, `StoreFull`, `StoreClosed`; `ValueError`
+        for a payload that is not bytes or larger than 64 MiB, for text that is not UTF-8 or has a NUL in it,
+        and for names that are the store's own.
         """
         ...
 

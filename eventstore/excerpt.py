@@ -16,8 +16,7 @@ from msgspec.structs import replace
 from ._chain import EMPTY, chain_hash, check_contained, check_payload
 from ._errors import ChainBroken, PositionPruned
 from ._lines import EventLine, fields_of
-from ._types import Head, RecordedEvent
-from .sqlite import SQLiteEventLog
+from ._types import EventLog, Head, RecordedEvent
 
 _PAGE = 500
 
@@ -33,7 +32,7 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 async def excerpt(
-    log: SQLiteEventLog, positions: Iterable[int], *, whole: Callable[[RecordedEvent], bool]
+    log: EventLog, positions: Iterable[int], *, whole: Callable[[RecordedEvent], bool]
 ) -> AsyncIterator[bytes]:
     """Yield the lines of the events at ``positions``, which ascend: those that are to be ``whole`` with all
     they hold, of others the envelopes.
@@ -56,7 +55,7 @@ async def excerpt(
             yield _encode(_Line(**fields_of(shown), previous="" if linked else previous.hex())) + b"\n"
 
 
-async def check_held(log: SQLiteEventLog, seen: Sequence[Head]) -> None:
+async def check_held(log: EventLog, seen: Sequence[Head]) -> None:
     """Show that a log, which was verified, holds what ``seen`` are hashes of.
 
     Raises `ChainBroken`, `PositionPruned`.

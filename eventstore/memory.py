@@ -34,6 +34,8 @@ _position = attrgetter("position")
 class MemoryEventStore(Following):
     """The `EventStore` contract over plain lists. ``now`` gives the time of events, aware and in UTC."""
 
+    place = None
+
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__()
         self._now = now
@@ -54,10 +56,17 @@ class MemoryEventStore(Following):
     async def read_event(self, id: str) -> RecordedEvent | None:
         return self._by_id.get(id)
 
+    async def positions(self, stream: str) -> list[int]:
+        return [event.position for event in self._streams.get(stream, ())]
+
     async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_at`."""
         wanted = {*positions}
         return tuple(event for event in self._events if event.position in wanted)
+
+    async def hashes_at(self, positions: Sequence[int]) -> dict[int, bytes]:
+        hashes = {**self._pruned, **{event.position: event.hash for event in self._events}}
+        there = {position: hashes[position] for position in positions if position in hashes}
+        return {EMPTY.position: EMPTY.hash, **there}
 
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
         begin = bisect_right(self._events, after, key=_position)

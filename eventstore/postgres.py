@@ -17,14 +17,12 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from importlib import resources
 from itertools import islice
 from time import perf_counter
-from typing import Any, Self, TypeAlias, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, Self, TypeVar
 
 import asyncpg
 
@@ -46,43 +44,32 @@ from ._chain import (
     pruning,
 )
 from ._committing import Committer
-from ._errors import EventStoreError, StoreClosed, StoreFull, StoreUnavailable, StreamNotFound
+from ._database import (
+    LONG,
+    LOST,
+    PATIENCE,
+    Connection,
+    check_migrated,
+    connect,
+    migrate,
+    named,
+    pooled,
+    translated,
+    version_of,
+)
+from ._errors import EventStoreError, StoreClosed, StreamNotFound
 from ._following import Following
 from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
 
 R = TypeVar("R")
-Connection: TypeAlias = Any
-"""An asyncpg connection: what its library says of its types is not enough for ours."""
 Change = Callable[[Connection], Awaitable[tuple[int, R]]]
 """What is done to the log: returns how many events it has brought, and what came of it."""
 
-SCHEMA = "uwsd"
-"""The schema of the database in which the log is."""
 
-_PATIENCE = 10.0
-"""Seconds after which a database that does not answer is taken for gone."""
-_LONG = 24 * 3600.0
-"""Seconds that what reads or writes much of the log may take."""
 _HEARTBEAT = 2.0
 """Seconds between looks at whether the connection that hears of new events is still one."""
 _PAUSE = 0.2
-_READERS = 4
 _CHANNEL = "uwsd_log"
-_MIGRATING = 8603146279045310002
-_SETTINGS = {
-    "search_path": SCHEMA,
-    "synchronous_commit": "on",
-    "jit": "off",
-    "application_name": "uwsd",
-}
-LOST = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    ConnectionError,
-)
-"""What tells that a connection is lost, and with it the outcome of what was sent."""
 
 _EVENT = "SELECT * FROM event WHERE "
 _STREAM = _EVENT + "stream = $1 AND version > $2 ORDER BY version"
@@ -97,7 +84,6 @@ _HASHES = """
 SELECT position, hash FROM event WHERE position = ANY ($1)
 UNION ALL SELECT position, hash FROM anchor WHERE position = ANY ($1)
 """
-_IS_THERE = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'migration')"
 _APPEND = "SELECT * FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _ERASE = "UPDATE event SET salt = '', metadata = '', data = '' WHERE stream = $1 AND left(type, 1) <> '$'"
 _LAST_PRUNING = """
@@ -136,39 +122,44 @@ class PostgresEventLog(Following):
         """Open the log at ``url``. Raises `StoreUnavailable` when there is none that can be read."""
         with translated(named(url)):
             async with AsyncExitStack() as undoing:
-                pool = await undoing.enter_async_context(_pool(url))
+                pool = await undoing.enter_async_context(pooled(url))
                 async with pool.acquire() as connection:
                     await check_migrated(connection)
                 undoing.pop_all()
         return cls(url, pool)
 
+    @property
+    def place(self) -> str:
+        """See `EventLog.place`."""
+        return self._url
+
     async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_stream`."""
+        """See `EventLog.read_stream`."""
         return await self._read(_STREAM, stream, after)
 
     async def read_event(self, id: str) -> RecordedEvent | None:
-        """See `EventStore.read_event`."""
+        """See `EventLog.read_event`."""
         return next(iter(await self._read(_ONE_BY_ID, id)), None)
 
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_all`."""
+        """See `EventLog.read_all`."""
         return await self._read(_ALL, after, limit)
 
     async def positions(self, stream: str) -> list[int]:
-        """Return where the events of ``stream`` stand, in order."""
+        """See `EventLog.positions`."""
         found = await self._fetch("SELECT position FROM event WHERE stream = $1 ORDER BY version", stream)
         return [position for (position,) in found]
 
     async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_at`."""
+        """See `EventLog.read_at`."""
         return await self._read(_AT, positions)
 
     async def hashes_at(self, positions: Sequence[int]) -> dict[int, bytes]:
-        """Return the hashes at ``positions``: of events, and of pruned ones that stand before an event."""
+        """See `EventLog.hashes_at`."""
         return {EMPTY.position: EMPTY.hash, **dict(await self._fetch(_HASHES, positions))}
 
     async def head(self) -> Head:
-        """See `EventStore.head`."""
+        """See `EventLog.head`."""
         found = await self._fetch(_HEAD)
         return Head(*found[0]) if found else EMPTY
 
@@ -179,7 +170,7 @@ class PostgresEventLog(Following):
         self._listener.cancel()
         await asyncio.gather(self._listener, return_exceptions=True)
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
@@ -206,7 +197,7 @@ class PostgresEventLog(Following):
         if self._closed:
             raise StoreClosed
         with translated("the log cannot be read"):
-            async with self._pool.acquire(timeout=_PATIENCE) as connection:
+            async with self._pool.acquire(timeout=PATIENCE) as connection:
                 yield connection
 
     async def _listen(self) -> None:
@@ -255,7 +246,7 @@ class PostgresEventStore(PostgresEventLog):
         """
         with translated(named(url)):
             async with AsyncExitStack() as undoing:
-                pool = await undoing.enter_async_context(_pool(url))
+                pool = await undoing.enter_async_context(pooled(url))
                 async with pool.acquire() as connection:
                     if await version_of(connection) == 0:
                         await migrate(connection)
@@ -310,6 +301,18 @@ class PostgresEventStore(PostgresEventLog):
 
     # What the committer does
 
+    async def _adopt(self, rows: Sequence[Row], anchors: Mapping[int, bytes]) -> None:
+        """Write events as another log has them: see `eventstore.copying`."""
+
+        async def adopt(connection: Connection) -> tuple[int, None]:
+            records = [*map(_record, rows)]
+            await connection.copy_records_to_table("event", records=records, timeout=LONG)
+            await connection.copy_records_to_table("anchor", records=[*anchors.items()], timeout=LONG)
+            await connection.execute("SELECT pg_notify($1, '')", _CHANNEL)
+            return len(records), None
+
+        await self._committer.do(partial(self._written, partial(_in_turn, adopt), LONG))
+
     async def _commit(self, batch: Sequence[Append]) -> Sequence[Outcome]:
         outcomes = await self._written(partial(self._append, batch))
         failpoint.reached(failpoint.BEFORE_ACKNOWLEDGE)
@@ -317,13 +320,13 @@ class PostgresEventStore(PostgresEventLog):
 
     async def _alone(self, change: Change[RecordedEvent]) -> RecordedEvent:
         async def done() -> RecordedEvent:
-            event = await self._written(partial(_in_turn, change), patience=_LONG)
+            event = await self._written(partial(_in_turn, change), patience=LONG)
             await self._vacuum()
             return event
 
         return await self._committer.do(done)
 
-    async def _written(self, change: Change[R], patience: float = _PATIENCE) -> R:
+    async def _written(self, change: Change[R], patience: float = PATIENCE) -> R:
         """Carry out a change, which can be repeated, and once more when the connection is lost meanwhile."""
         began = perf_counter()
         with translated("the log cannot be written"):
@@ -351,7 +354,7 @@ class PostgresEventStore(PostgresEventLog):
         for part in _without_repetition(batch):
             rows = [*_rows(part)]
             found = await connection.fetch(
-                _APPEND, to_microseconds(self._now()), *zip(*rows, strict=True), timeout=_LONG
+                _APPEND, to_microseconds(self._now()), *zip(*rows, strict=True), timeout=LONG
             )
             failpoint.reached(failpoint.AFTER_COMMIT)
             known = await self._known(part, found, connection)
@@ -386,7 +389,7 @@ class PostgresEventStore(PostgresEventLog):
         tip = await connection.fetchrow(_TIP, stream)
         if tip is None:
             raise StreamNotFound(stream)
-        await connection.execute(_ERASE, stream, timeout=_LONG)
+        await connection.execute(_ERASE, stream, timeout=LONG)
         return await self._append_one(erasure(stream, Tip(*tip), reason, metadata), connection)
 
     async def _prune(
@@ -396,22 +399,22 @@ class PostgresEventStore(PostgresEventLog):
         there = dict(await connection.fetch(_HASHES, [through])).get(through)
         before = await connection.fetchrow(_LAST_PRUNING)
         hash_ = prunable(through, there, before and (before["data"],))
-        await connection.execute(_FIND_ENDED, through, ended_by, timeout=_LONG)
-        kept = await connection.fetch(_KEPT, through, timeout=_LONG)
+        await connection.execute(_FIND_ENDED, through, ended_by, timeout=LONG)
+        kept = await connection.fetch(_KEPT, through, timeout=LONG)
         gaps = gaps_digest(gaps_between((position for (position,) in kept), through))
         note = Pruned(through=through, hash=hash_, gaps=gaps, reason=reason, checkpoint=checkpoint)
         # First, so that there is always an event after what goes.
         done = await self._append_one(pruning(note, metadata), connection)
         for statement in _PRUNE:
-            await connection.execute(statement, timeout=_LONG)
+            await connection.execute(statement, timeout=LONG)
         return done
 
     async def _vacuum(self) -> None:
         async def vacuum(connection: Connection) -> tuple[int, None]:
-            await connection.execute("VACUUM event", timeout=_LONG)
+            await connection.execute("VACUUM event", timeout=LONG)
             return 0, None
 
-        await self._written(vacuum, patience=_LONG)
+        await self._written(vacuum, patience=LONG)
 
     async def _probe(self, connection: Connection) -> tuple[int, None]:
         """Write something of no effect through to the disk."""
@@ -419,95 +422,9 @@ class PostgresEventStore(PostgresEventLog):
         return 0, None
 
 
-# The schema
-
-
-async def version_of(connection: Connection) -> int:
-    """Return the number of the last migration of a database; 0 when there is no log in it."""
-    if not await connection.fetchval(_IS_THERE, SCHEMA):
-        return 0
-    return int(await connection.fetchval("SELECT max(number) FROM migration"))
-
-
-async def migrate(connection: Connection) -> list[int]:
-    """Bring a database to the schema that this program has; return the numbers of what was applied.
-
-    All of it is done, or nothing. Raises `StoreUnavailable` when a newer program was there before.
-    """
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATING)
-        found = await version_of(connection)
-        if found == 0:
-            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-            await connection.execute("CREATE TABLE migration (number int PRIMARY KEY)")
-        wanted = {number: sql for number, sql in _migrations().items() if number > found}
-        for number, sql in wanted.items():
-            await connection.execute(sql, timeout=_LONG)
-            await connection.execute("INSERT INTO migration VALUES ($1)", number)
-        await check_migrated(connection)
-    return [*wanted]
-
-
-async def check_migrated(connection: Connection) -> None:
-    """Raise `StoreUnavailable` when a database does not have the schema that this program has."""
-    found, needed = await version_of(connection), max(_migrations())
-    if found == 0:
-        raise StoreUnavailable("there is no log in this database")
-    if found < needed:
-        raise StoreUnavailable(f"the log has schema {found}, this program needs {needed}: run uwsd migrate")
-    if found > needed:
-        raise StoreUnavailable(f"the log has schema {found}, of a newer program; this one knows {needed}")
-
-
-def _migrations() -> dict[int, str]:
-    """Return all there are, by number, in order."""
-    folder = resources.files(__package__).joinpath("migrations")
-    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
-    return {int(name.partition("_")[0]): folder.joinpath(name).read_text() for name in files}
-
-
-# Connections
-
-
-async def connect(url: str) -> Connection:
-    """Open a connection to the database of a log. Raises what asyncpg does, and `OSError`."""
-    return await asyncpg.connect(url, timeout=_PATIENCE, command_timeout=_PATIENCE, server_settings=_SETTINGS)
-
-
-def _pool(url: str) -> Any:
-    async def as_it_is(_: object) -> None:
-        """Leave a connection that goes back to the others: who reads has changed nothing about it."""
-
-    return asyncpg.create_pool(
-        url, min_size=1, max_size=_READERS, timeout=_PATIENCE, command_timeout=_PATIENCE,
-        server_settings=_SETTINGS, reset=as_it_is,
-    )  # fmt: skip
-
-
-def named(url: str) -> str:
-    """Return the address of a database without the password."""
-    parts = urlsplit(url)
-    address = parts.netloc.rpartition("@")[2]
-    user = f"{parts.username}@" if parts.username else ""
-    return urlunsplit((parts.scheme, f"{user}{address}", parts.path, "", ""))
-
-
-@contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn what the database and the system say into `StoreFull` and `StoreUnavailable`."""
-    try:
-        yield
-    except asyncpg.DiskFullError as error:
-        raise StoreFull(f"{doing}: {error}") from error
-    except TimeoutError as error:
-        raise StoreUnavailable(f"{doing}: the database does not answer") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        raise StoreUnavailable(f"{doing}: {error}") from error
-
-
 async def _in_turn(change: Change[R], connection: Connection) -> tuple[int, R]:
     async with connection.transaction():
-        await connection.execute("SELECT take_turn()", timeout=_LONG)
+        await connection.execute("SELECT take_turn()", timeout=LONG)
         return await change(connection)
 
 
@@ -562,3 +479,13 @@ def _recorded(
 def _row(found: Sequence[Any]) -> Row:
     position, stream, version, id_, type_, *rest = found
     return (position, stream.encode(), version, id_.encode(), type_.encode(), *rest)
+
+
+def _record(row: Row) -> tuple[Any, ...]:
+    position, stream, version, id_, type_, time, metadata, salt, data, digest, hash_ = row
+    if not any(salt):  # erased: a file has zeros there
+        metadata = salt = data = b""
+    return (
+        position, stream.decode(), version, id_.decode(), type_.decode(), time, metadata, salt, data, digest,
+        hash_,
+    )  # fmt: skip

@@ -46,8 +46,8 @@ class SQLiteEventLog(Following):
         self._path, self._reader = path, reader
 
     @property
-    def path(self) -> Path:
-        """Where the log is."""
+    def place(self) -> Path:
+        """See `EventLog.place`."""
         return self._path
 
     @classmethod
@@ -63,31 +63,31 @@ class SQLiteEventLog(Following):
         return cls(path, reader)
 
     async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_stream`."""
+        """See `EventLog.read_stream`."""
         return await self._read(ledger.STREAM, (stream, after))
 
     async def read_event(self, id: str) -> RecordedEvent | None:
-        """See `EventStore.read_event`."""
+        """See `EventLog.read_event`."""
         return next(iter(await self._read(ledger.ONE_BY_ID, (id,))), None)
 
     async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_all`."""
+        """See `EventLog.read_all`."""
         return await self._read(_READ_ALL, (after, limit))
 
     async def positions(self, stream: str) -> list[int]:
-        """Return where the events of ``stream`` stand, in order."""
+        """See `EventLog.positions`."""
         return await self._ask(ledger.read_positions, stream)
 
     async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_at`."""
+        """See `EventLog.read_at`."""
         return await self._read(ledger.AT, (msgspec.json.encode(positions).decode(),))
 
     async def hashes_at(self, positions: Sequence[int]) -> dict[int, bytes]:
-        """Return the hashes at ``positions``: of events, and of pruned ones that stand before an event."""
+        """See `EventLog.hashes_at`."""
         return await self._ask(ledger.read_hashes, positions)
 
     async def head(self) -> Head:
-        """See `EventStore.head`."""
+        """See `EventLog.head`."""
         return await self._ask(ledger.read_head)
 
     async def close(self) -> None:
@@ -175,7 +175,7 @@ class SQLiteEventStore(SQLiteEventLog):
         return await self._committer.append(prepare(stream, events, expected))
 
     async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_stream`."""
+        """See `EventLog.read_stream`."""
         if self._closed:
             raise StoreClosed
         events = self._recent.get(stream)
@@ -187,7 +187,7 @@ class SQLiteEventStore(SQLiteEventLog):
         return tuple(event for event in events if event.version > after) if after else events
 
     async def head(self) -> Head:
-        """See `EventStore.head`."""
+        """See `EventLog.head`."""
         return self._head
 
     async def erase(self, stream: str, *, reason: str, metadata: Metadata = NO_METADATA) -> RecordedEvent:
@@ -232,6 +232,10 @@ class SQLiteEventStore(SQLiteEventLog):
             return done
 
         return await self._committer.do(change)
+
+    async def _adopt(self, rows: Sequence[Row], anchors: Mapping[int, bytes]) -> None:
+        """Write events as another log has them: see `eventstore.copying`."""
+        await self._committer.do(lambda: self._write(ledger.adopt, rows, anchors))
 
     async def _commit(self, batch: Sequence[Append]) -> Sequence[Outcome]:
         before = self._head

@@ -22,7 +22,7 @@ import msgspec
 
 from eventstore import Pruned, StoreUnavailable
 from eventstore.processes import running
-from eventstore.scanning import LogScan
+from eventstore.scanning import LogScan, parse_place, scan_log
 
 from ._tables import Tables
 from .readmodel import Batch, ReadModel
@@ -61,7 +61,7 @@ def find(module: str, qualified_name: str) -> ReadModel[Any]:
 
 
 async def build(
-    log: Path, making: Sequence[Tables], until: int, progress: Callable[[int, int], None]
+    log: Path | str, making: Sequence[Tables], until: int, progress: Callable[[int, int], None]
 ) -> None:
     """Fold the log up to ``until`` into closed tables, and index them.
 
@@ -94,7 +94,7 @@ def _shared_out(making: Sequence[Tables]) -> list[list[Tables]]:
 
 
 async def _build_elsewhere(
-    log: Path, part: Sequence[Tables], until: int, report: Callable[[dict[str, int]], None]
+    log: Path | str, part: Sequence[Tables], until: int, report: Callable[[dict[str, int]], None]
 ) -> None:
     work = [_Work(*named(tables.model), str(tables.path)) for tables in part]
     async with running(__name__, str(log), str(until), msgspec.json.encode(work).decode()) as process:
@@ -116,10 +116,10 @@ def main(log: str, until: str, work: str) -> None:
     """Fold and index, and write reports to standard output; end when nobody listens any more."""
     gc.disable()  # nothing here refers to itself; looking for it takes a tenth of the time
     with suppress(BrokenPipeError):
-        _write(_Report({}, _make(Path(log), int(until), msgspec.json.decode(work, type=list[_Work]))))
+        _write(_Report({}, _make(parse_place(log), int(until), msgspec.json.decode(work, type=list[_Work]))))
 
 
-def _make(log: Path, until: int, work: Sequence[_Work]) -> str:
+def _make(log: Path | str, until: int, work: Sequence[_Work]) -> str:
     """Fold and index; return what keeps that from being done, in words."""
     try:
         making = [_open(part) for part in work]
@@ -143,9 +143,9 @@ def _open(part: _Work) -> Tables:
     return tables
 
 
-def _fold(path: Path, making: Sequence[Tables], until: int) -> None:
+def _fold(path: Path | str, making: Sequence[Tables], until: int) -> None:
     going, at_once, told = list(making), _FEWEST, 0.0
-    with LogScan(path) as log:
+    with scan_log(path) as log:
         while going and (position := min(tables.position for tables in going)) < until:
             events = log.read(after=position, limit=min(at_once, until - position))
             if not events or events[-1].position - position != len(events):

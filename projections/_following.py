@@ -313,11 +313,11 @@ class Following:
 
         What a model cannot fold stands in its tables. Raises `StoreUnavailable`, and for the disk.
         """
-        log_path = getattr(self._store, "path", None)
-        if log_path and any([await self._is_far_behind(tables) for tables in making]):
+        place = self._store.place
+        if place and any([await self._is_far_behind(tables) for tables in making]):
             await self._close(making)
             try:
-                await build(log_path, making, await self._head(), progress)
+                await build(place, making, await self._head(), progress)
             finally:
                 for tables in making:
                     await self._do(tables.reopen)

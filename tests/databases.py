@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from eventstore.postgres import SCHEMA
+from eventstore._database import SCHEMA
 from tests.processes import spared
 
 _SETTINGS = {

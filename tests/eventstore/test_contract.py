@@ -312,6 +312,25 @@ def test_new_ids_are_unlike_all_others_and_begin_with_the_time() -> None:
     assert all(len(id_) == 32 and before <= int(id_[:12], 16) <= after for id_ in ids)
 
 
+async def test_positions_and_hashes_are_those_of_the_events_and_of_what_was_pruned_before_one(
+    store: EventStore,
+) -> None:
+    log = [(await store.append(stream, events("x")))[0] for stream in "abacab"]
+    assert await store.positions("a") == [1, 3, 5]
+    assert await store.positions("z") == []
+    zero = {0: bytes(32)}
+    assert await store.hashes_at([0, 2, 6, 7]) == {**zero, 2: log[1].hash, 6: log[5].hash}
+    assert await store.hashes_at([]) == zero
+    await store.append("b", events("over", type="Over"))
+    await store.prune(7, ended_by=["Over"], reason="archived")
+    assert await store.positions("b") == []
+    assert await store.hashes_at([1, 2, 5, 6, 7]) == {
+        **zero,
+        **{position: log[position - 1].hash for position in (1, 2, 5)},
+        7: (await store.hashes_at([7]))[7],
+    }
+
+
 # Subscriptions
 
 

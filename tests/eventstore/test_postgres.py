@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 
 from eventstore import NewEvent, RecordedEvent, StoreUnavailable, VersionConflict
-from eventstore.postgres import SCHEMA, PostgresEventLog, PostgresEventStore, connect, migrate, named
+from eventstore._database import SCHEMA, connect, migrate, named
+from eventstore.postgres import PostgresEventLog, PostgresEventStore
 from tests.databases import Server, emptied, needs_postgres, postgres
 from tests.eventstore.support import collected, events, payloads
 

@@ -19,7 +19,7 @@ import msgspec
 
 from eventstore import Erased, Pruned, RecordedEvent, StoreUnavailable, from_microseconds
 from eventstore.processes import running
-from eventstore.scanning import LogScan
+from eventstore.scanning import LogScan, scan_log
 from projections import DESTROYED, UsageOf
 from uws.model import PHASE_AFTER, STARTED, UsageError
 from uws.model import events as e
@@ -235,7 +235,7 @@ async def add_up(
 
 def _shared_out(log: Path, since: int | None, until: int | None, shown: int) -> tuple[Ledger, list[_Span]]:
     """Return an empty ledger, and the parts of about the same length in which the log is to be folded."""
-    with LogScan(log) as scan:
+    with scan_log(log) as scan:
         head = scan.head().position
         if shown > head:
             raise UsageError(
@@ -250,13 +250,13 @@ def _shared_out(log: Path, since: int | None, until: int | None, shown: int) -> 
 
 
 def _fold_here(log: Path, span: _Span, ledger: Ledger, progress: Callable[[int], None]) -> None:
-    with LogScan(log) as scan:
+    with scan_log(log) as scan:
         _fold(scan, span, ledger, progress)
 
 
 def _check_uncut(log: Path, shown: int) -> None:
     """Raise `UsageError` where the read model may show what has gone from the log since."""
-    with LogScan(log) as scan:
+    with scan_log(log) as scan:
         if shown and scan.has_any((Erased.type, Pruned.type), after=shown):
             raise UsageError(
                 f"something was erased or pruned since position {shown}, to which the usage read model has "

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from eventstore import Erased, EventStoreError, Head, RecordedEvent
 from eventstore.archive import Contents, Readable, beginning
 from eventstore.checkpoint import SigningKey
-from eventstore.scanning import LogScan
+from eventstore.scanning import scan_log
 from projections import beside, destroyed_first
 from uws.commands import SERVER
 from uws.config import RetentionSettings
@@ -229,7 +229,7 @@ class Retention:
 
     def _due_access(self, before: datetime) -> list[str]:
         """Return the streams of log-ins in which nothing has happened since a time, without erased ones."""
-        with LogScan(self._log) as scan:
+        with scan_log(self._log) as scan:
             return [
                 tip.stream
                 for prefix in _ACCESS
@@ -266,7 +266,7 @@ class Retention:
         return True
 
     def _has_ended(self, through: int) -> bool:
-        with LogScan(self._log) as scan:
+        with scan_log(self._log) as scan:
             return any(
                 tip.position <= through and tip.type in ENDED_BY for tip in scan.tips("", "\U0010ffff")
             )

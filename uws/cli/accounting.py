@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from eventstore import StoreUnavailable, to_microseconds
-from eventstore.scanning import LogScan
+from eventstore.scanning import scan_log
 from projections import UsageOf, beside, usage_in
 from uws.admin import DoesNotHold, Place, counting
 from uws.audit.accounting import Key, Ledger, Sums, add_up, partings
@@ -113,7 +113,7 @@ async def _shown(place: Place) -> tuple[int, list[UsageOf]] | None:
 def _added_up(place: Place, shown: int, since: int | None, until: int | None) -> Ledger:
     if not place.log.is_file():
         raise StoreUnavailable(f"{place.log}: there is no log")
-    with LogScan(place.log) as log:
+    with scan_log(place.log) as log:
         head = log.head().position
     with bar("folding", head) as report:
         progress = counting(report, head)

@@ -1,0 +1,62 @@
+"""Moving a log to another back end: event for event and hash for hash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ._chain import check_contained
+from ._errors import ChainBroken, EventStoreError, PositionPruned
+from ._types import Erased, Pruned, Verified
+from .postgres import PostgresEventLog, PostgresEventStore
+from .scanning import scan_log
+from .sqlite import SQLiteEventLog, SQLiteEventStore
+
+_PAGE = 2000
+Source = SQLiteEventLog | PostgresEventLog
+Target = SQLiteEventStore | PostgresEventStore
+
+
+class CannotCopy(EventStoreError):
+    """One log cannot become a copy of another."""
+
+
+async def copy(
+    source: Source, target: Target, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Verified:
+    """Copy what ``target`` lacks of ``source``, verify it, and return what that has found.
+
+    ``target`` is empty, or the copy that was begun before. Nobody else may write it. ``progress`` is told the
+    position that was reached, and the last one. Cancelled, it leaves a copy that can be gone on with. Raises
+    `CannotCopy` when ``target`` holds something else, or what was erased or pruned since it was copied;
+    `ChainBroken`, `StoreUnavailable`.
+    """
+    there, end = await target.head(), await source.head()
+    try:
+        check_contained(there, end, (await source.hashes_at([there.position])).get(there.position))
+    except (ChainBroken, PositionPruned) as error:
+        raise CannotCopy(f"{target.place} holds another log: {error}") from error
+    begun = there.position or end.position
+    await _check_nothing_went(source, begun)
+    position = there.position
+    while (page := await source._page(position, _PAGE))[0]:
+        rows, anchors = page
+        await target._adopt(rows, anchors)
+        position = rows[-1][0]
+        progress(position, max(position, end.position))
+    await _check_nothing_went(source, begun)
+    return await target.verify(contains=[end])
+
+
+async def _check_nothing_went(source: Source, begun: int) -> None:
+    """Raise `CannotCopy` when something was taken away that may have been copied before."""
+
+    def went() -> bool:
+        with scan_log(source.place) as log:
+            return log.has_any([Erased.type, Pruned.type], after=begun)
+
+    if await asyncio.to_thread(went):
+        raise CannotCopy(
+            f"of {source.place} something was erased or pruned since the copy was begun: "
+            "begin with an empty one"
+        )
