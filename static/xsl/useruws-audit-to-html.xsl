@@ -134,7 +134,7 @@
             <xsl:when test="a:missing"><p><xsl:value-of select="a:missing"/></p></xsl:when>
             <xsl:otherwise>
               <p class="hint">As its owner saw it then; what the event changed is marked.</p>
-              <pre tabindex="0"><xsl:apply-templates select="a:line"/></pre>
+              <pre tabindex="0"><xsl:apply-templates select="a:lines"/></pre>
             </xsl:otherwise>
           </xsl:choose>
         </section>
@@ -158,9 +158,9 @@
     </xsl:call-template>
   </xsl:template>
 
-  <xsl:template match="a:line[@change = 'added']"><ins><xsl:value-of select="."/></ins><xsl:text>&#10;</xsl:text></xsl:template>
-  <xsl:template match="a:line[@change = 'removed']"><del><xsl:value-of select="."/></del><xsl:text>&#10;</xsl:text></xsl:template>
-  <xsl:template match="a:line"><xsl:value-of select="."/><xsl:text>&#10;</xsl:text></xsl:template>
+  <xsl:template match="a:lines[@change = 'added']"><ins><xsl:value-of select="."/></ins><xsl:text>&#10;</xsl:text></xsl:template>
+  <xsl:template match="a:lines[@change = 'removed']"><del><xsl:value-of select="."/></del><xsl:text>&#10;</xsl:text></xsl:template>
+  <xsl:template match="a:lines"><xsl:value-of select="."/><xsl:text>&#10;</xsl:text></xsl:template>
 
   <!-- The queue as it was -->
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from urllib.parse import urlencode
 
 import msgspec
 import pytest
-from lxml import html
+from lxml import etree, html
 
 from eventstore.checkpoint import SigningKey, write_checkpoint
 from tests.access.support import basic, guarded
 from tests.harness import ManualClock, Site, job_id
+from tests.web.support import PATIENCE
 from uws.audit import sign_head
 from uws.model.units import format_time
 
@@ -118,6 +120,34 @@ async def test_a_job_is_shown_as_its_owner_saw_it_after_each_event(tmp_path: Pat
         assert shown.xpath("//a[@rel]/@href") == [f"{job_id(job)}?VERSION=2", f"{job_id(job)}?VERSION=4"]
         assert shown.xpath("count(//ol[@class='timeline']/li)") == 4
         assert not (await page(site, f"{url}?VERSION=1")).xpath("//ins | //del")
+
+
+@pytest.mark.parametrize("form", ["html", "xml"])
+async def test_a_value_of_hundreds_of_thousands_of_lines_keeps_no_auditor_waiting(
+    tmp_path: Path, form: str
+) -> None:
+    lines = "\n" * 300_000  # a form of 900 kB, nearly the most that is taken
+    async with guarded(tmp_path) as (site, _):
+        job = (await site.post("/echo/async", {"x": f"first{lines}"}, headers=ANN)).location
+        await site.post(
+            job, {"x": f"{lines[: len(lines) // 2]}middle{lines[: len(lines) // 2]}"}, headers=ANN
+        )
+        async with asyncio.timeout(PATIENCE):  # to compare each with each takes hours
+            answer = await site.get(f"/audit/jobs/{job_id(job)}?RESPONSEFORMAT={form}", headers=AUD)
+        assert answer.status == 200
+        shown = (html.fromstring if form == "html" else etree.fromstring)(answer.body)
+        removed, added = ("del", "ins") if form == "html" else ("*[@change='removed']", "*[@change='added']")
+        assert "first\n" in shown.xpath(f"string(//{removed})")
+        assert "\nmiddle" in shown.xpath(f"string(//{added})")
+
+
+async def test_what_many_lines_have_in_common_at_either_end_is_not_marked(tmp_path: Path) -> None:
+    lines = "\n".join(map(str, range(1000)))
+    async with guarded(tmp_path) as (site, _):
+        job = (await site.post("/echo/async", {"x": f"{lines}\nfirst\n{lines}"}, headers=ANN)).location
+        await site.post(job, {"x": f"{lines}\nsecond\n{lines}"}, headers=ANN)
+        shown = await page(site, f"/audit/jobs/{job_id(job)}")
+        assert (shown.xpath("//del/text()"), shown.xpath("//ins/text()")) == (["first"], ["second"])
 
 
 async def test_of_a_destroyed_job_it_is_said_that_there_was_no_document(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from difflib import SequenceMatcher
@@ -43,6 +44,8 @@ SHOWN, MOST = 100, 1000
 """Events of a page, by default and at most."""
 JOBS_SHOWN = 200
 """Jobs of each kind that are shown of a queue as it was."""
+MOST_COMPARED = 500
+"""Lines that two documents have not in common at either end, and that are compared with each other still."""
 FILTERS = ("JOB", "OWNERID", "SERVICE", "ACTOR", "TYPE", "SINCE", "UNTIL")
 
 
@@ -171,8 +174,9 @@ async def job_then(request: web.Request) -> web.Response:
         before, _ = (
             await _document(past, job_id, resource.base_url, version - 1) if version > 1 else (b"", None)
         )
-        for change, line in _changes(_lines(before), _lines(document)):
-            add(root, "line", line, **({"change": change} if change else {}))
+        # In a thread, and by the run: a document may have as many lines as its owner has sent line breaks.
+        for change, lines in await asyncio.to_thread(_changes, before, document):
+            add(root, "lines", lines, **({"change": change} if change else {}))
     for entry in entries:
         _add_entry(root, entry)
     return resource.answer(with_stylesheet(root, resource.preamble("audit")), form)
@@ -308,20 +312,38 @@ async def _document(
     return document_then(then, base_url, as_json=as_json), None
 
 
+def _changes(before: bytes, after: bytes) -> list[tuple[str, str]]:
+    """Return all lines of a document, and those it had before, by runs: what became of them, if anything."""
+    if not before:
+        return [("", "\n".join(_lines(after)))]
+    return [(change, "\n".join(lines)) for change, lines in _runs(_lines(before), _lines(after)) if lines]
+
+
+def _runs(before: list[str], after: list[str]) -> Iterator[tuple[str, list[str]]]:
+    head = _begin_alike(before, after)
+    tail = _begin_alike(before[head:][::-1], after[head:][::-1])
+    old, new = before[head : len(before) - tail], after[head : len(after) - tail]
+    yield "", after[:head]
+    if len(old) + len(new) > MOST_COMPARED:
+        yield from (("removed", old), ("added", new))
+    else:
+        for what, first, last, begin, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+            if what == "equal":
+                yield "", new[begin:end]
+            else:
+                yield from (("removed", old[first:last]), ("added", new[begin:end]))
+    yield "", after[len(after) - tail :]
+
+
+def _begin_alike(one: list[str], other: list[str]) -> int:
+    """Return with how many of the same lines both begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((number for number, (line, twin) in pairs if line != twin), min(len(one), len(other)))
+
+
 def _lines(document: bytes) -> list[str]:
     """Return the lines of a document, without what stands there for its page alone."""
     return [line for line in document.decode().splitlines() if not line.startswith("<?")]
-
-
-def _changes(before: list[str], after: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield all lines of a document, and those it had before, each with what became of it, if anything."""
-    for what, first, last, begin, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if what == "equal":
-            yield from (("", line) for line in after[begin:end])
-            continue
-        if before:
-            yield from (("removed", line) for line in before[first:last])
-        yield from (("added" if before else "", line) for line in after[begin:end])
 
 
 def _told(state: State) -> StateThen:
