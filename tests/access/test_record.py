@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,6 +14,7 @@ import pytest
 from lxml import etree, html
 
 from eventstore.checkpoint import SigningKey, write_checkpoint
+from projections import trail
 from tests.access.support import basic, guarded
 from tests.harness import ManualClock, Site, job_id
 from tests.web.support import PATIENCE
@@ -178,6 +180,36 @@ async def test_the_queue_is_shown_as_it_was(tmp_path: Path) -> None:
         ]
         shown = await page(site, "/audit/state")
         assert shown.xpath("//section/h2/text()") == ["2 jobs"]
+
+
+async def test_while_an_auditor_asks_at_length_all_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end, at_once = Event(), Event(), Semaphore()
+    counted = trail.counted
+
+    def counted_at_length(*asked: Any) -> Any:
+        assert at_once.acquire(blocking=False), "one of them at a time"
+        begun.set()
+        may_end.wait(PATIENCE)
+        try:
+            return counted(*asked)
+        finally:
+            at_once.release()
+
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _), asyncio.timeout(PATIENCE):
+        job, _ = await some_jobs(site, clock)
+        monkeypatch.setattr(trail, "counted", counted_at_length)
+        asking = [asyncio.create_task(site.get("/audit/state", headers=AUD)) for _ in range(2)]
+        try:
+            await asyncio.to_thread(begun.wait, PATIENCE)
+            assert (await site.get(f"/echo/async/{job}", headers=ANN)).status == 200
+            assert (await site.get("/echo/async", headers=ANN)).status == 200
+            assert not any(task.done() for task in asking)
+        finally:
+            may_end.set()
+        assert [(await answer).status for answer in asking] == [200, 200]
 
 
 async def test_the_chain_is_shown_with_its_last_checkpoint(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from difflib import SequenceMatcher
+from functools import partial
 from urllib.parse import urlencode
 
 import msgspec
@@ -266,7 +267,8 @@ def _backend(resource: Resource) -> Backend:
 async def _past(resource: Resource) -> Past:
     backend = _backend(resource)
     await backend.projector.caught_up(READ_MODEL)
-    return Past(backend.store, backend.projector.ask, backend.limits, backend.allowed)
+    ask = partial(backend.projector.ask_at_length, READ_MODEL)
+    return Past(backend.store, ask, backend.limits, backend.allowed)
 
 
 def _sought(pairs: Sequence[Pair]) -> Sought:
