@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from threading import Event, Semaphore
@@ -180,6 +182,24 @@ async def test_the_queue_is_shown_as_it_was(tmp_path: Path) -> None:
         ]
         shown = await page(site, "/audit/state")
         assert shown.xpath("//section/h2/text()") == ["2 jobs"]
+
+
+async def test_of_one_job_auditors_are_told_while_the_read_model_is_missing(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        job, _ = await some_jobs(site, clock)
+        await site.node.backend.projector.caught_up()
+        (file,) = (tmp_path / "projections").glob("trail-*.db")
+        with closing(sqlite3.connect(file)) as tables:
+            tables.execute(
+                "CREATE TRIGGER refused BEFORE INSERT ON occurrence BEGIN SELECT raise(ABORT, 'no'); END"
+            )
+        await some_jobs(site, clock)
+        for path in ("/audit/state", "/audit?OWNERID=ann", "/audit?SERVICE=imported"):
+            assert (await site.get(path, headers=AUD)).status == 503, path
+        for query in ({}, {"TYPE": "JobAborted"}, {"SERVICE": "echo", "OWNERID": "ann"}):
+            assert (await asked(site, "/audit", JOB=job, **query))["events"][-1]["type"] == "JobAborted"
+        assert (await asked(site, f"/audit/jobs/{job}"))["document"]["phase"] == "ABORTED"
 
 
 async def test_while_an_auditor_asks_at_length_all_others_are_answered(

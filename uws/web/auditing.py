@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from difflib import SequenceMatcher
-from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -39,6 +39,7 @@ from .past import document_then
 from .queues import Paused
 from .resource import Resource
 
+R = TypeVar("R")
 RECORD = "urn:uwsd:audit"
 """The namespace of what tells of the record."""
 SHOWN, MOST = 100, 1000
@@ -115,7 +116,7 @@ class StateThen(msgspec.Struct, frozen=True, kw_only=True):
 async def record(request: web.Request) -> web.Response:
     """``/audit``: events that all filters let through; on a page without any, the last ones."""
     resource, pairs, form = _asked(request, *FILTERS, "AFTER", "LIMIT")
-    past = await _past(resource)
+    past = _past(resource)
     sought, job_id = _sought(pairs), single(pairs, "JOB")
     await past.check(sought)
     limit = min(_number(pairs, "LIMIT", SHOWN, 1), MOST)
@@ -155,7 +156,7 @@ async def to_record(request: web.Request) -> web.Response:
 async def job_then(request: web.Request) -> web.Response:
     """``/audit/jobs/{id}``: the events of a job, and its document right after one of them."""
     resource, pairs, form = _asked(request, "VERSION")
-    past, job_id = await _past(resource), request.match_info["job"]
+    past, job_id = _past(resource), request.match_info["job"]
     recorded = await past.history(job_id)
     version = _number(pairs, "VERSION", len(recorded), 1)
     if version > len(recorded):
@@ -188,7 +189,7 @@ async def state_then(request: web.Request) -> web.Response:
     resource, pairs, form = _asked(request, "AT", "SERVICE", "OWNERID")
     at, service, owner = (single(pairs, name) or None for name in ("AT", "SERVICE", "OWNERID"))
     backend = _backend(resource)
-    past = await _past(resource)
+    past = _past(resource)
     now = backend.clock.now()
     time = instant(at, "AT") if at else now
     if time > now:
@@ -264,10 +265,14 @@ def _backend(resource: Resource) -> Backend:
     return backend
 
 
-async def _past(resource: Resource) -> Past:
+def _past(resource: Resource) -> Past:
+    """Return what answers; the read model is waited for by what needs it."""
     backend = _backend(resource)
-    await backend.projector.caught_up(READ_MODEL)
-    ask = partial(backend.projector.ask_at_length, READ_MODEL)
+
+    async def ask(question: Callable[..., R], *arguments: Any, **named: Any) -> R:
+        await backend.projector.caught_up(READ_MODEL)
+        return await backend.projector.ask_at_length(READ_MODEL, question, *arguments, **named)
+
     return Past(backend.store, ask, backend.limits, backend.allowed)
 
 
