@@ -58,6 +58,7 @@
               </table>
             </div>
           </xsl:when>
+          <xsl:when test="a:missing"><p><xsl:value-of select="a:missing"/></p></xsl:when>
           <xsl:otherwise><p>Nothing is on record that is like that.</p></xsl:otherwise>
         </xsl:choose>
         <xsl:if test="@after or @next">

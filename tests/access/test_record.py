@@ -15,12 +15,13 @@ import msgspec
 import pytest
 from lxml import etree, html
 
+from eventstore import Metadata
 from eventstore.checkpoint import SigningKey, write_checkpoint
 from projections import trail
 from tests.access.support import basic, guarded
 from tests.harness import ManualClock, Site, job_id
 from tests.web.support import PATIENCE
-from uws.audit import sign_head
+from uws.audit import archive, prune, sign_head
 from uws.model.units import format_time
 
 AUD, ANN, BOB, OPS = (basic(user) for user in ("aud", "ann", "bob", "ops"))
@@ -103,6 +104,28 @@ async def test_a_page_shows_what_was_asked_for_and_leads_to_the_job_as_it_was(tm
         assert not shown.xpath("//b")
         for href in shown.xpath("//main//a/@href"):
             assert (await site.get(f"/{href}", headers=AUD)).status == 200, href
+
+
+async def test_of_a_job_that_was_taken_out_of_the_log_it_is_told_where_it_is(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        unknown = f"there is no job {'0' * 32}"
+        assert (await asked(site, "/audit", JOB="0" * 32))["missing"] == unknown
+        job = (await site.post("/echo/async", {"x": "1"}, headers=ANN)).location
+        assert (await asked(site, "/audit", JOB=job_id(job)))["missing"] is None
+        await site.request("DELETE", job, headers=ANN)
+        store, key = site.node.backend.store, SigningKey.load_or_create(tmp_path / "key", "jobs.example.org")
+        await archive(store, tmp_path / "2026.gz", key, clock.now(), until=None)
+        await prune(store, tmp_path / "2026.gz", key.verifier, metadata=Metadata(actor="root"))
+        told = await asked(site, "/audit", JOB=job_id(job), TYPE="JobCreated")
+        assert (told["events"], told["next"]) == ([], None)
+        assert told["missing"].startswith(
+            f"there is no job {job_id(job)} in the log; part of the log was taken"
+        )
+        assert "2026.gz" in told["missing"]
+        shown = await page(site, f"/audit?JOB={job_id(job)}")
+        assert told["missing"] in [text.text for text in shown.iter("p")]
+        assert shown.xpath("//input[@id='JOB']/@value") == [job_id(job)]
 
 
 async def test_a_job_is_shown_as_its_owner_saw_it_after_each_event(tmp_path: Path) -> None:

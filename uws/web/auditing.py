@@ -52,10 +52,14 @@ FILTERS = ("JOB", "OWNERID", "SERVICE", "ACTOR", "TYPE", "SINCE", "UNTIL")
 
 
 class Events(msgspec.Struct, frozen=True):
-    """Some events of the log, in its order, and the URL of those behind them, if there are any."""
+    """Some events of the log, in its order, and the URL of those behind them, if there are any.
+
+    ``missing`` says why there are none of the job that was asked for.
+    """
 
     events: list[Entry]
     next: str | None
+    missing: str | None
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,14 +128,14 @@ async def record(request: web.Request) -> web.Response:
     if after < 0:
         is_bare = form is HTML and not any(single(pairs, name) for name in FILTERS)
         after = max(0, (await _backend(resource).store.head()).position - limit) if is_bare else 0
-    found = await _events(past, sought, job_id, after, limit + 1)
+    found, missing = await _events(past, sought, job_id, after, limit + 1)
     following = None
     if len(found) > limit:
         kept = [(name, value) for name, value in pairs if name.upper() != "AFTER"]
         following = f"{resource.base_url}/audit?{urlencode([*kept, ('AFTER', found[limit - 1].position)])}"
     entries = [entry_of(event) for event in found[:limit]]
     if form is JSON:
-        return resource.answer(msgspec.json.encode(Events(entries, following)), form)
+        return resource.answer(msgspec.json.encode(Events(entries, following, missing)), form)
     root = _root("record")
     for name in FILTERS:
         if value := single(pairs, name):
@@ -140,6 +144,8 @@ async def record(request: web.Request) -> web.Response:
         root.set("after", str(after))
     if following:
         root.set("next", following)
+    if missing:
+        add(root, "missing", missing)
     for kind in sorted(e.EVENT_TYPES):
         add(root, "type", kind)
     for entry in entries:
@@ -295,17 +301,20 @@ def _number(pairs: Sequence[Pair], name: str, default: int, least: int) -> int:
 
 async def _events(
     past: Past, sought: Sought, job_id: str | None, after: int, limit: int
-) -> list[RecordedEvent]:
-    """Return events in order; of a job they are looked for in its stream, where erased ones are, too."""
+) -> tuple[list[RecordedEvent], str | None]:
+    """Return events in order, or why there are none of a job.
+
+    Those of a job are looked for in its stream, where erased ones are, too.
+    """
     if job_id is None:
-        return [event async for event in past.events(sought, after=after, limit=limit)]
+        return [event async for event in past.events(sought, after=after, limit=limit)], None
     try:
         recorded = await past.history(job_id)
-    except NotFound:
-        return []
+    except NotFound as error:
+        return [], str(error)
     created = created_by(recorded)
     found = (event for event in recorded if sought == Sought() or is_sought(sought, event, created))
-    return [event for event in found if event.position > after][:limit]
+    return [event for event in found if event.position > after][:limit], None
 
 
 async def _document(
