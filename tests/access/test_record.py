@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -22,7 +23,7 @@ from tests.access.support import basic, guarded
 from tests.harness import ManualClock, Site, job_id
 from tests.web.support import PATIENCE
 from uws.audit import archive, prune, sign_head
-from uws.model.units import format_time
+from uws.model.units import format_time, parse_time
 
 AUD, ANN, BOB, OPS = (basic(user) for user in ("aud", "ann", "bob", "ops"))
 PAGE = {"Accept": "text/html"}
@@ -90,6 +91,40 @@ async def test_pages_of_events_lead_to_each_other_and_miss_none(tmp_path: Path) 
         assert rows == [event.position for event in await site.node.backend.store.read_all()][-2:], "the last"
 
 
+@pytest.mark.parametrize(
+    "time", ["2026", "20260101", "2026-01-01T00:00:30.5Z", "2026-01-01T00:01", "2026-01-01 00:01:00.000001"]
+)
+@pytest.mark.parametrize(("path", "name"), [("/audit", "SINCE"), ("/audit", "UNTIL"), ("/audit/state", "AT")])
+async def test_a_form_that_is_sent_again_asks_for_the_same_time(
+    tmp_path: Path, path: str, name: str, time: str
+) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        await some_jobs(site, clock)
+        clock.advance(days=1)
+        shown = await page(site, f"{path}?{urlencode({name: time})}")
+        (form,) = (form for form in shown.forms if name in form.fields)
+        assert parse_time(form.fields[name]) == parse_time(time)
+        if form.inputs[name].get("type") == "datetime-local":  # all else browsers would leave out
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}", form.fields[name])
+        again = await page(site, f"{path}?{urlencode(form.form_values())}")
+        rows = shown.xpath("//tbody//text()")
+        assert again.xpath("//tbody//text()")[: len(rows)] == rows  # to be asked is on record, too
+
+
+async def test_from_the_beginning_leads_to_what_the_filters_let_through(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        first, second = await some_jobs(site, clock)
+        for query in ("", "&AFTER=1"):
+            shown = await page(site, f"/audit?TYPE=JobCreated&OWNERID=ann&LIMIT=1{query}")
+            assert bool(shown.xpath("//a[.='From the beginning']")) is bool(query)
+        (href,) = shown.xpath("//a[.='From the beginning']/@href")
+        back = await page(site, href)
+        assert back.xpath("//tbody/tr/td[4]/a/text()") == [first]
+        assert second not in back.text_content()
+
+
 async def test_a_page_shows_what_was_asked_for_and_leads_to_the_job_as_it_was(tmp_path: Path) -> None:
     clock = ManualClock()
     async with guarded(tmp_path, clock=clock) as (site, _):
@@ -144,7 +179,7 @@ async def test_a_job_is_shown_as_its_owner_saw_it_after_each_event(tmp_path: Pat
         assert (await asked(site, url))["version"] == 4
         shown = await page(site, f"{url}?VERSION=3")
         assert [line.strip() for line in shown.xpath("//pre/ins/text()")] == ["<uws:runId>m31</uws:runId>"]
-        assert shown.xpath("//a[@rel]/@href") == [f"{job_id(job)}?VERSION=2", f"{job_id(job)}?VERSION=4"]
+        assert shown.xpath("//a[@rel]/@href") == [f"./{job_id(job)}?VERSION={number}" for number in (2, 4)]
         assert shown.xpath("count(//ol[@class='timeline']/li)") == 4
         assert not (await page(site, f"{url}?VERSION=1")).xpath("//ins | //del")
 

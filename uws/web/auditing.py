@@ -48,7 +48,8 @@ JOBS_SHOWN = 200
 """Jobs of each kind that are shown of a queue as it was."""
 MOST_COMPARED = 500
 """Lines that two documents have not in common at either end, and that are compared with each other still."""
-FILTERS = ("JOB", "OWNERID", "SERVICE", "ACTOR", "TYPE", "SINCE", "UNTIL")
+TIMES = ("SINCE", "UNTIL")
+FILTERS = ("JOB", "OWNERID", "SERVICE", "ACTOR", "TYPE", *TIMES)
 
 
 class Events(msgspec.Struct, frozen=True):
@@ -129,19 +130,16 @@ async def record(request: web.Request) -> web.Response:
         is_bare = form is HTML and not any(single(pairs, name) for name in FILTERS)
         after = max(0, (await _backend(resource).store.head()).position - limit) if is_bare else 0
     found, missing = await _events(past, sought, job_id, after, limit + 1)
-    following = None
-    if len(found) > limit:
-        kept = [(name, value) for name, value in pairs if name.upper() != "AFTER"]
-        following = f"{resource.base_url}/audit?{urlencode([*kept, ('AFTER', found[limit - 1].position)])}"
+    following = _url(resource, pairs, found[limit - 1].position) if len(found) > limit else None
     entries = [entry_of(event) for event in found[:limit]]
     if form is JSON:
         return resource.answer(msgspec.json.encode(Events(entries, following, missing)), form)
     root = _root("record")
     for name in FILTERS:
         if value := single(pairs, name):
-            add(root, "filter", value, name=name)
+            add(root, "filter", _as_field(value, name) if name in TIMES else value, name=name)
     if after:
-        root.set("after", str(after))
+        root.set("first", _url(resource, pairs, 0))
     if following:
         root.set("next", following)
     if missing:
@@ -204,7 +202,8 @@ async def state_then(request: web.Request) -> web.Response:
     if form is JSON:
         return resource.answer(msgspec.json.encode(state), form)
     root = _root("state", time=state.time, destroyed=str(state.destroyed))
-    for name, value in (("SERVICE", service), ("OWNERID", owner)):
+    shown = _as_field(at or state.time, "AT")
+    for name, value in (("AT", shown), ("SERVICE", service), ("OWNERID", owner)):
         if value:
             add(root, "filter", value, name=name)
     for pause in state.paused:
@@ -288,6 +287,18 @@ def _sought(pairs: Sequence[Pair]) -> Sought:
     )
     since, until = (_micros(single(pairs, name), name) for name in ("SINCE", "UNTIL"))
     return Sought(owner, service, actor, kind, since, until)
+
+
+def _url(resource: Resource, pairs: Sequence[Pair], after: int) -> str:
+    """Return where those events are behind a position that were asked for."""
+    kept = [(name, value) for name, value in pairs if name.upper() != "AFTER"]
+    return f"{resource.base_url}/audit?{urlencode([*kept, ('AFTER', after)])}"
+
+
+def _as_field(text: str, name: str) -> str:
+    """Return a time as fields of browsers take it; one that is finer than theirs, to the microsecond."""
+    time = instant(text, name).replace(tzinfo=None)
+    return time.isoformat(timespec="microseconds" if time.microsecond % 1000 else "milliseconds")
 
 
 def _micros(text: str | None, name: str) -> int | None:
