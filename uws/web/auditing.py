@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from difflib import SequenceMatcher
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -36,7 +35,7 @@ from .documents import add, with_stylesheet
 from .forms import Pair, instant, query_of, single, whole_number
 from .negotiation import HTML, JSON, Form, form_of
 from .past import document_then
-from .queues import Paused
+from .queues import Paused, Waits, add_job, told_of
 from .resource import Resource
 
 R = TypeVar("R")
@@ -91,17 +90,6 @@ class RunningThen(msgspec.Struct, frozen=True):
     since: str
 
 
-class WaitingThen(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that waited: its place in the queue of its service (none while it was HELD), and why."""
-
-    job: str
-    service: str
-    owner: str | None
-    since: str | None
-    place: int | None
-    reason: str
-
-
 class StateThen(msgspec.Struct, frozen=True, kw_only=True):
     """The queue as it was; the jobs of each kind are the first so many of ``ran`` and ``waited``."""
 
@@ -111,7 +99,7 @@ class StateThen(msgspec.Struct, frozen=True, kw_only=True):
     ran: int
     running: list[RunningThen]
     waited: int
-    waiting: list[WaitingThen]
+    waiting: list[Waits]
     paused: list[Paused]
 
 
@@ -216,10 +204,7 @@ async def state_then(request: web.Request) -> web.Response:
     ):
         part = add(root, kind, of=str(all_of_them))
         for job in jobs:
-            facts = {
-                name: str(fact) for name, fact in msgspec.structs.asdict(job).items() if fact is not None
-            }
-            add(part, "job", facts.pop("reason", ""), **facts)
+            add_job(part, job)
     return resource.answer(with_stylesheet(root, resource.preamble("audit")), form)
 
 
@@ -384,23 +369,9 @@ def _told(state: State) -> StateThen:
             for job in state.running[:JOBS_SHOWN]
         ],
         waited=len(state.waiting),
-        waiting=[
-            WaitingThen(
-                job=one.job.job_id,
-                service=one.job.service,
-                owner=one.job.owner,
-                since=_time(one.job.queued),
-                place=one.place,
-                reason=one.reason,
-            )
-            for one in state.waiting[:JOBS_SHOWN]
-        ],
+        waiting=[told_of(one) for one in state.waiting[:JOBS_SHOWN]],
         paused=[Paused(service, format_time(since)) for service, since in state.paused.items()],
     )
-
-
-def _time(time: datetime | None) -> str | None:
-    return format_time(time) if time else None
 
 
 def _root(name: str, **facts: str) -> etree._Element:
