@@ -115,7 +115,7 @@ class Following:
 
         Each is as it was at one moment between two batches. Raises `StoreUnavailable`.
         """
-        with translated("the read models cannot be read"), _damage_told():
+        with translated("the read models cannot be read"):
             return await self._reader.run(in_one_transaction, question, arguments, named)
 
     async def caught_up(self, *names: str, timeout: float = 10.0) -> None:
@@ -356,22 +356,16 @@ class Following:
         task.add_done_callback(self._tasks.discard)
 
 
-@contextmanager
-def _damage_told() -> Iterator[None]:
-    try:
-        yield
-    except msgspec.MsgspecError as error:
-        raise StoreUnavailable(f"the read models are damaged, and can be rebuilt: {error}") from error
-
-
 def in_one_transaction(
     connection: sqlite3.Connection, question: Callable[..., R], arguments: Sequence[Any],
     named: dict[str, Any],
 ) -> R:  # fmt: skip
-    """Return what a question says, whose answer is of one moment."""
+    """Return what a question says, whose answer is of one moment. Raises `StoreUnavailable` for damage."""
     connection.execute("BEGIN")
     try:
         return question(connection, *arguments, **named)
+    except msgspec.MsgspecError as error:
+        raise StoreUnavailable(f"the read models are damaged, and can be rebuilt: {error}") from error
     finally:
         connection.execute("ROLLBACK")  # nothing was written
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -52,7 +53,7 @@ async def beside(path: Path, name: str) -> AsyncIterator[Beside | None]:
     It stays the one that it was, should it be made anew meanwhile. Raises `StoreUnavailable`.
     """
     with translated(str(path)):
-        found = serving(path, name)
+        found = await asyncio.to_thread(serving, path, name)
     if found is None:
         yield None
         return

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -25,6 +25,7 @@ from ._comparing import Compared, Comparison, maker_of
 from ._following import LONGEST_PAUSE, Following, HalfKnown, Progress, attach
 from ._shelf import Shelf, Status, open_registry, read_status
 from ._tables import Tables, mark_of
+from .beside import beside
 from .documents import Documents
 from .job_list import JobList
 from .queue import Queue
@@ -33,6 +34,7 @@ from .services import Services
 from .trail import Trail
 from .usage import Usage
 
+R = TypeVar("R")
 log = logging.getLogger(__name__)
 READ_MODELS: tuple[ReadModel[Any], ...] = (
     Documents(), JobList(), Queue(), Services(), Trail(), Usage(),
@@ -74,6 +76,8 @@ class Projector(Following):
     ) -> None:  # fmt: skip
         super().__init__(store, models, writer, reader, shelf)
         self._path = path
+        self._at_length = asyncio.Lock()
+        """Held to ask what takes long, one question at a time."""
         self._outdated: list[str] = []
         """Those that are of another version than their model."""
         self._rebuilding: set[str] = set()
@@ -109,6 +113,17 @@ class Projector(Following):
                     await projector._begin_to_follow()
                 undoing.pop_all()
         return projector
+
+    async def ask_at_length(self, name: str, question: Callable[..., R], *arguments: Any, **named: Any) -> R:
+        """Return what `ask` does, of one read model, to a question that may take long.
+
+        It has a connection of its own, so that only those wait for it who ask at length, too. Raises
+        `StoreUnavailable`.
+        """
+        async with self._at_length, beside(self._path, name) as model:
+            if model is None:
+                raise StoreUnavailable(f"the read model {name} is missing")
+            return await model.ask(question, *arguments, **named)
 
     # Administration
 

@@ -35,11 +35,12 @@ from .usage import DESTROYED, EXPERIENCE, LEAST_CHARGED, Usage
 R = TypeVar("R")
 
 _LOAD = """
-SELECT position, id, service, owner, quotas, phase, created, started, ran, ended, over FROM course
+SELECT position, id, service, owner, quotas, phase, created, started, ran, ended, over, outcome, gone, away
+FROM course
 WHERE id IN (SELECT value FROM json_each(?))
 """
-_INSERT = "INSERT INTO course VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_REPLACE = "INSERT OR REPLACE INTO course VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO course VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO course VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM course WHERE position = ?"
 _HAPPENED = "INSERT INTO occurrence VALUES (?, ?, ?, ?)"
 _NUMBER = """
@@ -144,10 +145,11 @@ SELECT ended / 3600000000 AS hour, count(*), sum(max(ran, :least)) FROM course
 WHERE owner IS :owner AND over IS NOT NULL AND over <= :position AND ended <= :time
   AND started IS NOT NULL GROUP BY hour
 """
-_ENDED_OF = """
-SELECT position, id, owner, created, started, ended, ran FROM course
-WHERE service = :service AND over IS NOT NULL AND over <= :position AND ended <= :time
-ORDER BY ended DESC, position DESC
+_COMPLETED_OF = """
+SELECT id, position, service, owner, outcome, created, started, ended, ran, 0, '', position FROM course
+WHERE service = :service AND outcome = 'COMPLETED' AND over <= :position AND ended <= :time
+  AND (away IS NULL OR away > :position OR gone > :time)
+ORDER BY ended DESC, position DESC LIMIT :limit
 """
 
 
@@ -172,20 +174,24 @@ class Course(msgspec.Struct, gc=False):
     ran: int = 0
     ended: int | None = None
     over: int | None = None
+    outcome: str | None = None
+    gone: int | None = None
+    away: int | None = None
 
 
 class Trail(ReadModel[Course]):
     """A row for each event of the log, and one for each job."""
 
     name = "trail"
-    version = 1
+    version = 2
     share = 6.0
     tables = resources.files(__package__).joinpath("trail.sql").read_text()
     indexes = """
     CREATE INDEX IF NOT EXISTS occurrence_of_job ON occurrence (job, position, matter, time)
     WHERE job IS NOT NULL;
     CREATE INDEX IF NOT EXISTS occurrence_of_none ON occurrence (matter) WHERE job IS NULL;
-    CREATE INDEX IF NOT EXISTS course_ended ON course (service, ended, position) WHERE over IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS course_completed ON course (service, ended, position)
+    WHERE outcome = 'COMPLETED';
     CREATE INDEX IF NOT EXISTS course_ended_of ON course (owner, ended) WHERE over IS NOT NULL;
     CREATE INDEX IF NOT EXISTS course_destroyed ON course (last) WHERE phase = 'DESTROYED';
     """
@@ -332,7 +338,9 @@ def _enter(row: Course, phase: str, event: Event) -> None:
     elif event.kind is e.JobRequeued:
         row.started = None
     elif row.over is None and phase in _OVER:
-        row.ended, row.over = event.time, event.position
+        row.ended, row.over, row.outcome = event.time, event.position, phase
+    elif row.away is None and row.over is not None:
+        row.gone, row.away = event.time, event.position
 
 
 def service_of(recorded: RecordedEvent) -> str | None:
@@ -474,17 +482,9 @@ def _make_usage(
         asked = {"owner": owner, "least": LEAST_CHARGED, **_limits(moment)}
         charged = [(owner, *row) for row in connection.execute(_CHARGED, asked)]
         past.executemany("INSERT INTO lately VALUES (?, ?, ?, ?)", charged)
-    completed = 0
-    for position, job_id, owner, created, started, ended, ran in connection.execute(
-        _ENDED_OF, {"service": service, **_limits(moment)}
-    ):
-        if _stood(connection, (position, job_id, service, owner, ""), moment)[0].phase != "COMPLETED":
-            continue
-        row = job_id, position, service, owner, "COMPLETED", created, started, ended, ran, 0, "", position
-        past.execute("INSERT INTO used VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        completed += 1
-        if completed == EXPERIENCE:
-            return
+    asked = {"service": service, "limit": EXPERIENCE, **_limits(moment)}
+    completed = connection.execute(_COMPLETED_OF, asked)
+    past.executemany("INSERT INTO used VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", completed)
 
 
 def _stood(

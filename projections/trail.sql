@@ -45,5 +45,8 @@ CREATE TABLE course (
     ran      INTEGER NOT NULL,        -- microseconds that its programs ran
     ended    INTEGER,                 -- when it was over
     over     INTEGER,                 -- position of the event that says so
+    outcome  TEXT,                    -- the phase that it was in then
+    gone     INTEGER,                 -- when it was in that phase no longer: archived, or destroyed
+    away     INTEGER,                 -- position of the event that says so
     last     INTEGER NOT NULL         -- position of the job's last event
 ) STRICT;

@@ -58,11 +58,14 @@
               </table>
             </div>
           </xsl:when>
+          <xsl:when test="a:missing"><p><xsl:value-of select="a:missing"/></p></xsl:when>
           <xsl:otherwise><p>Nothing is on record that is like that.</p></xsl:otherwise>
         </xsl:choose>
-        <xsl:if test="@after or @next">
+        <xsl:if test="@first or @next">
           <nav aria-label="Pages" class="pages">
-            <xsl:if test="@after"><a href="audit?AFTER=0">From the beginning</a></xsl:if>
+            <xsl:if test="@first">
+              <xsl:call-template name="link"><xsl:with-param name="text" select="'From the beginning'"/><xsl:with-param name="url" select="@first"/></xsl:call-template>
+            </xsl:if>
             <xsl:if test="@next">
               <xsl:call-template name="link"><xsl:with-param name="text" select="'Later events'"/><xsl:with-param name="url" select="@next"/></xsl:call-template>
             </xsl:if>
@@ -104,7 +107,7 @@
       </xsl:with-param>
       <xsl:with-param name="main">
         <h1>Job <span class="id"><xsl:value-of select="@id"/></span> as it was</h1>
-        <form class="filter" aria-label="When" action="{@id}">
+        <form class="filter" aria-label="When" action="./{@id}">
           <div>
             <label for="version"><xsl:value-of select="concat('After its event (1 to ', @versions, ')')"/></label>
             <input id="version" name="VERSION" type="range" min="1" max="{@versions}" value="{@version}" list="versions"/>
@@ -116,10 +119,10 @@
         </form>
         <nav aria-label="Steps" class="pages">
           <xsl:choose>
-            <xsl:when test="$version &gt; 1"><a href="{@id}?VERSION={$version - 1}" rel="prev">The event before</a></xsl:when>
+            <xsl:when test="$version &gt; 1"><a href="./{@id}?VERSION={$version - 1}" rel="prev">The event before</a></xsl:when>
             <xsl:otherwise><span/></xsl:otherwise>
           </xsl:choose>
-          <xsl:if test="$version &lt; number(@versions)"><a href="{@id}?VERSION={$version + 1}" rel="next">The next event</a></xsl:if>
+          <xsl:if test="$version &lt; number(@versions)"><a href="./{@id}?VERSION={$version + 1}" rel="next">The next event</a></xsl:if>
         </nav>
         <section aria-label="The event">
           <p>
@@ -134,7 +137,7 @@
             <xsl:when test="a:missing"><p><xsl:value-of select="a:missing"/></p></xsl:when>
             <xsl:otherwise>
               <p class="hint">As its owner saw it then; what the event changed is marked.</p>
-              <pre tabindex="0"><xsl:apply-templates select="a:line"/></pre>
+              <pre tabindex="0"><xsl:apply-templates select="a:lines"/></pre>
             </xsl:otherwise>
           </xsl:choose>
         </section>
@@ -144,7 +147,7 @@
             <xsl:for-each select="a:event">
               <li>
                 <xsl:if test="@version = $version"><xsl:attribute name="aria-current">step</xsl:attribute></xsl:if>
-                <a href="{../@id}?VERSION={@version}"><xsl:call-template name="time"><xsl:with-param name="of" select="@time"/></xsl:call-template></a>
+                <a href="./{../@id}?VERSION={@version}"><xsl:call-template name="time"><xsl:with-param name="of" select="@time"/></xsl:call-template></a>
                 <xsl:text> </xsl:text>
                 <span class="text"><xsl:value-of select="."/></span>
                 <xsl:text> </xsl:text>
@@ -158,9 +161,9 @@
     </xsl:call-template>
   </xsl:template>
 
-  <xsl:template match="a:line[@change = 'added']"><ins><xsl:value-of select="."/></ins><xsl:text>&#10;</xsl:text></xsl:template>
-  <xsl:template match="a:line[@change = 'removed']"><del><xsl:value-of select="."/></del><xsl:text>&#10;</xsl:text></xsl:template>
-  <xsl:template match="a:line"><xsl:value-of select="."/><xsl:text>&#10;</xsl:text></xsl:template>
+  <xsl:template match="a:lines[@change = 'added']"><ins><xsl:value-of select="."/></ins><xsl:text>&#10;</xsl:text></xsl:template>
+  <xsl:template match="a:lines[@change = 'removed']"><del><xsl:value-of select="."/></del><xsl:text>&#10;</xsl:text></xsl:template>
+  <xsl:template match="a:lines"><xsl:value-of select="."/><xsl:text>&#10;</xsl:text></xsl:template>
 
   <!-- The queue as it was -->
 
@@ -175,10 +178,7 @@
       <xsl:with-param name="main">
         <h1>The queue as it was</h1>
         <form class="filter" role="search" aria-label="When, and of whom" action="state">
-          <div>
-            <label for="at">At (UTC)</label>
-            <input id="at" name="AT" type="datetime-local" step="0.001" value="{substring(@time, 1, 23)}"/>
-          </div>
+          <xsl:call-template name="field"><xsl:with-param name="name" select="'AT'"/><xsl:with-param name="label" select="'At (UTC)'"/><xsl:with-param name="type" select="'datetime-local'"/></xsl:call-template>
           <xsl:call-template name="field"><xsl:with-param name="name" select="'SERVICE'"/><xsl:with-param name="label" select="'Service'"/></xsl:call-template>
           <xsl:call-template name="field"><xsl:with-param name="name" select="'OWNERID'"/><xsl:with-param name="label" select="'Owner'"/></xsl:call-template>
           <button>Show</button>
@@ -283,12 +283,14 @@
     <xsl:param name="name"/>
     <xsl:param name="label"/>
     <xsl:param name="type" select="'text'"/>
+    <xsl:variable name="value" select="a:filter[@name = $name]"/>
     <div>
       <label for="{$name}"><xsl:value-of select="$label"/></label>
-      <input id="{$name}" name="{$name}" type="{$type}" value="{a:filter[@name = $name]}">
+      <input id="{$name}" name="{$name}" type="{$type}" value="{$value}">
         <xsl:if test="$type = 'datetime-local'">
-          <xsl:attribute name="step">1</xsl:attribute>
-          <xsl:attribute name="value"><xsl:value-of select="substring(a:filter[@name = $name], 1, 19)"/></xsl:attribute>
+          <xsl:attribute name="step">0.001</xsl:attribute>
+          <!-- What is finer than browsers can show stays as it is. -->
+          <xsl:if test="string-length($value) &gt; 23"><xsl:attribute name="type">text</xsl:attribute></xsl:if>
         </xsl:if>
       </input>
     </div>

@@ -35,6 +35,8 @@ async def test_a_paused_queue_says_so_and_starts_nothing_until_it_is_resumed(
         (waits,) = told["waiting"]
         assert (waits["job"], waits["owner"], waits["place"]) == (job_id(job), "ann", 1)
         assert waits["reason"] == ("the queue of true is paused" if service else "the queue is paused")
+        then = await site.get("/audit/state?RESPONSEFORMAT=json", headers=AUD)
+        assert msgspec.json.decode(then.body)["waiting"] == [waits], "in the record as in the queue"
         page = html.fromstring((await site.get("/queue", headers={**OPS, "Accept": "text/html"})).body)
         assert page.xpath("//tbody//a/@href") == [f"./true/async/{job_id(job)}"]
         (form,) = page.xpath("//form[.//button[@value='RESUME']]")

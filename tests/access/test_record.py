@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 import pytest
-from lxml import html
+from lxml import etree, html
 
+from eventstore import Metadata
 from eventstore.checkpoint import SigningKey, write_checkpoint
+from projections import trail
 from tests.access.support import basic, guarded
 from tests.harness import ManualClock, Site, job_id
-from uws.audit import sign_head
-from uws.model.units import format_time
+from tests.web.support import PATIENCE
+from uws.audit import archive, prune, sign_head
+from uws.model.units import format_time, parse_time
 
 AUD, ANN, BOB, OPS = (basic(user) for user in ("aud", "ann", "bob", "ops"))
 PAGE = {"Accept": "text/html"}
@@ -83,6 +91,40 @@ async def test_pages_of_events_lead_to_each_other_and_miss_none(tmp_path: Path) 
         assert rows == [event.position for event in await site.node.backend.store.read_all()][-2:], "the last"
 
 
+@pytest.mark.parametrize(
+    "time", ["2026", "20260101", "2026-01-01T00:00:30.5Z", "2026-01-01T00:01", "2026-01-01 00:01:00.000001"]
+)
+@pytest.mark.parametrize(("path", "name"), [("/audit", "SINCE"), ("/audit", "UNTIL"), ("/audit/state", "AT")])
+async def test_a_form_that_is_sent_again_asks_for_the_same_time(
+    tmp_path: Path, path: str, name: str, time: str
+) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        await some_jobs(site, clock)
+        clock.advance(days=1)
+        shown = await page(site, f"{path}?{urlencode({name: time})}")
+        (form,) = (form for form in shown.forms if name in form.fields)
+        assert parse_time(form.fields[name]) == parse_time(time)
+        if form.inputs[name].get("type") == "datetime-local":  # all else browsers would leave out
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}", form.fields[name])
+        again = await page(site, f"{path}?{urlencode(form.form_values())}")
+        rows = shown.xpath("//tbody//text()")
+        assert again.xpath("//tbody//text()")[: len(rows)] == rows  # to be asked is on record, too
+
+
+async def test_from_the_beginning_leads_to_what_the_filters_let_through(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        first, second = await some_jobs(site, clock)
+        for query in ("", "&AFTER=1"):
+            shown = await page(site, f"/audit?TYPE=JobCreated&OWNERID=ann&LIMIT=1{query}")
+            assert bool(shown.xpath("//a[.='From the beginning']")) is bool(query)
+        (href,) = shown.xpath("//a[.='From the beginning']/@href")
+        back = await page(site, href)
+        assert back.xpath("//tbody/tr/td[4]/a/text()") == [first]
+        assert second not in back.text_content()
+
+
 async def test_a_page_shows_what_was_asked_for_and_leads_to_the_job_as_it_was(tmp_path: Path) -> None:
     clock = ManualClock()
     async with guarded(tmp_path, clock=clock) as (site, _):
@@ -97,6 +139,28 @@ async def test_a_page_shows_what_was_asked_for_and_leads_to_the_job_as_it_was(tm
         assert not shown.xpath("//b")
         for href in shown.xpath("//main//a/@href"):
             assert (await site.get(f"/{href}", headers=AUD)).status == 200, href
+
+
+async def test_of_a_job_that_was_taken_out_of_the_log_it_is_told_where_it_is(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        unknown = f"there is no job {'0' * 32}"
+        assert (await asked(site, "/audit", JOB="0" * 32))["missing"] == unknown
+        job = (await site.post("/echo/async", {"x": "1"}, headers=ANN)).location
+        assert (await asked(site, "/audit", JOB=job_id(job)))["missing"] is None
+        await site.request("DELETE", job, headers=ANN)
+        store, key = site.node.backend.store, SigningKey.load_or_create(tmp_path / "key", "jobs.example.org")
+        await archive(store, tmp_path / "2026.gz", key, clock.now(), until=None)
+        await prune(store, tmp_path / "2026.gz", key.verifier, metadata=Metadata(actor="root"))
+        told = await asked(site, "/audit", JOB=job_id(job), TYPE="JobCreated")
+        assert (told["events"], told["next"]) == ([], None)
+        assert told["missing"].startswith(
+            f"there is no job {job_id(job)} in the log; part of the log was taken"
+        )
+        assert "2026.gz" in told["missing"]
+        shown = await page(site, f"/audit?JOB={job_id(job)}")
+        assert told["missing"] in [text.text for text in shown.iter("p")]
+        assert shown.xpath("//input[@id='JOB']/@value") == [job_id(job)]
 
 
 async def test_a_job_is_shown_as_its_owner_saw_it_after_each_event(tmp_path: Path) -> None:
@@ -115,9 +179,37 @@ async def test_a_job_is_shown_as_its_owner_saw_it_after_each_event(tmp_path: Pat
         assert (await asked(site, url))["version"] == 4
         shown = await page(site, f"{url}?VERSION=3")
         assert [line.strip() for line in shown.xpath("//pre/ins/text()")] == ["<uws:runId>m31</uws:runId>"]
-        assert shown.xpath("//a[@rel]/@href") == [f"{job_id(job)}?VERSION=2", f"{job_id(job)}?VERSION=4"]
+        assert shown.xpath("//a[@rel]/@href") == [f"./{job_id(job)}?VERSION={number}" for number in (2, 4)]
         assert shown.xpath("count(//ol[@class='timeline']/li)") == 4
         assert not (await page(site, f"{url}?VERSION=1")).xpath("//ins | //del")
+
+
+@pytest.mark.parametrize("form", ["html", "xml"])
+async def test_a_value_of_hundreds_of_thousands_of_lines_keeps_no_auditor_waiting(
+    tmp_path: Path, form: str
+) -> None:
+    lines = "\n" * 300_000  # a form of 900 kB, nearly the most that is taken
+    async with guarded(tmp_path) as (site, _):
+        job = (await site.post("/echo/async", {"x": f"first{lines}"}, headers=ANN)).location
+        await site.post(
+            job, {"x": f"{lines[: len(lines) // 2]}middle{lines[: len(lines) // 2]}"}, headers=ANN
+        )
+        async with asyncio.timeout(PATIENCE):  # to compare each with each takes hours
+            answer = await site.get(f"/audit/jobs/{job_id(job)}?RESPONSEFORMAT={form}", headers=AUD)
+        assert answer.status == 200
+        shown = (html.fromstring if form == "html" else etree.fromstring)(answer.body)
+        removed, added = ("del", "ins") if form == "html" else ("*[@change='removed']", "*[@change='added']")
+        assert "first\n" in shown.xpath(f"string(//{removed})")
+        assert "\nmiddle" in shown.xpath(f"string(//{added})")
+
+
+async def test_what_many_lines_have_in_common_at_either_end_is_not_marked(tmp_path: Path) -> None:
+    lines = "\n".join(map(str, range(1000)))
+    async with guarded(tmp_path) as (site, _):
+        job = (await site.post("/echo/async", {"x": f"{lines}\nfirst\n{lines}"}, headers=ANN)).location
+        await site.post(job, {"x": f"{lines}\nsecond\n{lines}"}, headers=ANN)
+        shown = await page(site, f"/audit/jobs/{job_id(job)}")
+        assert (shown.xpath("//del/text()"), shown.xpath("//ins/text()")) == (["first"], ["second"])
 
 
 async def test_of_a_destroyed_job_it_is_said_that_there_was_no_document(tmp_path: Path) -> None:
@@ -148,6 +240,54 @@ async def test_the_queue_is_shown_as_it_was(tmp_path: Path) -> None:
         ]
         shown = await page(site, "/audit/state")
         assert shown.xpath("//section/h2/text()") == ["2 jobs"]
+
+
+async def test_of_one_job_auditors_are_told_while_the_read_model_is_missing(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        job, _ = await some_jobs(site, clock)
+        await site.node.backend.projector.caught_up()
+        (file,) = (tmp_path / "projections").glob("trail-*.db")
+        with closing(sqlite3.connect(file)) as tables:
+            tables.execute(
+                "CREATE TRIGGER refused BEFORE INSERT ON occurrence BEGIN SELECT raise(ABORT, 'no'); END"
+            )
+        await some_jobs(site, clock)
+        for path in ("/audit/state", "/audit?OWNERID=ann", "/audit?SERVICE=imported"):
+            assert (await site.get(path, headers=AUD)).status == 503, path
+        for query in ({}, {"TYPE": "JobAborted"}, {"SERVICE": "echo", "OWNERID": "ann"}):
+            assert (await asked(site, "/audit", JOB=job, **query))["events"][-1]["type"] == "JobAborted"
+        assert (await asked(site, f"/audit/jobs/{job}"))["document"]["phase"] == "ABORTED"
+
+
+async def test_while_an_auditor_asks_at_length_all_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end, at_once = Event(), Event(), Semaphore()
+    counted = trail.counted
+
+    def counted_at_length(*asked: Any) -> Any:
+        assert at_once.acquire(blocking=False), "one of them at a time"
+        begun.set()
+        may_end.wait(PATIENCE)
+        try:
+            return counted(*asked)
+        finally:
+            at_once.release()
+
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _), asyncio.timeout(PATIENCE):
+        job, _ = await some_jobs(site, clock)
+        monkeypatch.setattr(trail, "counted", counted_at_length)
+        asking = [asyncio.create_task(site.get("/audit/state", headers=AUD)) for _ in range(2)]
+        try:
+            await asyncio.to_thread(begun.wait, PATIENCE)
+            assert (await site.get(f"/echo/async/{job}", headers=ANN)).status == 200
+            assert (await site.get("/echo/async", headers=ANN)).status == 200
+            assert not any(task.done() for task in asking)
+        finally:
+            may_end.set()
+        assert [(await answer).status for answer in asking] == [200, 200]
 
 
 async def test_the_chain_is_shown_with_its_last_checkpoint(tmp_path: Path) -> None:

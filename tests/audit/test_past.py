@@ -8,7 +8,10 @@ import itertools
 import json
 import random
 import re
+import sqlite3
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,12 +24,15 @@ from hypothesis import strategies as st
 from benchmarks.scale import make_up
 from eventstore import RecordedEvent
 from projections import Sought
+from tests.audit.logs import log_in
 from tests.audit.watching import ENDINGS, Made, past_of, watching
 from tests.daemon import uwsd
 from tests.harness import SHARED, ManualClock
 from tests.projections.support import HISTORY, Player, world
 from uws import JobNotFound, Phase, Service, StrParameter, UsageError
+from uws.admin import Place
 from uws.audit import NotThere, Past, entry_of
+from uws.node import looking_back
 from uws.web import document_then
 
 TRACE = SHARED / "data" / "NASA-iPSC-1993-3.1-cln.swf.gz"
@@ -294,3 +300,43 @@ async def test_what_owners_had_used_by_then_decides_their_places(tmp_path: Path)
         clock.advance(days=30)  # what she had used counts no more
         await watch.look(hers)
         await watch.compare()
+
+
+async def test_what_was_usual_then_is_told_of_the_jobs_that_there_were_then(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with watching(tmp_path, clock) as watch:
+        await watch.create(0, True, owner="ada")
+        await watch.step(0, 1000, "start")
+        await watch.step(0, 90_000, "end", ENDINGS[0])
+        for number in (1, 2):  # of which one runs, and one waits
+            clock.advance(seconds=1)
+            await watch.create(2 * number, True, owner="ada")
+        await watch.step(1, 1000, "start")
+        assert b"expectedStart" in watch.waiting[-1][2]
+        await watch.step(0, 1000, "delete")
+        assert b"expectedStart" not in watch.waiting[-1][2]
+        await watch.compare()
+
+
+async def test_jobs_that_failed_make_a_look_at_one_that_waits_no_longer(tmp_path: Path) -> None:
+    async def statements(jobs: int) -> int:
+        """Return how many are carried out to tell of a job that waited after so many had failed."""
+        carried_out: list[str] = []
+        async with log_in(tmp_path / str(jobs)) as log:
+            for number in range(jobs):
+                await log.fail(f"failed-{number}")
+            await log.create("waits")
+        async with looking_back(Place(log.data)) as past:
+
+            async def ask(question: Callable[..., Any], *asked: Any, **named: Any) -> Any:
+                def traced(connection: sqlite3.Connection) -> Any:
+                    connection.set_trace_callback(carried_out.append)
+                    return question(connection, *asked, **named)
+
+                return await past.ask(traced)
+
+            then = await replace(past, ask=ask).job_at_version("waits", 2)
+        assert then.standing is not None
+        return len(carried_out)
+
+    assert await statements(150) == await statements(0)

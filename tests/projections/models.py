@@ -47,7 +47,7 @@ class NextServices(Services):
 
 
 class NextTrail(Trail):
-    version = 2
+    version = 3
 
 
 class NextUsage(Usage):

@@ -468,20 +468,21 @@ def _course(stream: str, events: Sequence[RecordedEvent]) -> tuple[Any, ...]:
     (position, _, _, service, owner, kind, _, begun), last = rows[0], rows[-1][0]
     job_id = stream.removeprefix("job/")
     if kind == Erased.type:
-        return position, job_id, "", None, (), DESTROYED, begun, None, 0, None, position, last
+        return position, job_id, "", None, (), DESTROYED, begun, None, 0, None, position, *[None] * 3, last
     job = fold(events)
     assert job is not None
-    phase, ran, started, over = "PENDING", 0, None, None
+    phase, ran, started, ends = "PENDING", 0, None, []
     for position_, *_, kind, _, time in rows:
         after = _PHASES.get(kind, DESTROYED if kind == "JobDestroyed" else phase)
         if phase in STARTED and after not in STARTED:
             ran += max(0, time - (started or time))
         started = {"JobStarted": time, "JobRequeued": None}.get(kind, started)
+        if after != phase and after in {*ENDED, DESTROYED}:
+            ends.append((time, position_, after))
         phase = after
-        if over is None and phase in {*ENDED, DESTROYED}:
-            over = position_, time
-    ended, place = (over[1], over[0]) if over else (None, None)
-    return position, job_id, service, owner, job.quotas, phase, begun, started, ran, ended, place, last
+    over, gone = (*ends, (None,) * 3, (None,) * 3)[:2]
+    row = position, job_id, service, owner, job.quotas, phase, begun, started, ran
+    return *row, *over, *gone[:2], last
 
 
 _PHASES = {kind.__name__: phase.value for kind, phase in PHASE_AFTER.items()}

@@ -6,7 +6,6 @@ All of it is answered from the log and the read model of the trail, which tells 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -154,7 +153,7 @@ class Past:
     async def _check_service(self, name: str) -> None:
         if await self.log.read_stream(e.service_stream(name)):
             return
-        with suppress(StoreUnavailable):
+        if self.ask is not _nobody:
             known = await self.ask(trail.services_of_old)
             if name in known:  # in what was imported, or of the queue
                 return

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -34,23 +35,31 @@ from .documents import add, with_stylesheet
 from .forms import Pair, instant, query_of, single, whole_number
 from .negotiation import HTML, JSON, Form, form_of
 from .past import document_then
-from .queues import Paused
+from .queues import Paused, Waits, add_job, told_of
 from .resource import Resource
 
+R = TypeVar("R")
 RECORD = "urn:uwsd:audit"
 """The namespace of what tells of the record."""
 SHOWN, MOST = 100, 1000
 """Events of a page, by default and at most."""
 JOBS_SHOWN = 200
 """Jobs of each kind that are shown of a queue as it was."""
-FILTERS = ("JOB", "OWNERID", "SERVICE", "ACTOR", "TYPE", "SINCE", "UNTIL")
+MOST_COMPARED = 500
+"""Lines that two documents have not in common at either end, and that are compared with each other still."""
+TIMES = ("SINCE", "UNTIL")
+FILTERS = ("JOB", "OWNERID", "SERVICE", "ACTOR", "TYPE", *TIMES)
 
 
 class Events(msgspec.Struct, frozen=True):
-    """Some events of the log, in its order, and the URL of those behind them, if there are any."""
+    """Some events of the log, in its order, and the URL of those behind them, if there are any.
+
+    ``missing`` says why there are none of the job that was asked for.
+    """
 
     events: list[Entry]
     next: str | None
+    missing: str | None
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,17 +90,6 @@ class RunningThen(msgspec.Struct, frozen=True):
     since: str
 
 
-class WaitingThen(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that waited: its place in the queue of its service (none while it was HELD), and why."""
-
-    job: str
-    service: str
-    owner: str | None
-    since: str | None
-    place: int | None
-    reason: str
-
-
 class StateThen(msgspec.Struct, frozen=True, kw_only=True):
     """The queue as it was; the jobs of each kind are the first so many of ``ran`` and ``waited``."""
 
@@ -101,7 +99,7 @@ class StateThen(msgspec.Struct, frozen=True, kw_only=True):
     ran: int
     running: list[RunningThen]
     waited: int
-    waiting: list[WaitingThen]
+    waiting: list[Waits]
     paused: list[Paused]
 
 
@@ -111,7 +109,7 @@ class StateThen(msgspec.Struct, frozen=True, kw_only=True):
 async def record(request: web.Request) -> web.Response:
     """``/audit``: events that all filters let through; on a page without any, the last ones."""
     resource, pairs, form = _asked(request, *FILTERS, "AFTER", "LIMIT")
-    past = await _past(resource)
+    past = _past(resource)
     sought, job_id = _sought(pairs), single(pairs, "JOB")
     await past.check(sought)
     limit = min(_number(pairs, "LIMIT", SHOWN, 1), MOST)
@@ -119,22 +117,21 @@ async def record(request: web.Request) -> web.Response:
     if after < 0:
         is_bare = form is HTML and not any(single(pairs, name) for name in FILTERS)
         after = max(0, (await _backend(resource).store.head()).position - limit) if is_bare else 0
-    found = await _events(past, sought, job_id, after, limit + 1)
-    following = None
-    if len(found) > limit:
-        kept = [(name, value) for name, value in pairs if name.upper() != "AFTER"]
-        following = f"{resource.base_url}/audit?{urlencode([*kept, ('AFTER', found[limit - 1].position)])}"
+    found, missing = await _events(past, sought, job_id, after, limit + 1)
+    following = _url(resource, pairs, found[limit - 1].position) if len(found) > limit else None
     entries = [entry_of(event) for event in found[:limit]]
     if form is JSON:
-        return resource.answer(msgspec.json.encode(Events(entries, following)), form)
+        return resource.answer(msgspec.json.encode(Events(entries, following, missing)), form)
     root = _root("record")
     for name in FILTERS:
         if value := single(pairs, name):
-            add(root, "filter", value, name=name)
+            add(root, "filter", _as_field(value, name) if name in TIMES else value, name=name)
     if after:
-        root.set("after", str(after))
+        root.set("first", _url(resource, pairs, 0))
     if following:
         root.set("next", following)
+    if missing:
+        add(root, "missing", missing)
     for kind in sorted(e.EVENT_TYPES):
         add(root, "type", kind)
     for entry in entries:
@@ -151,7 +148,7 @@ async def to_record(request: web.Request) -> web.Response:
 async def job_then(request: web.Request) -> web.Response:
     """``/audit/jobs/{id}``: the events of a job, and its document right after one of them."""
     resource, pairs, form = _asked(request, "VERSION")
-    past, job_id = await _past(resource), request.match_info["job"]
+    past, job_id = _past(resource), request.match_info["job"]
     recorded = await past.history(job_id)
     version = _number(pairs, "VERSION", len(recorded), 1)
     if version > len(recorded):
@@ -171,8 +168,9 @@ async def job_then(request: web.Request) -> web.Response:
         before, _ = (
             await _document(past, job_id, resource.base_url, version - 1) if version > 1 else (b"", None)
         )
-        for change, line in _changes(_lines(before), _lines(document)):
-            add(root, "line", line, **({"change": change} if change else {}))
+        # In a thread, and by the run: a document may have as many lines as its owner has sent line breaks.
+        for change, lines in await asyncio.to_thread(_changes, before, document):
+            add(root, "lines", lines, **({"change": change} if change else {}))
     for entry in entries:
         _add_entry(root, entry)
     return resource.answer(with_stylesheet(root, resource.preamble("audit")), form)
@@ -183,7 +181,7 @@ async def state_then(request: web.Request) -> web.Response:
     resource, pairs, form = _asked(request, "AT", "SERVICE", "OWNERID")
     at, service, owner = (single(pairs, name) or None for name in ("AT", "SERVICE", "OWNERID"))
     backend = _backend(resource)
-    past = await _past(resource)
+    past = _past(resource)
     now = backend.clock.now()
     time = instant(at, "AT") if at else now
     if time > now:
@@ -192,7 +190,8 @@ async def state_then(request: web.Request) -> web.Response:
     if form is JSON:
         return resource.answer(msgspec.json.encode(state), form)
     root = _root("state", time=state.time, destroyed=str(state.destroyed))
-    for name, value in (("SERVICE", service), ("OWNERID", owner)):
+    shown = _as_field(at or state.time, "AT")
+    for name, value in (("AT", shown), ("SERVICE", service), ("OWNERID", owner)):
         if value:
             add(root, "filter", value, name=name)
     for pause in state.paused:
@@ -205,10 +204,7 @@ async def state_then(request: web.Request) -> web.Response:
     ):
         part = add(root, kind, of=str(all_of_them))
         for job in jobs:
-            facts = {
-                name: str(fact) for name, fact in msgspec.structs.asdict(job).items() if fact is not None
-            }
-            add(part, "job", facts.pop("reason", ""), **facts)
+            add_job(part, job)
     return resource.answer(with_stylesheet(root, resource.preamble("audit")), form)
 
 
@@ -259,10 +255,15 @@ def _backend(resource: Resource) -> Backend:
     return backend
 
 
-async def _past(resource: Resource) -> Past:
+def _past(resource: Resource) -> Past:
+    """Return what answers; the read model is waited for by what needs it."""
     backend = _backend(resource)
-    await backend.projector.caught_up(READ_MODEL)
-    return Past(backend.store, backend.projector.ask, backend.limits, backend.allowed)
+
+    async def ask(question: Callable[..., R], *arguments: Any, **named: Any) -> R:
+        await backend.projector.caught_up(READ_MODEL)
+        return await backend.projector.ask_at_length(READ_MODEL, question, *arguments, **named)
+
+    return Past(backend.store, ask, backend.limits, backend.allowed)
 
 
 def _sought(pairs: Sequence[Pair]) -> Sought:
@@ -271,6 +272,18 @@ def _sought(pairs: Sequence[Pair]) -> Sought:
     )
     since, until = (_micros(single(pairs, name), name) for name in ("SINCE", "UNTIL"))
     return Sought(owner, service, actor, kind, since, until)
+
+
+def _url(resource: Resource, pairs: Sequence[Pair], after: int) -> str:
+    """Return where those events are behind a position that were asked for."""
+    kept = [(name, value) for name, value in pairs if name.upper() != "AFTER"]
+    return f"{resource.base_url}/audit?{urlencode([*kept, ('AFTER', after)])}"
+
+
+def _as_field(text: str, name: str) -> str:
+    """Return a time as fields of browsers take it; one that is finer than theirs, to the microsecond."""
+    time = instant(text, name).replace(tzinfo=None)
+    return time.isoformat(timespec="microseconds" if time.microsecond % 1000 else "milliseconds")
 
 
 def _micros(text: str | None, name: str) -> int | None:
@@ -284,17 +297,20 @@ def _number(pairs: Sequence[Pair], name: str, default: int, least: int) -> int:
 
 async def _events(
     past: Past, sought: Sought, job_id: str | None, after: int, limit: int
-) -> list[RecordedEvent]:
-    """Return events in order; of a job they are looked for in its stream, where erased ones are, too."""
+) -> tuple[list[RecordedEvent], str | None]:
+    """Return events in order, or why there are none of a job.
+
+    Those of a job are looked for in its stream, where erased ones are, too.
+    """
     if job_id is None:
-        return [event async for event in past.events(sought, after=after, limit=limit)]
+        return [event async for event in past.events(sought, after=after, limit=limit)], None
     try:
         recorded = await past.history(job_id)
-    except NotFound:
-        return []
+    except NotFound as error:
+        return [], str(error)
     created = created_by(recorded)
     found = (event for event in recorded if sought == Sought() or is_sought(sought, event, created))
-    return [event for event in found if event.position > after][:limit]
+    return [event for event in found if event.position > after][:limit], None
 
 
 async def _document(
@@ -308,20 +324,38 @@ async def _document(
     return document_then(then, base_url, as_json=as_json), None
 
 
+def _changes(before: bytes, after: bytes) -> list[tuple[str, str]]:
+    """Return all lines of a document, and those it had before, by runs: what became of them, if anything."""
+    if not before:
+        return [("", "\n".join(_lines(after)))]
+    return [(change, "\n".join(lines)) for change, lines in _runs(_lines(before), _lines(after)) if lines]
+
+
+def _runs(before: list[str], after: list[str]) -> Iterator[tuple[str, list[str]]]:
+    head = _begin_alike(before, after)
+    tail = _begin_alike(before[head:][::-1], after[head:][::-1])
+    old, new = before[head : len(before) - tail], after[head : len(after) - tail]
+    yield "", after[:head]
+    if len(old) + len(new) > MOST_COMPARED:
+        yield from (("removed", old), ("added", new))
+    else:
+        for what, first, last, begin, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+            if what == "equal":
+                yield "", new[begin:end]
+            else:
+                yield from (("removed", old[first:last]), ("added", new[begin:end]))
+    yield "", after[len(after) - tail :]
+
+
+def _begin_alike(one: list[str], other: list[str]) -> int:
+    """Return with how many of the same lines both begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((number for number, (line, twin) in pairs if line != twin), min(len(one), len(other)))
+
+
 def _lines(document: bytes) -> list[str]:
     """Return the lines of a document, without what stands there for its page alone."""
     return [line for line in document.decode().splitlines() if not line.startswith("<?")]
-
-
-def _changes(before: list[str], after: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield all lines of a document, and those it had before, each with what became of it, if anything."""
-    for what, first, last, begin, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if what == "equal":
-            yield from (("", line) for line in after[begin:end])
-            continue
-        if before:
-            yield from (("removed", line) for line in before[first:last])
-        yield from (("added" if before else "", line) for line in after[begin:end])
 
 
 def _told(state: State) -> StateThen:
@@ -335,23 +369,9 @@ def _told(state: State) -> StateThen:
             for job in state.running[:JOBS_SHOWN]
         ],
         waited=len(state.waiting),
-        waiting=[
-            WaitingThen(
-                job=one.job.job_id,
-                service=one.job.service,
-                owner=one.job.owner,
-                since=_time(one.job.queued),
-                place=one.place,
-                reason=one.reason,
-            )
-            for one in state.waiting[:JOBS_SHOWN]
-        ],
+        waiting=[told_of(one) for one in state.waiting[:JOBS_SHOWN]],
         paused=[Paused(service, format_time(since)) for service, since in state.paused.items()],
     )
-
-
-def _time(time: datetime | None) -> str | None:
-    return format_time(time) if time else None
 
 
 def _root(name: str, **facts: str) -> etree._Element:

@@ -8,7 +8,7 @@ from lxml import etree
 
 from uws.model import Action, NotAuthenticated, NotAuthorized, NotFound, UsageError
 from uws.model.units import format_time
-from uws.queueing import Queueing, QueueShown
+from uws.queueing import Queueing, QueueShown, Waiting
 
 from .documents import add, with_stylesheet
 from .forms import query_of, read_form
@@ -65,8 +65,7 @@ async def queue(request: web.Request) -> web.Response:
     for pause in shown.paused:
         add(root, "paused", pause.service or "", since=pause.since)
     for job in shown.waiting:
-        told = {name: str(fact) for name, fact in msgspec.structs.asdict(job).items() if fact is not None}
-        add(root, "job", told.pop("reason"), **told)
+        add_job(root, job)
     if may_pause:
         root.set("may", "pause")
     return resource.answer(with_stylesheet(root, resource.preamble("queue")), form)
@@ -109,17 +108,25 @@ def _told(found: QueueShown) -> Shown:
     return Shown(
         paused=[Paused(service, format_time(since)) for service, since in found.paused],
         running=found.running,
-        waiting=[
-            Waits(
-                job=one.job.job_id,
-                service=one.job.service,
-                owner=one.job.owner,
-                phase=one.job.phase,
-                since=format_time(one.job.queued) if one.job.queued else None,
-                place=one.place,
-                reason=one.reason,
-            )
-            for one in found.waiting
-        ],
+        waiting=[told_of(one) for one in found.waiting],
         more=found.more,
     )
+
+
+def told_of(one: Waiting) -> Waits:
+    """Say how a job waits."""
+    return Waits(
+        job=one.job.job_id,
+        service=one.job.service,
+        owner=one.job.owner,
+        phase=one.job.phase,
+        since=format_time(one.job.queued) if one.job.queued else None,
+        place=one.place,
+        reason=one.reason,
+    )
+
+
+def add_job(parent: etree._Element, job: msgspec.Struct) -> None:
+    """Add what is told of a job that runs or waits, with the reason, if there is one, as its text."""
+    told = {name: str(fact) for name, fact in msgspec.structs.asdict(job).items() if fact is not None}
+    add(parent, "job", told.pop("reason", ""), **told)
