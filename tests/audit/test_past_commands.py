@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sqlite3
+import sys
 from asyncio.subprocess import PIPE
 from contextlib import closing
 from datetime import UTC, datetime
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import UWSD, Ended, serving, uwsd
+from tests.audit.logs import ECHO, log_again, log_in
+from tests.daemon import PATIENCE, UWSD, Ended, serving, uwsd
 from tests.harness import job_id
+from uws.model import events as e
 from uws.model.units import format_time
 
 DECLARATION = """
@@ -77,6 +80,69 @@ async def test_what_is_followed_comes_until_ctrl_c(file: Path) -> None:
         assert process.returncode == 130
     assert [each["type"] for each in told] == ["JobCreated", "JobQueued", "JobStarted", "JobCompleted"]
     assert {each["job"] for each in told} == {job_id(url)}
+
+
+HELD = """
+import sys
+from contextlib import asynccontextmanager
+from uws.audit import Past
+from uws.cli import past
+from uws.cli import main
+
+looking_back, history = past.looking_back, Past.history
+
+def wait():
+    print("held", flush=True)
+    sys.stdin.readline()
+
+@asynccontextmanager
+async def held(place):
+    async with looking_back(place) as there:
+        wait()
+        yield there
+
+async def held_history(self, job):
+    wait()
+    return await history(self, job)
+
+past.looking_back, Past.history = held, held_history
+main()
+"""
+"""The command, which waits for a line before it asks."""
+
+
+@pytest.mark.parametrize(
+    ("of", "before"), [("one", []), ("--service=echo", ["ServiceDeclared"])], ids=["a job", "a filter"]
+)
+async def test_what_is_recorded_while_following_begins_comes_once(
+    tmp_path: Path, of: str, before: list[str]
+) -> None:
+    expected = [*before, "JobCreated", "JobQueued", "JobStarted", "JobCompleted"]
+    data = tmp_path / "var"
+    async with log_in(data) as log:
+        await log.create("one")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HELD, "audit", "log", of, "--follow", "--json", "--limit", str(len(expected)),
+        "--data", data, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=tmp_path,
+    )  # fmt: skip
+    assert process.stdin
+    assert process.stdout
+    try:
+        assert await process.stdout.readline() == b"held\n"
+        async with log_again(data) as log:
+            await log.append("one", e.JobStarted(declaration=ECHO.digest))
+        process.stdin.write(b"go on\n")
+        told = [await process.stdout.readline() for _ in (*before, "JobCreated", "JobQueued")]
+        async with log_again(data) as log:
+            await log.append("one", e.JobCompleted(results=()))
+        async with asyncio.timeout(PATIENCE):
+            rest, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (process.returncode, err) == (0, b"")
+    assert [json.loads(line)["type"] for line in (*told, *rest.splitlines())] == expected
 
 
 async def test_a_job_is_replayed_as_it_was_answered(file: Path) -> None:

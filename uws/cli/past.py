@@ -107,12 +107,13 @@ async def _log(place: Place, job: str | None, sought: Sought, follow: bool, prin
     async with AsyncExitStack() as stack:
         log = await SQLiteEventLog.read(place.log)
         stack.push_async_callback(log.close)
+        # Read before all else: what is printed first reaches up to here at least, so nothing is left out.
+        head = (await log.head()).position
         # A job's stream is enough for what is asked of it alone.
         past = Past(log) if job is not None else await stack.enter_async_context(looking_back(place))
         await past.check(sought)
-        head = (await log.head()).position
         if job is not None:
-            await _print_job(past, job, sought, printed)
+            head = max(head, await _print_job(past, job, sought, printed))
         else:
             async for event in past.events(sought, limit=printed.left):
                 printed(event)
@@ -127,13 +128,15 @@ async def _log(place: Place, job: str | None, sought: Sought, follow: bool, prin
             head = reached
 
 
-async def _print_job(past: Past, job: str, sought: Sought, printed: _Printed) -> None:
+async def _print_job(past: Past, job: str, sought: Sought, printed: _Printed) -> int:
+    """Print what is sought of a job, and return where the last of its events stands."""
     recorded = await past.history(job)
     created = created_by(recorded)
     for event in recorded:
         # What was erased is shown to who asks for all of the job: nobody knows what else it was.
         if sought == Sought() or is_sought(sought, event, created):
             printed(event)
+    return recorded[-1].position
 
 
 @audit.command()
