@@ -7,6 +7,8 @@ import json
 import os
 import pwd
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,25 @@ async def test_what_is_destroyed_is_compared_and_what_is_erased_is_said_to_be(de
         rf"job {one} was erased at \S+Z \(asked for\): what it was is not known any more", told.out
     )
     assert "nothing differs" not in told.out
+
+
+async def test_what_was_tampered_with_is_neither_told_nor_compared_nor_run_again(declaration: Path) -> None:
+    async with serving(declaration) as server:
+        one, other = [await ran(server, "show", word="true") for _ in range(2)]
+    with closing(sqlite3.connect(declaration.parent / "var" / "events.db")) as log:
+        log.execute(
+            "UPDATE event SET data = CAST(replace(CAST(data AS TEXT), ?, ?) AS BLOB) "
+            "WHERE type = 'JobCompleted'",
+            (sha256(b"true"), sha256(b"false")),
+        )
+        log.commit()
+    commands = ("provenance", one), ("diff", one, other), ("rerun", one)
+    for command in commands:
+        refused = await audit(declaration, *command)
+        assert (refused.status, refused.out) == (1, ""), command
+        assert "payload or metadata are not those that were recorded" in refused.err
+    async with serving(declaration):
+        assert (await audit(declaration, "rerun", one)).status == 1, "a server says so, too"
 
 
 async def test_a_job_that_there_never_was_is_told(declaration: Path) -> None:

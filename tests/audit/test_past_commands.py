@@ -7,9 +7,11 @@ import json
 import signal
 import sqlite3
 import sys
-from asyncio.subprocess import PIPE
-from contextlib import closing
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from tests.audit.logs import ECHO, log_again, log_in
 from tests.daemon import PATIENCE, UWSD, Ended, serving, uwsd
 from tests.harness import job_id
+from uws.model import Failure
 from uws.model import events as e
 from uws.model.units import format_time
 
@@ -42,6 +45,18 @@ def file(tmp_path: Path) -> Path:
 
 async def audit(file: Path, *words: str) -> Ended:
     return await uwsd("audit", *words, "--config", file)
+
+
+def tamper(data: Path, kind: str, text: str, by: str) -> None:
+    """Change in the log, by hand, what the event of a type holds."""
+    with closing(sqlite3.connect(data / "events.db")) as log:
+        changed = log.execute(
+            "UPDATE event SET data = CAST(replace(CAST(data AS TEXT), :text, :by) AS BLOB), "
+            "metadata = CAST(replace(CAST(metadata AS TEXT), :text, :by) AS BLOB) WHERE type = :kind",
+            {"text": text, "by": by, "kind": kind},
+        )
+        assert changed.rowcount == 1
+        log.commit()
 
 
 async def test_the_log_is_a_table_for_people_and_lines_of_json_for_programs(file: Path) -> None:
@@ -111,6 +126,23 @@ main()
 """The command, which waits for a line before it asks."""
 
 
+@asynccontextmanager
+async def held(*words: str | Path) -> AsyncIterator[tuple[Process, Callable[[], None]]]:
+    """Give a command that has opened all that it reads, and what makes it go on."""
+    command = sys.executable, "-c", HELD, "audit", *words
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    assert process.stdin
+    assert process.stdout
+    try:
+        async with asyncio.timeout(PATIENCE):
+            assert await process.stdout.readline() == b"held\n"
+            yield process, partial(process.stdin.write, b"go on\n")
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
 @pytest.mark.parametrize(
     ("of", "before"), [("one", []), ("--service=echo", ["ServiceDeclared"])], ids=["a job", "a filter"]
 )
@@ -118,29 +150,18 @@ async def test_what_is_recorded_while_following_begins_comes_once(
     tmp_path: Path, of: str, before: list[str]
 ) -> None:
     expected = [*before, "JobCreated", "JobQueued", "JobStarted", "JobCompleted"]
-    data = tmp_path / "var"
+    data, limit = tmp_path / "var", str(len(expected))
     async with log_in(data) as log:
         await log.create("one")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", HELD, "audit", "log", of, "--follow", "--json", "--limit", str(len(expected)),
-        "--data", data, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=tmp_path,
-    )  # fmt: skip
-    assert process.stdin
-    assert process.stdout
-    try:
-        assert await process.stdout.readline() == b"held\n"
+    async with held("log", of, "--follow", "--json", "--limit", limit, "--data", data) as (process, go_on):
         async with log_again(data) as log:
             await log.append("one", e.JobStarted(declaration=ECHO.digest))
-        process.stdin.write(b"go on\n")
+        go_on()
+        assert process.stdout
         told = [await process.stdout.readline() for _ in (*before, "JobCreated", "JobQueued")]
         async with log_again(data) as log:
             await log.append("one", e.JobCompleted(results=()))
-        async with asyncio.timeout(PATIENCE):
-            rest, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        rest, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
     assert [json.loads(line)["type"] for line in (*told, *rest.splitlines())] == expected
 
@@ -234,17 +255,39 @@ async def test_an_event_that_was_tampered_with_is_not_told_as_if_it_were_true(fi
     async with serving(file) as server:
         url = await server.run("echo", word="x")
         await server.ended(url)
-    with closing(sqlite3.connect(file.parent / "var" / "events.db")) as log:
-        log.execute(
-            "UPDATE event SET metadata = CAST(replace(CAST(metadata AS TEXT), '}', ' }') AS BLOB) "
-            "WHERE type = 'JobQueued'"
-        )
-        log.commit()
+    tamper(file.parent / "var", "JobQueued", "}", " }")
     for words in (("log", job_id(url)), ("log", "--type", "JobQueued"), ("replay", job_id(url))):
         told = await audit(file, *words)
         assert told.status == 1, words
         assert "payload or metadata are not those that were recorded" in told.err
         assert "JobQueued" not in told.out
+
+
+async def test_no_document_is_made_under_a_declaration_that_was_tampered_with(file: Path) -> None:
+    async with serving(file) as server:
+        job = job_id(await server.create("echo", word="x"))
+    tamper(file.parent / "var", "ServiceDeclared", "Echo", "Evil")
+    for words in ((), ("--at-version", "1"), ("--json",)):
+        told = await audit(file, "replay", job, *words)
+        assert (told.status, told.out) == (1, ""), words
+        assert "payload or metadata are not those that were recorded" in told.err
+
+
+async def test_what_is_followed_is_held_against_its_digest_too(tmp_path: Path) -> None:
+    data = tmp_path / "var"
+    async with log_in(data) as log:
+        await log.create("one")
+    async with held("log", "--service", "echo", "--follow", "--json", "--data", data) as (process, go_on):
+        async with log_again(data) as log:
+            await log.append("one", e.JobFailed(failure=Failure(message="the disk broke")))
+        tamper(data, "JobFailed", "disk broke", "user erred")
+        go_on()
+        out, err = await process.communicate()
+    assert process.returncode == 1
+    assert [json.loads(line)["type"] for line in out.splitlines()] == [
+        "ServiceDeclared", "JobCreated", "JobQueued",
+    ]  # fmt: skip
+    assert b"payload or metadata are not those that were recorded" in err
 
 
 async def test_there_is_no_version_before_the_first(file: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -19,10 +20,10 @@ from eventstore import (
     Pruned,
     RecordedEvent,
     StoreUnavailable,
-    check_payload,
     from_microseconds,
     to_microseconds,
 )
+from eventstore.checking import Checked, Readable
 from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, trail, usage
 from projections import queue as queue_model
 from uws.model import (
@@ -59,16 +60,6 @@ class Ask(Protocol):
 
 async def _nobody(question: Callable[..., R], *arguments: Any, **named: Any) -> R:
     raise StoreUnavailable(f"the read model {READ_MODEL} is not open")
-
-
-class Log(Protocol):
-    """The part of `eventstore.EventStore` that is needed here."""
-
-    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]: ...
-
-    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]: ...
-
-    async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]: ...
 
 
 class NotThere(UsageError):
@@ -136,10 +127,14 @@ class Past:
     was recorded.
     """
 
-    log: Log
+    log: Readable
     ask: Ask = _nobody
     queue: QueueSettings = field(default_factory=QueueSettings)
     quotas: QuotaSettings = field(default_factory=QuotaSettings)
+
+    @cached_property
+    def _log(self) -> Checked:
+        return Checked(self.log)
 
     # Events
 
@@ -152,7 +147,7 @@ class Past:
             await self._check_service(sought.service)
 
     async def _check_service(self, name: str) -> None:
-        if await self.log.read_stream(e.service_stream(name)):
+        if await self._log.read_stream(e.service_stream(name)):
             return
         with suppress(StoreUnavailable):
             known = await self.ask(trail.services_of_old)
@@ -176,8 +171,7 @@ class Past:
         while left is None or left > 0:
             at_once = _AT_ONCE if left is None else min(_AT_ONCE, left)
             found = await self.ask(trail.positions, sought, after=after, limit=at_once)
-            for event in await self.log.read_at(found):
-                check_payload(event)
+            for event in await self._log.read_at(found):
                 yield event
             if len(found) < at_once:
                 return
@@ -186,11 +180,9 @@ class Past:
 
     async def history(self, job_id: str) -> tuple[RecordedEvent, ...]:
         """Return all events of a job, erased ones as such, from its stream. Raises `NotFound`."""
-        recorded = await self.log.read_stream(e.job_stream(job_id))
+        recorded = await self._log.read_stream(e.job_stream(job_id))
         if not recorded:
-            raise await unknown(self.log, job_id)
-        for event in recorded:
-            check_payload(event)
+            raise await unknown(self._log, job_id)
         return recorded
 
     async def new_events(
@@ -200,7 +192,7 @@ class Past:
 
         The log alone is read: this is for what has come just now, and may not be in the read model yet.
         """
-        recorded = await self.log.read_all(after=after, limit=_AT_ONCE)
+        recorded = await self._log.read_all(after=after, limit=_AT_ONCE)
         found = [
             event
             for event in recorded
@@ -212,7 +204,7 @@ class Past:
     async def _is_sought(self, sought: Sought, event: RecordedEvent) -> bool:
         if (sought.owner is None and sought.service is None) or e.job_id_of(event.stream) is None:
             return is_sought(sought, event, None)
-        return is_sought(sought, event, created_by(await self.log.read_stream(event.stream)))
+        return is_sought(sought, event, created_by(await self._log.read_stream(event.stream)))
 
     # A job
 
@@ -359,7 +351,7 @@ class Past:
         found: dict[str, Service] = {}
         for name in names:
             recorded = [
-                event for event in await self.log.read_stream(e.service_stream(name)) if not event.erased
+                event for event in await self._log.read_stream(e.service_stream(name)) if not event.erased
             ]
             by_then = [
                 event
@@ -399,7 +391,7 @@ def _moment_of(event: RecordedEvent) -> Moment:
     return Moment(time=e.time_of(event))
 
 
-async def unknown(log: Log, job_id: str) -> NotFound:
+async def unknown(log: Readable, job_id: str) -> NotFound:
     """Return what says that there is no such job in the log, and where it may be."""
     recorded = await log.read_stream(Pruned.stream)
     taken = [msgspec.json.decode(event.data, type=Pruned) for event in recorded if event.type == Pruned.type]

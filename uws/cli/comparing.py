@@ -10,13 +10,24 @@ from typing import Annotated
 import msgspec
 import typer
 
-from eventstore import SQLiteEventLog
 from uws.admin import Place, RerunJob
 from uws.model import UsageError
 from uws.provenance import Comparison, Difference, Run, compare, read_run
 
 from .audit import audit
-from .common import CONFIG, FAILED, INTERRUPTED, Config, Data, carried_out, place_of, print_line, reported
+from .common import (
+    CONFIG,
+    FAILED,
+    INTERRUPTED,
+    Config,
+    Data,
+    carried_out,
+    faults,
+    place_of,
+    print_line,
+    reading,
+    reported,
+)
 from .jobs import watched
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
@@ -116,11 +127,9 @@ def _compared(place: Place, job: str, other: str) -> Comparison:
 
 
 async def _read(place: Place, *job_ids: str) -> list[Run]:
-    log = await SQLiteEventLog.read(place.log)
-    try:
-        return [await read_run(log, job_id) for job_id in job_ids]
-    finally:
-        await log.close()
+    async with reading(place) as log:
+        with faults():
+            return [await read_run(log, job_id) for job_id in job_ids]
 
 
 def _print_comparison(compared: Comparison) -> None:

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 import msgspec
 
 from eventstore import Erased, RecordedEvent, from_microseconds
+from eventstore.checking import Checked, Readable
 from uws.model import Job, JobNotFound, ProgramFile, Service, Upload, UWSError, Values, fold
 from uws.model import events as e
-
-
-class Readable(Protocol):
-    """A log, or an event store, of which streams can be read."""
-
-    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_stream`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,11 @@ class Recorded:
 
 
 async def read_run(log: Readable, job_id: str) -> Run:
-    """Read what there is of a job, a destroyed or erased one included. Raises `JobNotFound`."""
+    """Read what there is of a job, a destroyed or erased one included.
+
+    Raises `JobNotFound`; `eventstore.ChainBroken` for an event that is not what was recorded.
+    """
+    log = Checked(log)
     recorded = await log.read_stream(e.job_stream(job_id))
     job = fold(recorded)
     if job is None:

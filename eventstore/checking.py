@@ -1,0 +1,47 @@
+"""Reading a log so that nothing is taken for true that is not what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ._chain import check_payload
+from ._types import RecordedEvent
+
+
+class Readable(Protocol):
+    """The part of `EventStore` that reads events, which a log has that somebody else writes, too."""
+
+    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]: ...
+
+    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]: ...
+
+    async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]: ...
+
+
+class Checked:
+    """Reads a log, and holds each event against its own digest. That the chain holds is for `verify` to show.
+
+    All methods raise `ChainBroken` for an event that does not hold what was recorded, and what the log's do.
+    """
+
+    def __init__(self, log: Readable) -> None:
+        self._log = log
+
+    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_stream`."""
+        return _checked(await self._log.read_stream(stream, after=after))
+
+    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_all`."""
+        return _checked(await self._log.read_all(after=after, limit=limit))
+
+    async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]:
+        """See `EventStore.read_at`."""
+        return _checked(await self._log.read_at(positions))
+
+
+def _checked(events: tuple[RecordedEvent, ...]) -> tuple[RecordedEvent, ...]:
+    for event in events:
+        check_payload(event)
+    return events
