@@ -192,6 +192,31 @@ async def test_a_job_is_replayed_as_it_was_answered(file: Path) -> None:
     ]
 
 
+async def test_a_time_that_was_told_is_the_time_when_it_had_happened(tmp_path: Path) -> None:
+    """Times are told to the millisecond, and things happen in between."""
+    data = tmp_path / "var"
+    async with log_in(data, begin=datetime(2026, 3, 1, microsecond=500, tzinfo=UTC)) as log:
+        await log.run("one")
+    told = await uwsd("audit", "log", "one", "--json", "--data", data)
+    replay = "audit", "replay", "one", "--url", "http://x", "--data", data, "--json", "--at"
+    state = "audit", "state", "--data", data, "--json", "--at"
+    for entry, phase in zip(
+        map(json.loads, told.out.splitlines()), ["QUEUED", "QUEUED", "EXECUTING", "COMPLETED"], strict=True
+    ):
+        replayed = await uwsd(*replay, entry["time"])
+        assert json.loads(replayed.out)["phase"] == phase, (entry, replayed.err)
+        listed = await uwsd(*state, entry["time"])
+        assert json.loads(listed.out)["phase"] == phase, (entry, listed.err)
+    for time, phase in (("02.000499", "QUEUED"), ("02.000500", "EXECUTING")):  # which is exact
+        at = f"2026-03-01T00:00:{time}Z"
+        assert json.loads((await uwsd(*replay, at)).out)["phase"] == phase
+        assert json.loads((await uwsd(*state, at)).out)["phase"] == phase
+    refused = await uwsd(*replay, "2026-03-01T00:00:01.000499Z")
+    assert refused.err == (
+        "job one was created at 2026-03-01T00:00:01.000500Z, after 2026-03-01T00:00:01.000499Z\n"
+    )
+
+
 async def test_an_erased_job_is_shown_by_what_is_left_of_it_and_by_nothing_else(file: Path) -> None:
     async with serving(file) as server:
         url = await server.create("echo", word="Xanadu-2718281828")

@@ -49,6 +49,8 @@ READ_MODEL = "trail"
 """The read model that is asked: see to it that it has reached the log's head."""
 _AT_ONCE = 500
 """Events that are read, and jobs that are looked at, at once."""
+_MILLISECOND = 1_000
+"""In microseconds."""
 _MOST_WAITING = 1_000_000_000
 
 
@@ -122,6 +124,9 @@ class State:
 @dataclass(frozen=True)
 class Past:
     """What an auditor may ask. ``queue`` and ``quotas`` are today's: the log does not tell what they were.
+
+    Events are recorded to the microsecond, and their times told to the millisecond: what there was at a time
+    without microseconds is what there was at the end of that millisecond.
 
     All methods may raise `eventstore.EventStoreError`: `eventstore.ChainBroken` for an event that is not what
     was recorded.
@@ -227,12 +232,13 @@ class Past:
         """Return a job as its clients saw it at a time. Raises as `job_at_version` does."""
         recorded = await self.history(job_id)
         self._check_left(job_id, recorded)
-        then = to_microseconds(time)
-        happened = [event for event in recorded if e.time_of(event) <= then]
+        moment = _moment_at(time)
+        happened = [event for event in recorded if e.time_of(event) <= moment.time]
         if not happened:
-            began = format_time(from_microseconds(e.time_of(recorded[0])))
-            raise NotThere(f"job {job_id} was created at {began}, after {format_time(time)}")
-        return await self._job(job_id, happened, Moment(time=then), time)
+            began = from_microseconds(e.time_of(recorded[0]))
+            tell = format_time if format_time(began) != format_time(time) else msgspec.to_builtins
+            raise NotThere(f"job {job_id} was created at {tell(began)}, after {tell(time)}")
+        return await self._job(job_id, happened, moment, time)
 
     def _check_left(self, job_id: str, recorded: Sequence[RecordedEvent]) -> None:
         if erased := next((event for event in recorded if event.type == Erased.type), None):
@@ -273,7 +279,7 @@ class Past:
 
         Services are those declared by then, for the log does not tell when one was offered no longer.
         """
-        moment = Moment(time=to_microseconds(time))
+        moment = _moment_at(time)
         look = await self.ask(trail.as_it_was, moment, None, _look, self._half_life, time, None)
         return await self._situation(look, moment, time)
 
@@ -300,7 +306,7 @@ class Past:
         """
         if service is not None:
             await self._check_service(service)
-        moment = Moment(time=to_microseconds(time))
+        moment = _moment_at(time)
         counts = await self.ask(trail.counted, moment, service, owner)
         look = await self.ask(trail.as_it_was, moment, None, _look, self._half_life, time, None)
         situation = await self._situation(look, moment, time)
@@ -321,7 +327,7 @@ class Past:
         self, time: datetime, *, service: str | None = None, owner: str | None = None
     ) -> AsyncIterator[Then]:
         """Yield the jobs that there were at a time, without destroyed ones, in the order of the log."""
-        moment, after = Moment(time=to_microseconds(time)), 0
+        moment, after = _moment_at(time), 0
         while True:
             found, on = await self.ask(trail.jobs_then, moment, service, owner, after=after, limit=_AT_ONCE)
             for job in found:
@@ -382,6 +388,12 @@ def _look(connection: Any, half_life: float, now: datetime, job_id: str | None) 
     services = [line.service for line in state.lines]
     usual = {service: usage.usual_duration(connection, service) for service in services}
     return _Look(state, queue_model.waiting(connection, _MOST_WAITING), used, before, usual)
+
+
+def _moment_at(time: datetime) -> Moment:
+    """Return the moment that a time means. One to the millisecond, as all are told, is that to its end."""
+    then = to_microseconds(time)
+    return Moment(time=then if then % _MILLISECOND else then + _MILLISECOND - 1)
 
 
 def _moment_of(event: RecordedEvent) -> Moment:
