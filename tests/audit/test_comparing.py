@@ -178,6 +178,21 @@ async def test_what_was_tampered_with_is_neither_told_nor_compared_nor_run_again
         assert (await audit(declaration, "rerun", one)).status == 1, "a server says so, too"
 
 
+async def test_of_a_job_that_was_pruned_it_is_told_where_it_is(declaration: Path) -> None:
+    declaration.write_text(declaration.read_text() + '[audit]\norigin = "jobs.example.org"\n')
+    async with serving(declaration) as server:
+        job, other = [await ran(server, "show") for _ in range(2)]
+        await gone(declaration, job)
+        archive = str(declaration.parent / "log.gz")
+        assert (await audit(declaration, "export", "--prune", "--output", archive)).status == 0
+        for command in (("provenance", job), ("diff", other, job), ("rerun", job), ("log", job)):
+            refused = await audit(declaration, *command)
+            assert (refused.status, refused.out) == (2, ""), command
+            assert refused.err == (
+                f"there is no job {job} in the log; part of the log was taken out of it: archived in log.gz\n"
+            )
+
+
 async def test_a_job_that_there_never_was_is_told(declaration: Path) -> None:
     async with serving(declaration) as server:
         one = await ran(server, "show")

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from eventstore import ChainBroken
+from uws.audit import Past
 from uws.commands import Caller
 from uws.files import JobDirectory, Spool, Spooled
 from uws.model import Upload, UsageError, UWSError
-from uws.provenance import Run, declarations_differ, read_run
+from uws.provenance import Run, declarations_differ
 
 from .failures import DoesNotHold
 from .operations import Administered, Operation, Report
@@ -36,7 +37,7 @@ class RerunJob(Operation[Rerun], frozen=True, tag="audit rerun"):
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> Rerun:
         backend = here.backend
         try:
-            first = await read_run(backend.store, self.job_id)
+            first = await Past(backend.store).run(self.job_id)
         except ChainBroken as error:
             raise DoesNotHold(str(error)) from error
         if first.erased:

@@ -42,6 +42,7 @@ from uws.model import events as e
 from uws.model.queueing import Running, Situation, Spot
 from uws.model.telling import tell_of
 from uws.model.units import format_time
+from uws.provenance import Run, run_of
 from uws.queueing import Standing, Waiting, standing_in, waiting_in
 
 R = TypeVar("R")
@@ -189,6 +190,14 @@ class Past:
         if not recorded:
             raise await unknown(self._log, job_id)
         return recorded
+
+    async def run(self, job_id: str) -> Run:
+        """Return what there is of a job and its run, of a destroyed or erased one, too. Raises `NotFound`."""
+        recorded = await self.history(job_id)
+        job = fold(recorded)
+        assert job is not None
+        declared = await self._log.read_stream(e.service_stream(job.service)) if job.service else ()
+        return run_of(recorded, declared)
 
     async def new_events(
         self, sought: Sought, *, after: int, job_id: str | None = None

@@ -11,8 +11,9 @@ import msgspec
 import typer
 
 from uws.admin import Place, RerunJob
+from uws.audit import Past
 from uws.model import UsageError
-from uws.provenance import Comparison, Difference, Run, compare, read_run
+from uws.provenance import Comparison, Difference, Run, compare
 
 from .audit import audit
 from .common import (
@@ -129,7 +130,7 @@ def _compared(place: Place, job: str, other: str) -> Comparison:
 async def _read(place: Place, *job_ids: str) -> list[Run]:
     async with reading(place) as log:
         with faults():
-            return [await read_run(log, job_id) for job_id in job_ids]
+            return [await Past(log).run(job_id) for job_id in job_ids]
 
 
 def _print_comparison(compared: Comparison) -> None:

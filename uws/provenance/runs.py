@@ -9,8 +9,7 @@ from datetime import datetime
 import msgspec
 
 from eventstore import Erased, RecordedEvent, from_microseconds
-from eventstore.checking import Checked, Readable
-from uws.model import Job, JobNotFound, ProgramFile, Service, Upload, UWSError, Values, fold
+from uws.model import Job, ProgramFile, Service, Upload, UWSError, Values, fold
 from uws.model import events as e
 
 
@@ -62,20 +61,6 @@ class Recorded:
     time: datetime
     actor: str | None
     reason: str
-
-
-async def read_run(log: Readable, job_id: str) -> Run:
-    """Read what there is of a job, a destroyed or erased one included.
-
-    Raises `JobNotFound`; `eventstore.ChainBroken` for an event that is not what was recorded.
-    """
-    log = Checked(log)
-    recorded = await log.read_stream(e.job_stream(job_id))
-    job = fold(recorded)
-    if job is None:
-        raise JobNotFound(job_id)
-    declared = await log.read_stream(e.service_stream(job.service)) if job.service else ()
-    return run_of(recorded, declared)
 
 
 def run_of(recorded: Sequence[RecordedEvent], declared: Iterable[RecordedEvent]) -> Run:
