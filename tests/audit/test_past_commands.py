@@ -252,6 +252,26 @@ async def test_the_state_tells_who_waited_for_whom(file: Path) -> None:
     assert before.out == "0 jobs at 2001-01-01T00:00:00.000Z\n"
 
 
+async def test_without_a_declaration_it_is_said_that_places_may_have_been_others(tmp_path: Path) -> None:
+    data = tmp_path / "var"
+    async with log_in(data) as log:
+        await log.run("one")
+        await log.create("two")
+    replay, note = ("replay", "--url", "http://x"), "note: no declaration was read, so places and reasons are"
+    state, at = ("state", "--at"), "2026-03-01T00:01:00Z"
+    for words in ((*replay, "two"), (*replay, "one", "--steps"), (*state, at), (*state, at, "--json")):
+        told = await uwsd("audit", *words, "--data", data, cwd=tmp_path)
+        assert (told.status, told.err.count("\n")) == (0, 1), words
+        assert told.err.startswith(note), words
+    for words in ((*replay, "one"), (*state, "2001"), ("log", "two")):
+        told = await uwsd("audit", *words, "--data", data, cwd=tmp_path)
+        assert (told.status, told.err) == (0, ""), words
+    (tmp_path / "uwsd.toml").write_text(DECLARATION)
+    told = await uwsd("audit", *state, at, cwd=tmp_path)
+    assert (told.status, told.err) == (0, "")
+    assert "1 waiting" in told.out
+
+
 async def test_what_cannot_be_asked_is_refused_in_words(file: Path) -> None:
     async with serving(file):
         pass
