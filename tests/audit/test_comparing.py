@@ -289,6 +289,14 @@ async def test_another_declaration_is_refused_with_what_differs_unless_it_is_mea
         assert "the results are identical" in told.out
 
 
+async def test_the_help_says_under_which_declaration_a_job_runs_again(declaration: Path) -> None:
+    told = await uwsd("audit", "rerun", "--help")
+    assert (
+        "It runs under the declaration that the first one had, and only while that is in force"
+        in " ".join(told.out.replace("│", " ").split())
+    )
+
+
 async def test_a_service_that_is_not_offered_any_more_runs_nothing_again(declaration: Path) -> None:
     async with serving(declaration) as server:
         first = await ran(server, "fail")

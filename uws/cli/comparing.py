@@ -60,7 +60,7 @@ def rerun(
         bool,
         typer.Option(
             "--with-current-declaration",
-            help="Run it under the present declaration, though it was another one.",
+            help="Run it under the present declaration, though the first one's is in force no longer.",
         ),
     ] = False,
     wait: Annotated[
@@ -69,7 +69,12 @@ def rerun(
     config: Config = CONFIG,
     data: Data = None,
 ) -> None:
-    """Make a new job from the inputs of another one, for the same owner, and run it."""
+    """Make a new job from the inputs of another one, for the same owner, and run it.
+
+    It runs under the declaration that the first one had, and only while that
+    is in force: programs are started under no other. Else it is refused, with
+    what differs, unless --with-current-declaration is given.
+    """
     with reported():
         place = place_of(config, data)
         made = carried_out(place, RerunJob(job, with_current_declaration), "copying")
