@@ -290,6 +290,17 @@ async def test_while_an_auditor_asks_at_length_all_others_are_answered(
         assert [(await answer).status for answer in asking] == [200, 200]
 
 
+async def test_the_queue_at_a_time_that_was_told_has_what_happened_then(tmp_path: Path) -> None:
+    clock = ManualClock()
+    clock.advance(microseconds=700)  # times are told to the millisecond
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        await site.post("/echo/async", {"x": "1"}, headers=ANN)
+        (created,) = (await asked(site, "/audit", TYPE="JobCreated"))["events"]
+        then = await asked(site, "/audit/state", AT=created["time"])
+        assert then["time"] == created["time"]
+        assert then["counts"] == [{"service": "echo", "phase": "PENDING", "jobs": 1}]
+
+
 async def test_the_chain_is_shown_with_its_last_checkpoint(tmp_path: Path) -> None:
     clock = ManualClock()
     async with guarded(tmp_path, clock=clock) as (site, _):

@@ -66,11 +66,15 @@ class Log:
 
 
 @asynccontextmanager
-async def log_in(data: Path, services: Iterable[Service] = (ECHO,)) -> AsyncIterator[Log]:
-    """Give the log of a new data directory, with services on record, and a key."""
+async def log_in(
+    data: Path,
+    services: Iterable[Service] = (ECHO,),
+    begin: datetime = datetime(2026, 3, 1, tzinfo=UTC),
+) -> AsyncIterator[Log]:
+    """Give the log of a new data directory, with services on record, and a key; a second for each commit."""
     data.mkdir()
     SigningKey.load_or_create(data / "audit.key", ORIGIN)
-    times = (datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=n) for n in range(1_000_000))
+    times = (begin + timedelta(seconds=n) for n in range(1_000_000))
     store = await SQLiteEventStore.open(data / "events.db", now=lambda: next(times))
     try:
         log = Log(data, store)

@@ -16,12 +16,15 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
+from lxml import etree
 
+from tests.audit.logs import ECHO, audit, log_in
 from tests.daemon import UWSD, run, serving, uwsd
 from tests.harness import SHARED, ManualClock, job_id
 from tests.projections.support import Player, Step, histories, log, world
 from uws.audit import accounting
 from uws.audit.accounting import Key, Ledger, add_up, partings
+from uws.model import events as e
 
 NASA = SHARED / "data" / "NASA-iPSC-1993-3.1-cln.swf.gz"
 DECLARATION = """
@@ -149,6 +152,23 @@ async def test_what_is_told_beside_a_server_is_in_all_forms_the_same(
         assert "<svg" in (tmp_path / "usage.svg").read_text()
     await server.process.wait()
     assert (await usage(declaration))[0] == 0
+
+
+async def test_owners_are_drawn_under_the_names_they_have(tmp_path: Path) -> None:
+    owners = [None, "(nobody)", "$x_$", r"$\alpha$", "a\x1bb"]
+    async with log_in(tmp_path / "var") as made:
+        for number, owner in enumerate(owners):
+            created = e.JobCreated(
+                service="echo", declaration=ECHO.digest, execution_duration=60, destruction=None, owner=owner
+            )
+            await made.append(f"job{number}", created)
+    ended = await audit(made.data, "usage", "--by", "owner", "--plot", tmp_path / "usage.svg")
+    assert ended.status == 0, ended.err
+    drawn = etree.parse(tmp_path / "usage.svg")
+    texts = ["".join(each.itertext()) for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert [text for text in texts if text[0] in "($a"] == [
+        "(nobody)", r"$\alpha$", "$x_$", "(nobody)", "a\ufffdb",
+    ]  # fmt: skip
 
 
 async def test_a_read_model_that_was_spoilt_by_hand_is_found_out(declaration: Path, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import json
 import os
 import pwd
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -185,6 +187,40 @@ async def test_what_is_destroyed_is_compared_and_what_is_erased_is_said_to_be(de
     assert "nothing differs" not in told.out
 
 
+async def test_what_was_tampered_with_is_neither_told_nor_compared_nor_run_again(declaration: Path) -> None:
+    async with serving(declaration) as server:
+        one, other = [await ran(server, "show", word="true") for _ in range(2)]
+    with closing(sqlite3.connect(declaration.parent / "var" / "events.db")) as log:
+        log.execute(
+            "UPDATE event SET data = CAST(replace(CAST(data AS TEXT), ?, ?) AS BLOB) "
+            "WHERE type = 'JobCompleted'",
+            (sha256(b"true"), sha256(b"false")),
+        )
+        log.commit()
+    commands = ("provenance", one), ("diff", one, other), ("rerun", one)
+    for command in commands:
+        refused = await audit(declaration, *command)
+        assert (refused.status, refused.out) == (1, ""), command
+        assert "payload or metadata are not those that were recorded" in refused.err
+    async with serving(declaration):
+        assert (await audit(declaration, "rerun", one)).status == 1, "a server says so, too"
+
+
+async def test_of_a_job_that_was_pruned_it_is_told_where_it_is(declaration: Path) -> None:
+    declaration.write_text(declaration.read_text() + '[audit]\norigin = "jobs.example.org"\n')
+    async with serving(declaration) as server:
+        job, other = [await ran(server, "show") for _ in range(2)]
+        await gone(declaration, job)
+        archive = str(declaration.parent / "log.gz")
+        assert (await audit(declaration, "export", "--prune", "--output", archive)).status == 0
+        for command in (("provenance", job), ("diff", other, job), ("rerun", job), ("log", job)):
+            refused = await audit(declaration, *command)
+            assert (refused.status, refused.out) == (2, ""), command
+            assert refused.err == (
+                f"there is no job {job} in the log; part of the log was taken out of it: archived in log.gz\n"
+            )
+
+
 async def test_a_job_that_there_never_was_is_told(declaration: Path) -> None:
     async with serving(declaration) as server:
         one = await ran(server, "show")
@@ -279,6 +315,14 @@ async def test_another_declaration_is_refused_with_what_differs_unless_it_is_mea
         assert (told.status, told.err) == (0, "")
         assert "it runs under another declaration:\n    --- " in told.out
         assert "the results are identical" in told.out
+
+
+async def test_the_help_says_under_which_declaration_a_job_runs_again(declaration: Path) -> None:
+    told = await uwsd("audit", "rerun", "--help")
+    assert (
+        "It runs under the declaration that the first one had, and only while that is in force"
+        in " ".join(told.out.replace("│", " ").split())
+    )
 
 
 async def test_a_service_that_is_not_offered_any_more_runs_nothing_again(declaration: Path) -> None:

@@ -6,15 +6,21 @@ import asyncio
 import json
 import signal
 import sqlite3
-from asyncio.subprocess import PIPE
-from contextlib import closing
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.daemon import UWSD, Ended, serving, uwsd
+from tests.audit.logs import ECHO, log_again, log_in
+from tests.daemon import PATIENCE, UWSD, Ended, serving, uwsd
 from tests.harness import job_id
+from uws.model import Failure
+from uws.model import events as e
 from uws.model.units import format_time
 
 DECLARATION = """
@@ -39,6 +45,18 @@ def file(tmp_path: Path) -> Path:
 
 async def audit(file: Path, *words: str) -> Ended:
     return await uwsd("audit", *words, "--config", file)
+
+
+def tamper(data: Path, kind: str, text: str, by: str) -> None:
+    """Change in the log, by hand, what the event of a type holds."""
+    with closing(sqlite3.connect(data / "events.db")) as log:
+        changed = log.execute(
+            "UPDATE event SET data = CAST(replace(CAST(data AS TEXT), :text, :by) AS BLOB), "
+            "metadata = CAST(replace(CAST(metadata AS TEXT), :text, :by) AS BLOB) WHERE type = :kind",
+            {"text": text, "by": by, "kind": kind},
+        )
+        assert changed.rowcount == 1
+        log.commit()
 
 
 async def test_the_log_is_a_table_for_people_and_lines_of_json_for_programs(file: Path) -> None:
@@ -79,6 +97,75 @@ async def test_what_is_followed_comes_until_ctrl_c(file: Path) -> None:
     assert {each["job"] for each in told} == {job_id(url)}
 
 
+HELD = """
+import sys
+from contextlib import asynccontextmanager
+from uws.audit import Past
+from uws.cli import past
+from uws.cli import main
+
+looking_back, history = past.looking_back, Past.history
+
+def wait():
+    print("held", flush=True)
+    sys.stdin.readline()
+
+@asynccontextmanager
+async def held(place):
+    async with looking_back(place) as there:
+        wait()
+        yield there
+
+async def held_history(self, job):
+    wait()
+    return await history(self, job)
+
+past.looking_back, Past.history = held, held_history
+main()
+"""
+"""The command, which waits for a line before it asks."""
+
+
+@asynccontextmanager
+async def held(*words: str | Path) -> AsyncIterator[tuple[Process, Callable[[], None]]]:
+    """Give a command that has opened all that it reads, and what makes it go on."""
+    command = sys.executable, "-c", HELD, "audit", *words
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    assert process.stdin
+    assert process.stdout
+    try:
+        async with asyncio.timeout(PATIENCE):
+            assert await process.stdout.readline() == b"held\n"
+            yield process, partial(process.stdin.write, b"go on\n")
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("of", "before"), [("one", []), ("--service=echo", ["ServiceDeclared"])], ids=["a job", "a filter"]
+)
+async def test_what_is_recorded_while_following_begins_comes_once(
+    tmp_path: Path, of: str, before: list[str]
+) -> None:
+    expected = [*before, "JobCreated", "JobQueued", "JobStarted", "JobCompleted"]
+    data, limit = tmp_path / "var", str(len(expected))
+    async with log_in(data) as log:
+        await log.create("one")
+    async with held("log", of, "--follow", "--json", "--limit", limit, "--data", data) as (process, go_on):
+        async with log_again(data) as log:
+            await log.append("one", e.JobStarted(declaration=ECHO.digest))
+        go_on()
+        assert process.stdout
+        told = [await process.stdout.readline() for _ in (*before, "JobCreated", "JobQueued")]
+        async with log_again(data) as log:
+            await log.append("one", e.JobCompleted(results=()))
+        rest, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert [json.loads(line)["type"] for line in (*told, *rest.splitlines())] == expected
+
+
 async def test_a_job_is_replayed_as_it_was_answered(file: Path) -> None:
     async with serving(file) as server:
         url = await server.create("echo", word="<x> & y")
@@ -103,6 +190,31 @@ async def test_a_job_is_replayed_as_it_was_answered(file: Path) -> None:
         "  -  <uws:executionDuration>3600</uws:executionDuration>",
         "  +  <uws:executionDuration>9</uws:executionDuration>",
     ]
+
+
+async def test_a_time_that_was_told_is_the_time_when_it_had_happened(tmp_path: Path) -> None:
+    """Times are told to the millisecond, and things happen in between."""
+    data = tmp_path / "var"
+    async with log_in(data, begin=datetime(2026, 3, 1, microsecond=500, tzinfo=UTC)) as log:
+        await log.run("one")
+    told = await uwsd("audit", "log", "one", "--json", "--data", data)
+    replay = "audit", "replay", "one", "--url", "http://x", "--data", data, "--json", "--at"
+    state = "audit", "state", "--data", data, "--json", "--at"
+    for entry, phase in zip(
+        map(json.loads, told.out.splitlines()), ["QUEUED", "QUEUED", "EXECUTING", "COMPLETED"], strict=True
+    ):
+        replayed = await uwsd(*replay, entry["time"])
+        assert json.loads(replayed.out)["phase"] == phase, (entry, replayed.err)
+        listed = await uwsd(*state, entry["time"])
+        assert json.loads(listed.out)["phase"] == phase, (entry, listed.err)
+    for time, phase in (("02.000499", "QUEUED"), ("02.000500", "EXECUTING")):  # which is exact
+        at = f"2026-03-01T00:00:{time}Z"
+        assert json.loads((await uwsd(*replay, at)).out)["phase"] == phase
+        assert json.loads((await uwsd(*state, at)).out)["phase"] == phase
+    refused = await uwsd(*replay, "2026-03-01T00:00:01.000499Z")
+    assert refused.err == (
+        "job one was created at 2026-03-01T00:00:01.000500Z, after 2026-03-01T00:00:01.000499Z\n"
+    )
 
 
 async def test_an_erased_job_is_shown_by_what_is_left_of_it_and_by_nothing_else(file: Path) -> None:
@@ -140,6 +252,26 @@ async def test_the_state_tells_who_waited_for_whom(file: Path) -> None:
     assert before.out == "0 jobs at 2001-01-01T00:00:00.000Z\n"
 
 
+async def test_without_a_declaration_it_is_said_that_places_may_have_been_others(tmp_path: Path) -> None:
+    data = tmp_path / "var"
+    async with log_in(data) as log:
+        await log.run("one")
+        await log.create("two")
+    replay, note = ("replay", "--url", "http://x"), "note: no declaration was read, so places and reasons are"
+    state, at = ("state", "--at"), "2026-03-01T00:01:00Z"
+    for words in ((*replay, "two"), (*replay, "one", "--steps"), (*state, at), (*state, at, "--json")):
+        told = await uwsd("audit", *words, "--data", data, cwd=tmp_path)
+        assert (told.status, told.err.count("\n")) == (0, 1), words
+        assert told.err.startswith(note), words
+    for words in ((*replay, "one"), (*state, "2001"), ("log", "two")):
+        told = await uwsd("audit", *words, "--data", data, cwd=tmp_path)
+        assert (told.status, told.err) == (0, ""), words
+    (tmp_path / "uwsd.toml").write_text(DECLARATION)
+    told = await uwsd("audit", *state, at, cwd=tmp_path)
+    assert (told.status, told.err) == (0, "")
+    assert "1 waiting" in told.out
+
+
 async def test_what_cannot_be_asked_is_refused_in_words(file: Path) -> None:
     async with serving(file):
         pass
@@ -168,17 +300,39 @@ async def test_an_event_that_was_tampered_with_is_not_told_as_if_it_were_true(fi
     async with serving(file) as server:
         url = await server.run("echo", word="x")
         await server.ended(url)
-    with closing(sqlite3.connect(file.parent / "var" / "events.db")) as log:
-        log.execute(
-            "UPDATE event SET metadata = CAST(replace(CAST(metadata AS TEXT), '}', ' }') AS BLOB) "
-            "WHERE type = 'JobQueued'"
-        )
-        log.commit()
+    tamper(file.parent / "var", "JobQueued", "}", " }")
     for words in (("log", job_id(url)), ("log", "--type", "JobQueued"), ("replay", job_id(url))):
         told = await audit(file, *words)
         assert told.status == 1, words
         assert "payload or metadata are not those that were recorded" in told.err
         assert "JobQueued" not in told.out
+
+
+async def test_no_document_is_made_under_a_declaration_that_was_tampered_with(file: Path) -> None:
+    async with serving(file) as server:
+        job = job_id(await server.create("echo", word="x"))
+    tamper(file.parent / "var", "ServiceDeclared", "Echo", "Evil")
+    for words in ((), ("--at-version", "1"), ("--json",)):
+        told = await audit(file, "replay", job, *words)
+        assert (told.status, told.out) == (1, ""), words
+        assert "payload or metadata are not those that were recorded" in told.err
+
+
+async def test_what_is_followed_is_held_against_its_digest_too(tmp_path: Path) -> None:
+    data = tmp_path / "var"
+    async with log_in(data) as log:
+        await log.create("one")
+    async with held("log", "--service", "echo", "--follow", "--json", "--data", data) as (process, go_on):
+        async with log_again(data) as log:
+            await log.append("one", e.JobFailed(failure=Failure(message="the disk broke")))
+        tamper(data, "JobFailed", "disk broke", "user erred")
+        go_on()
+        out, err = await process.communicate()
+    assert process.returncode == 1
+    assert [json.loads(line)["type"] for line in out.splitlines()] == [
+        "ServiceDeclared", "JobCreated", "JobQueued",
+    ]  # fmt: skip
+    assert b"payload or metadata are not those that were recorded" in err
 
 
 async def test_there_is_no_version_before_the_first(file: Path) -> None:

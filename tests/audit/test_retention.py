@@ -272,6 +272,60 @@ async def test_a_file_in_the_way_is_told_and_keeps_nothing_else_from_being_done(
         assert len(archives(tmp_path)) == 1
 
 
+async def duties(site: Site) -> list[str]:
+    """Return what the log says that retention has begun and done, without archives."""
+    told = map(e.decode_retention, await site.node.backend.store.read_stream(e.RETENTION_STREAM))
+    return [
+        f"{event.duty} {'begun' if isinstance(event, e.RetentionBegun) else 'done'}"
+        for event in told
+        if not isinstance(event, e.MonthArchived)
+    ]
+
+
+async def test_a_file_in_the_way_of_an_archive_keeps_no_owner(
+    tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "archives" / "2026-01.gz").mkdir(parents=True)
+    async with server(tmp_path, clock, RetentionSettings(owners="30d", archive="monthly")) as site:
+        await destroyed(site)
+        await applied(clock)
+        clock.advance(days=80)
+        await clock.until_sleeping_for(clock.now() + timedelta(hours=1))
+        assert caplog.text.count("retention cannot be applied, which is tried again in an hour") == 1
+        assert "2026-01.gz" in caplog.text
+        assert words_in(tmp_path, OWNER, WORD) == {OWNER: set(), WORD: set()}
+        assert await duties(site) == ["owners begun", "owners done"]
+        (tmp_path / "archives" / "2026-01.gz").rmdir()
+        clock.advance(hours=1)
+        await applied(clock)
+        assert len(archives(tmp_path)) == 1
+
+
+async def test_an_archive_that_was_moved_away_keeps_nothing_of_owners_in_any_file(
+    tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, elsewhere = tmp_path / "var", tmp_path / "2026-01.gz"
+    settings = RetentionSettings(owners="30d", histories="60d", archive="monthly")
+    async with server(data, clock, settings) as site:
+        await destroyed(site)
+        await applied(clock)
+        clock.advance(days=32)
+        await applied(clock)
+        assert await duties(site) == ["owners begun", "owners done"]
+        (data / "archives" / "2026-01.gz").rename(elsewhere)
+        await destroyed(site)
+        clock.advance(days=80)
+        await clock.until_sleeping_for(clock.now() + timedelta(hours=1))
+        assert "2026-01.gz" in caplog.text
+        assert words_in(data, OWNER, WORD) == {OWNER: set(), WORD: set()}
+        assert (await duties(site))[2:] == ["owners begun", "histories begun", "owners done"]
+        elsewhere.rename(data / "archives" / "2026-01.gz")
+        clock.advance(hours=1)
+        await applied(clock)
+        assert (await duties(site))[-1] == "histories done"
+        assert Pruned.type in {event.type for event in await log_of(site)}
+
+
 async def test_what_is_in_no_archive_is_not_pruned(tmp_path: Path, clock: ManualClock) -> None:
     """Archives were written without what jobs held, which then is to be kept after all."""
     declaration = tmp_path / "uwsd.toml"

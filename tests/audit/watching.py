@@ -89,7 +89,8 @@ class Watch:
             case "phase", phase:
                 await self.site.post(f"{job.url}/phase", {"PHASE": phase}, user=job.owner)
             case ("delete",):
-                await self.site.request("DELETE", job.url, user=job.owner)
+                # Over HTTP it would wait for a program to end, which does so when the history says.
+                await job.uws.destroy_job(job.id, Caller(job.owner), patience=0)
             case ("start",):
                 await job.uws.start_job(job.id)
             case "progress", fraction:

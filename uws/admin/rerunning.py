@@ -7,11 +7,14 @@ from typing import Any
 
 import msgspec
 
+from eventstore import ChainBroken
+from uws.audit import Past
 from uws.commands import Caller
 from uws.files import JobDirectory, Spool, Spooled
 from uws.model import Upload, UsageError, UWSError
-from uws.provenance import Run, declarations_differ, read_run
+from uws.provenance import Run, declarations_differ
 
+from .failures import DoesNotHold
 from .operations import Administered, Operation, Report
 
 
@@ -33,7 +36,10 @@ class RerunJob(Operation[Rerun], frozen=True, tag="audit rerun"):
 
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> Rerun:
         backend = here.backend
-        first = await read_run(backend.store, self.job_id)
+        try:
+            first = await Past(backend.store).run(self.job_id)
+        except ChainBroken as error:
+            raise DoesNotHold(str(error)) from error
         if first.erased:
             raise UsageError(f"job {self.job_id} was erased: what it was given is not known any more")
         name = first.job.service

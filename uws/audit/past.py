@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -18,10 +19,10 @@ from eventstore import (
     Pruned,
     RecordedEvent,
     StoreUnavailable,
-    check_payload,
     from_microseconds,
     to_microseconds,
 )
+from eventstore.checking import Checked, Readable
 from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, trail, usage
 from projections import queue as queue_model
 from uws.model import (
@@ -40,6 +41,7 @@ from uws.model import events as e
 from uws.model.queueing import Running, Situation, Spot
 from uws.model.telling import tell_of
 from uws.model.units import format_time
+from uws.provenance import Run, run_of
 from uws.queueing import Standing, Waiting, standing_in, waiting_in
 
 R = TypeVar("R")
@@ -47,6 +49,8 @@ READ_MODEL = "trail"
 """The read model that is asked: see to it that it has reached the log's head."""
 _AT_ONCE = 500
 """Events that are read, and jobs that are looked at, at once."""
+_MILLISECOND = 1_000
+"""In microseconds."""
 _MOST_WAITING = 1_000_000_000
 
 
@@ -58,16 +62,6 @@ class Ask(Protocol):
 
 async def _nobody(question: Callable[..., R], *arguments: Any, **named: Any) -> R:
     raise StoreUnavailable(f"the read model {READ_MODEL} is not open")
-
-
-class Log(Protocol):
-    """The part of `eventstore.EventStore` that is needed here."""
-
-    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]: ...
-
-    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]: ...
-
-    async def read_at(self, positions: Sequence[int]) -> tuple[RecordedEvent, ...]: ...
 
 
 class NotThere(UsageError):
@@ -131,14 +125,21 @@ class State:
 class Past:
     """What an auditor may ask. ``queue`` and ``quotas`` are today's: the log does not tell what they were.
 
+    Events are recorded to the microsecond, and their times told to the millisecond: what there was at a time
+    without microseconds is what there was at the end of that millisecond.
+
     All methods may raise `eventstore.EventStoreError`: `eventstore.ChainBroken` for an event that is not what
     was recorded.
     """
 
-    log: Log
+    log: Readable
     ask: Ask = _nobody
     queue: QueueSettings = field(default_factory=QueueSettings)
     quotas: QuotaSettings = field(default_factory=QuotaSettings)
+
+    @cached_property
+    def _log(self) -> Checked:
+        return Checked(self.log)
 
     # Events
 
@@ -151,7 +152,7 @@ class Past:
             await self._check_service(sought.service)
 
     async def _check_service(self, name: str) -> None:
-        if await self.log.read_stream(e.service_stream(name)):
+        if await self._log.read_stream(e.service_stream(name)):
             return
         if self.ask is not _nobody:
             known = await self.ask(trail.services_of_old)
@@ -175,8 +176,7 @@ class Past:
         while left is None or left > 0:
             at_once = _AT_ONCE if left is None else min(_AT_ONCE, left)
             found = await self.ask(trail.positions, sought, after=after, limit=at_once)
-            for event in await self.log.read_at(found):
-                check_payload(event)
+            for event in await self._log.read_at(found):
                 yield event
             if len(found) < at_once:
                 return
@@ -185,12 +185,18 @@ class Past:
 
     async def history(self, job_id: str) -> tuple[RecordedEvent, ...]:
         """Return all events of a job, erased ones as such, from its stream. Raises `NotFound`."""
-        recorded = await self.log.read_stream(e.job_stream(job_id))
+        recorded = await self._log.read_stream(e.job_stream(job_id))
         if not recorded:
-            raise await unknown(self.log, job_id)
-        for event in recorded:
-            check_payload(event)
+            raise await unknown(self._log, job_id)
         return recorded
+
+    async def run(self, job_id: str) -> Run:
+        """Return what there is of a job and its run, of a destroyed or erased one, too. Raises `NotFound`."""
+        recorded = await self.history(job_id)
+        job = fold(recorded)
+        assert job is not None
+        declared = await self._log.read_stream(e.service_stream(job.service)) if job.service else ()
+        return run_of(recorded, declared)
 
     async def new_events(
         self, sought: Sought, *, after: int, job_id: str | None = None
@@ -199,7 +205,7 @@ class Past:
 
         The log alone is read: this is for what has come just now, and may not be in the read model yet.
         """
-        recorded = await self.log.read_all(after=after, limit=_AT_ONCE)
+        recorded = await self._log.read_all(after=after, limit=_AT_ONCE)
         found = [
             event
             for event in recorded
@@ -211,7 +217,7 @@ class Past:
     async def _is_sought(self, sought: Sought, event: RecordedEvent) -> bool:
         if (sought.owner is None and sought.service is None) or e.job_id_of(event.stream) is None:
             return is_sought(sought, event, None)
-        return is_sought(sought, event, created_by(await self.log.read_stream(event.stream)))
+        return is_sought(sought, event, created_by(await self._log.read_stream(event.stream)))
 
     # A job
 
@@ -234,12 +240,13 @@ class Past:
         """Return a job as its clients saw it at a time. Raises as `job_at_version` does."""
         recorded = await self.history(job_id)
         self._check_left(job_id, recorded)
-        then = to_microseconds(time)
-        happened = [event for event in recorded if e.time_of(event) <= then]
+        moment = _moment_at(time)
+        happened = [event for event in recorded if e.time_of(event) <= moment.time]
         if not happened:
-            began = format_time(from_microseconds(e.time_of(recorded[0])))
-            raise NotThere(f"job {job_id} was created at {began}, after {format_time(time)}")
-        return await self._job(job_id, happened, Moment(time=then), time)
+            began = from_microseconds(e.time_of(recorded[0]))
+            tell = format_time if format_time(began) != format_time(time) else msgspec.to_builtins
+            raise NotThere(f"job {job_id} was created at {tell(began)}, after {tell(time)}")
+        return await self._job(job_id, happened, moment, time)
 
     def _check_left(self, job_id: str, recorded: Sequence[RecordedEvent]) -> None:
         if erased := next((event for event in recorded if event.type == Erased.type), None):
@@ -280,7 +287,7 @@ class Past:
 
         Services are those declared by then, for the log does not tell when one was offered no longer.
         """
-        moment = Moment(time=to_microseconds(time))
+        moment = _moment_at(time)
         look = await self.ask(trail.as_it_was, moment, None, _look, self._half_life, time, None)
         return await self._situation(look, moment, time)
 
@@ -307,7 +314,7 @@ class Past:
         """
         if service is not None:
             await self._check_service(service)
-        moment = Moment(time=to_microseconds(time))
+        moment = _moment_at(time)
         counts = await self.ask(trail.counted, moment, service, owner)
         look = await self.ask(trail.as_it_was, moment, None, _look, self._half_life, time, None)
         situation = await self._situation(look, moment, time)
@@ -328,7 +335,7 @@ class Past:
         self, time: datetime, *, service: str | None = None, owner: str | None = None
     ) -> AsyncIterator[Then]:
         """Yield the jobs that there were at a time, without destroyed ones, in the order of the log."""
-        moment, after = Moment(time=to_microseconds(time)), 0
+        moment, after = _moment_at(time), 0
         while True:
             found, on = await self.ask(trail.jobs_then, moment, service, owner, after=after, limit=_AT_ONCE)
             for job in found:
@@ -358,7 +365,7 @@ class Past:
         found: dict[str, Service] = {}
         for name in names:
             recorded = [
-                event for event in await self.log.read_stream(e.service_stream(name)) if not event.erased
+                event for event in await self._log.read_stream(e.service_stream(name)) if not event.erased
             ]
             by_then = [
                 event
@@ -391,6 +398,12 @@ def _look(connection: Any, half_life: float, now: datetime, job_id: str | None) 
     return _Look(state, queue_model.waiting(connection, _MOST_WAITING), used, before, usual)
 
 
+def _moment_at(time: datetime) -> Moment:
+    """Return the moment that a time means. One to the millisecond, as all are told, is that to its end."""
+    then = to_microseconds(time)
+    return Moment(time=then if then % _MILLISECOND else then + _MILLISECOND - 1)
+
+
 def _moment_of(event: RecordedEvent) -> Moment:
     """Return the moment right after an event was recorded; of one that was imported, after it happened."""
     if event.about.source is None:
@@ -398,7 +411,7 @@ def _moment_of(event: RecordedEvent) -> Moment:
     return Moment(time=e.time_of(event))
 
 
-async def unknown(log: Log, job_id: str) -> NotFound:
+async def unknown(log: Readable, job_id: str) -> NotFound:
     """Return what says that there is no such job in the log, and where it may be."""
     recorded = await log.read_stream(Pruned.stream)
     taken = [msgspec.json.decode(event.data, type=Pruned) for event in recorded if event.type == Pruned.type]

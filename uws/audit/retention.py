@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
@@ -103,7 +103,16 @@ class Retention:
     ) -> None:
         self._backend, self._settings = backend, settings
         self._log, self._key, self._directory = log, key, directory
+        self._duties: Mapping[str, Callable[[_Record, datetime], Awaitable[bool]]] = {
+            "whole archives": self._withhold,
+            "archives": self._archive,
+            "owners": self._erase,
+            "histories": self._prune,
+            "finishing": self._finish,
+        }
         self._due = datetime.min.replace(tzinfo=UTC)
+        self._failed: dict[str, datetime] = {}
+        """When what has failed is tried again."""
         self._nothing_up_to = 0
         """Of no stream that has ended up to this position is anything left."""
 
@@ -111,24 +120,24 @@ class Retention:
         """Do some of what is due, and return when there is more; what fails is tried again in an hour."""
         if now < self._due:
             return self._due
-        try:
-            more = await self._do_some(now)
-            self._due = now if more else _midnight_after(now)
-        except (EventStoreError, UWSError, OSError) as error:
-            log.error("retention cannot be applied, which is tried again in an hour: %s", error)
-            self._due = now + _RETRY
+        self._failed = {duty: again for duty, again in self._failed.items() if now < again}
+        more = await self._do_some(now)
+        self._due = now if more else min([_midnight_after(now), *self._failed.values()])
         return self._due
 
     async def _do_some(self, now: datetime) -> bool:
-        """Do one thing; False when nothing is left to do."""
-        record = await _Record.read(self._backend.store)
-        return (
-            await self._withhold(record, now)
-            or await self._archive(record, now)
-            or await self._erase(record, now)
-            or await self._prune(record, now)
-            or await self._finish(record)
-        )
+        """Do one thing, whatever else fails; False when nothing is left to do within the hour."""
+        for duty, do in self._duties.items():
+            if duty in self._failed:
+                continue
+            try:
+                # Read each time: what fails may have put on record that it has begun.
+                if await do(await _Record.read(self._backend.store), now):
+                    return True
+            except (EventStoreError, UWSError, OSError) as error:
+                log.error("retention cannot be applied, which is tried again in an hour: %s", error)
+                self._failed[duty] = now + _RETRY
+        return False
 
     async def _note(self, record: _Record, event: e.RetentionEvent) -> None:
         new = e.encode(event, SERVER.metadata)
@@ -280,16 +289,17 @@ class Retention:
         record.version += 1
         failpoint.reached(failpoint.BEGUN)
 
-    async def _finish(self, record: _Record) -> bool:
-        """Leave nothing in any file of what was taken away, and say that it is done."""
-        if not record.begun:
+    async def _finish(self, record: _Record, now: datetime) -> bool:
+        """Leave nothing in any file of what was taken away, and say that it is done, unless it has failed."""
+        done = [duty for duty in dict.fromkeys(record.begun) if duty not in self._failed]
+        if not done:
             return False
         await self._backend.store.settle()
         projector = self._backend.projector
         await projector.caught_up(timeout=_LONGEST_FOLDING)
         await projector.scrub()
         failpoint.reached(failpoint.SCRUBBED)
-        for duty in dict.fromkeys(record.begun):
+        for duty in done:
             await self._note(record, e.RetentionApplied(duty=duty))
             record.version += 1
         return True

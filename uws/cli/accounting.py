@@ -19,6 +19,7 @@ from projections import UsageOf, beside, usage_in
 from uws.admin import DoesNotHold, Place, counting
 from uws.audit.accounting import Key, Ledger, Sums, add_up, partings
 from uws.model import UsageError
+from uws.model.text import made_fit
 from uws.model.units import format_size, parse_time
 
 from .common import CONFIG, Config, Data, bar, err, out, place_of, reported, table
@@ -193,7 +194,8 @@ def _draw(path: Path, by: By, rows: list[Row]) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("--plot: matplotlib is not installed: pip install 'uwsd[plots]'") from None
-    names = [_NOBODY if row.of is None else row.of for row in rows]
+    names = [made_fit(_NOBODY if row.of is None else row.of) for row in rows]
+    places = range(len(rows))  # names would be one bar where two are the same
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "usage", "font.size": 10}):
         figure = Figure(figsize=(9, max(2.0, 0.8 + 0.25 * len(rows))), layout="constrained")
         panels = figure.subplots(1, 3, sharey=True)
@@ -202,13 +204,14 @@ def _draw(path: Path, by: By, rows: list[Row]) -> None:
             (panels[1], "hours run (CPU: black)", [row.seconds / 3600 for row in rows]),
             (panels[2], "MB (uploads: black)", [(row.result_bytes + row.upload_bytes) / 1e6 for row in rows]),
         ):
-            axes.barh(names, values, color="0.75")
+            axes.barh(places, values, color="0.75")
             axes.set_xlim(left=0)
             axes.set_xlabel(label)
             axes.spines[["top", "right"]].set_visible(False)
-        panels[0].barh(names, [row.failed for row in rows], color="black", height=0.4)
-        panels[1].barh(names, [row.cpu_seconds / 3600 for row in rows], color="black", height=0.4)
-        panels[2].barh(names, [row.upload_bytes / 1e6 for row in rows], color="black", height=0.4)
+        panels[0].barh(places, [row.failed for row in rows], color="black", height=0.4)
+        panels[1].barh(places, [row.cpu_seconds / 3600 for row in rows], color="black", height=0.4)
+        panels[2].barh(places, [row.upload_bytes / 1e6 for row in rows], color="black", height=0.4)
+        panels[0].set_yticks(places, names, parse_math=False)
         panels[0].invert_yaxis()
         panels[0].set_ylabel(by.value)
         figure.savefig(path, metadata={"Date": None})

@@ -81,9 +81,14 @@ def duration_of(option: str, text: str, *, at_least: int = 0) -> int:
     return seconds
 
 
+def is_declared(config: Path) -> bool:
+    """Whether a declaration is to be read: one that nobody has named, and that is not there, is not."""
+    return config != CONFIG or config.exists()
+
+
 def place_of(config: Path, data: Path | None) -> Place:
     """Find out where the log is. A data directory alone will do. Raises `UsageError`, `DeclarationError`."""
-    if config == CONFIG and not config.exists():
+    if not is_declared(config):
         if data is not None:
             return Place(data)
         raise UsageError(

@@ -10,13 +10,25 @@ from typing import Annotated
 import msgspec
 import typer
 
-from eventstore import SQLiteEventLog
 from uws.admin import Place, RerunJob
+from uws.audit import Past
 from uws.model import UsageError
-from uws.provenance import Comparison, Difference, Run, compare, read_run
+from uws.provenance import Comparison, Difference, Run, compare
 
 from .audit import audit
-from .common import CONFIG, FAILED, INTERRUPTED, Config, Data, carried_out, place_of, print_line, reported
+from .common import (
+    CONFIG,
+    FAILED,
+    INTERRUPTED,
+    Config,
+    Data,
+    carried_out,
+    faults,
+    place_of,
+    print_line,
+    reading,
+    reported,
+)
 from .jobs import watched
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
@@ -48,7 +60,7 @@ def rerun(
         bool,
         typer.Option(
             "--with-current-declaration",
-            help="Run it under the present declaration, though it was another one.",
+            help="Run it under the present declaration, though the first one's is in force no longer.",
         ),
     ] = False,
     wait: Annotated[
@@ -57,7 +69,12 @@ def rerun(
     config: Config = CONFIG,
     data: Data = None,
 ) -> None:
-    """Make a new job from the inputs of another one, for the same owner, and run it."""
+    """Make a new job from the inputs of another one, for the same owner, and run it.
+
+    It runs under the declaration that the first one had, and only while that
+    is in force: programs are started under no other. Else it is refused, with
+    what differs, unless --with-current-declaration is given.
+    """
     with reported():
         place = place_of(config, data)
         made = carried_out(place, RerunJob(job, with_current_declaration), "copying")
@@ -116,11 +133,9 @@ def _compared(place: Place, job: str, other: str) -> Comparison:
 
 
 async def _read(place: Place, *job_ids: str) -> list[Run]:
-    log = await SQLiteEventLog.read(place.log)
-    try:
-        return [await read_run(log, job_id) for job_id in job_ids]
-    finally:
-        await log.close()
+    async with reading(place) as log:
+        with faults():
+            return [await Past(log).run(job_id) for job_id in job_ids]
 
 
 def _print_comparison(compared: Comparison) -> None:

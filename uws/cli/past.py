@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import typer
@@ -24,8 +24,22 @@ from uws.model.units import format_time, parse_time
 from uws.node import looking_back
 
 from .audit import audit
-from .common import CONFIG, INTERRUPTED, Config, Data, faults, out, place_of, print_line, reported, table
+from .common import (
+    CONFIG,
+    INTERRUPTED,
+    Config,
+    Data,
+    err,
+    faults,
+    is_declared,
+    out,
+    place_of,
+    print_line,
+    reported,
+    table,
+)
 
+R = TypeVar("R")
 _PAUSE = 0.2
 """Seconds between two looks at a log that is followed."""
 _SHOWN = 50
@@ -107,12 +121,13 @@ async def _log(place: Place, job: str | None, sought: Sought, follow: bool, prin
     async with AsyncExitStack() as stack:
         log = await SQLiteEventLog.read(place.log)
         stack.push_async_callback(log.close)
+        # Read before all else: what is printed first reaches up to here at least, so nothing is left out.
+        head = (await log.head()).position
         # A job's stream is enough for what is asked of it alone.
         past = Past(log) if job is not None else await stack.enter_async_context(looking_back(place))
         await past.check(sought)
-        head = (await log.head()).position
         if job is not None:
-            await _print_job(past, job, sought, printed)
+            head = max(head, await _print_job(past, job, sought, printed))
         else:
             async for event in past.events(sought, limit=printed.left):
                 printed(event)
@@ -127,13 +142,15 @@ async def _log(place: Place, job: str | None, sought: Sought, follow: bool, prin
             head = reached
 
 
-async def _print_job(past: Past, job: str, sought: Sought, printed: _Printed) -> None:
+async def _print_job(past: Past, job: str, sought: Sought, printed: _Printed) -> int:
+    """Print what is sought of a job, and return where the last of its events stands."""
     recorded = await past.history(job)
     created = created_by(recorded)
     for event in recorded:
         # What was erased is shown to who asks for all of the job: nobody knows what else it was.
         if sought == Sought() or is_sought(sought, event, created):
             printed(event)
+    return recorded[-1].position
 
 
 @audit.command()
@@ -160,7 +177,8 @@ def replay(
             raise UsageError("expected either --xml or --json")
         time = None if at is None else _past_time("--at", at)
         place, base_url = place_of(config, data), _base_url(config, url)
-        _run(_replay(place, job, time, at_version, _Form(as_json, base_url), steps))
+        if _run(_replay(place, job, time, at_version, _Form(as_json, base_url), steps)):
+            _say_if_undeclared(config)
 
 
 class _Form(NamedTuple):
@@ -183,11 +201,11 @@ class _Form(NamedTuple):
 
 async def _replay(
     place: Place, job: str, time: datetime | None, version: int | None, form: _Form, steps: bool
-) -> None:
+) -> bool:
+    """Print what was asked for, and return whether a place in the queue was told."""
     async with looking_back(place) as past:
         if steps:
-            await _print_steps(past, job, time, version, form)
-            return
+            return await _print_steps(past, job, time, version, form)
         if time is not None:
             then = await past.job_at(job, time)
         else:
@@ -196,9 +214,10 @@ async def _replay(
             )
     sys.stdout.buffer.write(form.document(then))
     sys.stdout.buffer.flush()
+    return then.standing is not None
 
 
-async def _print_steps(past: Past, job: str, time: datetime | None, version: int | None, form: _Form) -> None:
+async def _print_steps(past: Past, job: str, time: datetime | None, version: int | None, form: _Form) -> bool:
     """Print each event, and how the document was changed between the last one and it."""
     if time is not None:
         version = (await past.job_at(job, time)).event.version
@@ -207,18 +226,22 @@ async def _print_steps(past: Past, job: str, time: datetime | None, version: int
         await past.job_at_version(job, version)  # which there has to be
         recorded = recorded[:version]
     before: list[str] = []
+    waited = False
     for event in recorded:
         print_line(_step(entry_of(event)))
         try:
-            after = form.lines(await past.job_at_version(job, event.version))
+            then = await past.job_at_version(job, event.version)
         except NotThere as error:
             print_line(f"  {error}")
             continue
+        waited = waited or then.standing is not None
+        after = form.lines(then)
         changed = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
         for line in changed or ["the document stays the same"]:
             if not line.startswith("@@"):
                 print_line(f"  {line}")
         before = after
+    return waited
 
 
 def _step(entry: Entry) -> str:
@@ -239,18 +262,24 @@ def state_(
     """Print how many jobs there were in each phase, which ran, and who waited for whom."""
     with reported():
         time = _past_time("--at", at)
-        _run(_state(place_of(config, data), time, service, owner, None if as_json else limit))
+        if _run(_state(place_of(config, data), time, service, owner, None if as_json else limit)):
+            _say_if_undeclared(config)
 
 
 async def _state(
     place: Place, time: datetime, service: str | None, owner: str | None, limit: int | None
-) -> None:
+) -> bool:
+    """Print what was asked for, and return whether a place in the queue was told."""
     async with looking_back(place) as past:
         if limit is not None:
-            _print_state(await past.state(time, service=service, owner=owner), limit)
-            return
+            state = await past.state(time, service=service, owner=owner)
+            _print_state(state, limit)
+            return bool(state.waiting)
+        waited = False
         async for each in past.jobs_waiting(time, service=service, owner=owner):
+            waited = waited or each.waits_for is not None
             sys.stdout.write(msgspec.json.encode(each).decode() + "\n")
+        return waited
 
 
 def _print_state(state: State, limit: int) -> None:
@@ -292,11 +321,20 @@ def _print_more(more: int) -> None:
 # Small
 
 
-def _run(command: Coroutine[Any, Any, None]) -> None:
+def _say_if_undeclared(config: Path) -> None:
+    if not is_declared(config):
+        err.print(
+            "note: no declaration was read, so places and reasons are those without any [queue] or [quotas]; "
+            "name one with --config",
+            soft_wrap=True,
+        )
+
+
+def _run(command: Coroutine[Any, Any, R]) -> R:
     """Run to the end; Ctrl-C ends with status 130. Raises `DoesNotHold` for what was tampered with."""
     try:
         with faults():
-            asyncio.run(command)
+            return asyncio.run(command)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
@@ -323,7 +361,7 @@ def _base_url(config: Path, url: str | None) -> str:
     """Return where clients reached the server. Raises `UsageError` when nobody says."""
     if url is not None:
         return url
-    if config != CONFIG or config.exists():
+    if is_declared(config):
         server = load(config).server
         return server.base_url or f"http://{server.host}:{server.port}"
     raise UsageError("--url: say where clients reached the server, such as --url https://example.org/uws")

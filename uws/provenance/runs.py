@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 import msgspec
 
 from eventstore import Erased, RecordedEvent, from_microseconds
-from uws.model import Job, JobNotFound, ProgramFile, Service, Upload, UWSError, Values, fold
+from uws.model import Job, ProgramFile, Service, Upload, UWSError, Values, fold
 from uws.model import events as e
-
-
-class Readable(Protocol):
-    """A log, or an event store, of which streams can be read."""
-
-    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.read_stream`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -70,16 +61,6 @@ class Recorded:
     time: datetime
     actor: str | None
     reason: str
-
-
-async def read_run(log: Readable, job_id: str) -> Run:
-    """Read what there is of a job, a destroyed or erased one included. Raises `JobNotFound`."""
-    recorded = await log.read_stream(e.job_stream(job_id))
-    job = fold(recorded)
-    if job is None:
-        raise JobNotFound(job_id)
-    declared = await log.read_stream(e.service_stream(job.service)) if job.service else ()
-    return run_of(recorded, declared)
 
 
 def run_of(recorded: Sequence[RecordedEvent], declared: Iterable[RecordedEvent]) -> Run:
