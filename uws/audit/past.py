@@ -16,13 +16,15 @@ from msgspec.structs import asdict
 
 from eventstore import (
     Erased,
+    EventLog,
     Pruned,
     RecordedEvent,
     StoreUnavailable,
     from_microseconds,
     to_microseconds,
 )
-from eventstore.checking import Checked, Readable
+from eventstore.archive import Readable
+from eventstore.checking import Checked
 from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, trail, usage
 from projections import queue as queue_model
 from uws.model import (
@@ -132,7 +134,7 @@ class Past:
     was recorded.
     """
 
-    log: Readable
+    log: EventLog
     ask: Ask = _nobody
     queue: QueueSettings = field(default_factory=QueueSettings)
     quotas: QuotaSettings = field(default_factory=QuotaSettings)
