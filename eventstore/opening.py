@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 
 from ._errors import StoreUnavailable
 from ._types import EventLog, EventStore
@@ -20,20 +20,25 @@ async def open_store(
     Raises `StoreLocked` for a file that another process has, `StoreUnavailable`.
     """
     if isinstance(place, str):
-        return await _postgres().PostgresEventStore.open(place, now=now)  # type: ignore[no-any-return]
+        with _of_an_extra():
+            from .postgres import PostgresEventStore
+        return await PostgresEventStore.open(place, now=now)
     return await SQLiteEventStore.open(place, now=now)
 
 
 async def read_log(place: Path | str) -> EventLog:
     """Open the log at ``place`` for reading, beside whoever writes it. Raises `StoreUnavailable`."""
     if isinstance(place, str):
-        return await _postgres().PostgresEventLog.read(place)  # type: ignore[no-any-return]
+        with _of_an_extra():
+            from .postgres import PostgresEventLog
+        return await PostgresEventLog.read(place)
     return await SQLiteEventLog.read(place)
 
 
-def _postgres() -> ModuleType:
+@contextmanager
+def _of_an_extra() -> Iterator[None]:
+    """Say what to install where it is missing."""
     try:
-        from . import postgres
+        yield
     except ModuleNotFoundError as error:
         raise StoreUnavailable(f"a log in PostgreSQL needs {error.name}: install uwsd[postgres]") from error
-    return postgres

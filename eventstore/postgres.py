@@ -24,8 +24,6 @@ from itertools import islice
 from time import perf_counter
 from typing import Any, Self, TypeVar
 
-import asyncpg
-
 from . import _failpoints as failpoint
 from ._chain import (
     EMPTY,
@@ -57,14 +55,13 @@ from ._database import (
     translated,
     version_of,
 )
-from ._errors import EventStoreError, StoreClosed, StreamNotFound
+from ._errors import EventStoreError, StoreClosed, StoreUnavailable, StreamNotFound
 from ._following import Following
 from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
 
 R = TypeVar("R")
 Change = Callable[[Connection], Awaitable[tuple[int, R]]]
 """What is done to the log: returns how many events it has brought, and what came of it."""
-
 
 _HEARTBEAT = 2.0
 """Seconds between looks at whether the connection that hears of new events is still one."""
@@ -206,7 +203,7 @@ class PostgresEventLog(Following):
         What was told while nobody listened is lost: after each pause all look for themselves.
         """
         while True:
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress(StoreUnavailable), translated("nobody tells of new events"):
                 connection = await connect(self._url)
                 try:
                     await connection.add_listener(_CHANNEL, lambda *_: self._wake())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from eventstore import NewEvent, RecordedEvent, StoreUnavailable, VersionConflict
+from eventstore import NewEvent, RecordedEvent, StoreUnavailable, VersionConflict, open_store, read_log
 from eventstore._database import SCHEMA, connect, migrate, named
 from eventstore.postgres import PostgresEventLog, PostgresEventStore
 from tests.databases import Server, emptied, needs_postgres, postgres
@@ -234,3 +235,14 @@ async def test_a_conflict_tells_the_version_that_another_node_has_made(
     with pytest.raises(VersionConflict) as refused:
         await nodes[1].append("a", events("z"), expected=1)
     assert (refused.value.expected, refused.value.actual) == (1, 2)
+
+
+async def test_where_the_driver_is_missing_it_is_said_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("eventstore.postgres", "eventstore._database"):
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    for opening in (open_store, read_log):
+        with pytest.raises(StoreUnavailable, match=r"needs asyncpg: install uwsd\[postgres\]"):
+            await opening("postgresql://db.example/jobs")
