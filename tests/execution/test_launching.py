@@ -26,7 +26,7 @@ from uws.execution.process import Launcher, Launchers, NotStarted
 from uws.execution.programs import Programs
 from uws.execution.records import End, Record, Supervisor, last_record
 from uws.execution.results import collect
-from uws.execution.scheduler import Run, _Here
+from uws.execution.run import Here, Run
 from uws.files import Files, JobDirectory
 
 
@@ -85,7 +85,7 @@ async def test_a_job_that_was_deleted_when_its_turn_came_leaves_no_directory(tmp
     async with running(tmp_path / "data", shell("true")) as site:
         job = await site.create("run")
         await site.request("DELETE", job)
-        here = _Here(Launchers(), Programs(), 1.0, asyncio.Event(), restarted=False)
+        here = Here(Launchers(), Programs(), 1.0, asyncio.Event(), restarted=False)
         await Run(site.node.services[0], job_id(job), here).start()
         assert not (site.data / job_id(job)).exists()
 

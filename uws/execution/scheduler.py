@@ -9,51 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing, suppress
-from datetime import datetime, timedelta
-from errno import EAGAIN, EIO
-from typing import Any, Literal, NamedTuple
+from contextlib import suppress
 
 from structlog.contextvars import bind_contextvars
 
-from eventstore import EventStoreError, from_microseconds
 from projections import Behind
 from uws.clock import first_of, pause
-from uws.environment import job_environment
 from uws.jobs import Backend, UserUWS
-from uws.model import (
-    STARTED,
-    Ending,
-    Failure,
-    IllegalPhase,
-    Job,
-    JobGone,
-    MissingParameters,
-    ParameterError,
-    Unavailable,
-    fold,
-)
-from uws.model import events as e
-from uws.model.events import Finding, StopReason, job_id_of, job_stream
+from uws.model import IllegalPhase, JobGone
+from uws.model.events import job_id_of
 from uws.model.queueing import AT_ONCE
 
-from . import _failpoints as failpoint
 from ._persistence import keep_doing
-from .process import LAST_WAIT, LauncherGone, Launchers, NotStarted, Process, end_sessions, sessions_with
+from .process import Launchers
 from .programs import Programs
-from .progress import Progress
-from .records import End, Record, has_restarted, last_record, leave_mark, next_record
-from .results import collect, not_started, results_of
-from .sandbox import sandboxed, with_room
+from .records import has_restarted, leave_mark
+from .run import Here, Run
 
 log = logging.getLogger(__name__)
 
 _LONGEST_LOOK = 60.0
 """Seconds that a start waits until it is on record what became of an earlier server's programs."""
-_LAUNCHERS = 3
-"""Launchers that may end one after the other until starting a program is given up."""
-_NUDGE = 2.0
-"""Seconds for which a program may keep its own supervisor from working, by SIGSTOP."""
 _MOVES_THE_QUEUE = frozenset(
     {"JobQueued", "JobRequeued", "JobHeld", "JobAborted", "JobDestroyed", "QueuePaused", "QueueResumed"}
 )
@@ -78,7 +54,7 @@ class Scheduler:
     ) -> None:
         self._backend, self._offered, self._find = backend, offered, find
         self._end_with_server = end_with_server
-        self._here = _Here(Launchers(), Programs(), grace, asyncio.Event(), has_restarted(backend.files.boot))
+        self._here = Here(Launchers(), Programs(), grace, asyncio.Event(), has_restarted(backend.files.boot))
         self._running: dict[str, Run] = {}
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -196,267 +172,3 @@ class Scheduler:
             run.decided.set()
             del self._running[run.job_id]
             self._look.set()
-
-
-class _Here(NamedTuple):
-    """What all jobs have in common that this server runs."""
-
-    launchers: Launchers
-    programs: Programs
-    grace: float
-    closing: asyncio.Event
-    restarted: bool
-    """Whether the machine has, since an earlier server: what tells of a start may be lost."""
-
-
-class Run:
-    """One job on its way from the queue to its end. A cancelled one is taken over by the next server."""
-
-    task: asyncio.Task[None]
-
-    def __init__(self, uws: UserUWS, job_id: str, here: _Here) -> None:
-        self._uws, self.job_id, self._here = uws, job_id, here
-        self._directory = uws.backend.files.of(job_id)
-        self._progress = Progress(uws, job_id, self._directory)
-        # It tells this server's jobs from those of a server on a copy of the data.
-        self._mark = "UWS_RESULTS", str(self._directory.results)
-        self.decided = asyncio.Event()
-        """Set when it is on record that the job was started or what was found, or nothing is to be done."""
-        self.failed = False
-        """Whether nothing could be recorded: somebody else has to take the job up."""
-        self._stop = asyncio.Event()
-        self._stop_reason: StopReason | None = None
-
-    def stop(self, reason: StopReason | None) -> None:
-        """Have the program stopped; ``reason`` goes on record, None when one stands there already."""
-        self._stop_reason = reason
-        self._stop.set()
-
-    async def start(self) -> None:
-        """Start the program of a job that waits, and see it through."""
-        if self._here.closing.is_set():
-            return
-        with suppress(OSError):  # it is tried again, and told, when the start is decided
-            self._directory.make()
-        program = await self._here.programs.of(self._uws.service)
-        try:
-            job = await self._recording(lambda: self._uws.start_job(self.job_id, program))
-        except IllegalPhase:  # aborted in the meantime
-            return
-        except JobGone:
-            await self._directory.remove()
-            return
-        finally:
-            self.decided.set()
-        failpoint.reached(failpoint.DECIDED)
-        await self._launch(job, job.version)
-
-    async def take_over(self) -> None:
-        """Find out what became of the program of a job that was started, and see it through."""
-        recorded = await self._uws.backend.store.read_stream(job_stream(self.job_id))
-        job = fold(recorded)
-        if job is None or job.destroyed or job.phase not in STARTED:
-            return
-        starts = (event.version for event in recorded if event.type == e.JobStarted.__name__)
-        start = max(starts, default=0)
-        if job.stop:
-            self.stop(None)
-        try:
-            record = await asyncio.to_thread(last_record, self._directory, start)
-        except FileNotFoundError:  # with the directory, what stood in it is lost
-            await self._lose("the program was lost with its directory", found=True)
-            return
-        left = set() if record else await asyncio.to_thread(sessions_with, *self._mark)
-        if left or (record is None and self._here.restarted):
-            await self._lose("the program was lost with its record", found=True)
-        elif record is None:
-            await self._record_finding("not started")
-            self.decided.set()
-            await self._launch(job, start)
-        elif process := Process.of(record):
-            with closing(process):
-                await self._record_finding("running")
-                self.decided.set()
-                await self._see_to_end(job, process)
-        elif ended := record.read():  # just now, perhaps
-            await self._record_finding("ended")
-            if job.execution_duration and record.seconds > job.execution_duration + self._here.grace:
-                await self._record_stop("duration")
-            await self._record_end(await self._collect(ended), from_microseconds(ended.ended))
-        else:
-            await self._lose("the program was lost while no server ran", found=True)
-
-    async def _launch(self, job: Job, start: int) -> None:
-        """Start the program, after the event of version ``start`` decided it, and see it through."""
-        if self._stop.is_set():  # decided in the same breath as the start
-            await self._record_stop(self._stop_reason)
-            await self._record_end(Ending())
-            return
-        try:
-            record = await self._spawn(job, start)
-        except (ParameterError, MissingParameters) as error:
-            await self._record_end(Ending(failure=Failure(message=f"the declaration has changed: {error}")))
-            return
-        except OSError as error:
-            what = error.what if isinstance(error, NotStarted) else "the program"
-            await self._record_end(Ending(failure=not_started(self._uws.service, error.errno, what)))
-            return
-        failpoint.reached(failpoint.LAUNCHED)
-        if process := Process.of(record):
-            with closing(process):
-                await self._see_to_end(job, process)
-        else:
-            await self._over(record.read())
-
-    async def _spawn(self, job: Job, start: int) -> Record:
-        """Have the program started and return its record. Raises `OSError`, `ParameterError` and such."""
-        directory, service = self._directory, self._uws.service
-        try:
-            directory.make()
-        except OSError as error:
-            raise NotStarted(error.errno or EIO, "the job's directory") from error
-        self._progress.begin()
-        typed = self._uws.job_class.from_values(job.parameters, str(directory.uploads))
-        directory.parameters.unlink(missing_ok=True)  # a program of an earlier start may have left a pipe
-        with directory.parameters.open("xb") as file:
-            file.write(typed.to_json())
-        places = {"results": str(directory.results), "parameters": str(directory.parameters)}
-        argv, limits = typed.argv(job_id=job.id, **places), service.limits.numbers
-        if service.sandbox:
-            directory.progress.touch(mode=0o600)  # what is not there cannot be shown to it
-            argv, limits = sandboxed(argv, directory, limits), with_room(limits)
-        gone = 0
-        while True:
-            try:
-                path = next_record(directory, start)
-                return await self._here.launchers.of(service).launch(
-                    argv,
-                    record=path,
-                    root=directory.root,
-                    directory=directory.work,
-                    environment=job_environment(
-                        service.environment, job_id=job.id, progress=str(directory.progress), **places
-                    ),
-                    stdout=directory.logs / "stdout",
-                    stderr=directory.logs / "stderr",
-                    limits=limits,
-                    nice=service.nice,
-                )
-            except LauncherGone:
-                if record := await asyncio.to_thread(last_record, directory, start):
-                    return record
-                gone += 1
-                if gone == _LAUNCHERS:
-                    raise NotStarted(EIO, "its launcher ends before it can do anything") from None
-            except OSError as error:
-                if error.errno != EAGAIN:
-                    raise
-                log.warning("job %s: the machine is full; trying again", self.job_id)
-                await first_of(pause(self._uws.backend.clock), self._stop.wait())
-                if self._stop.is_set():
-                    raise
-
-    async def _see_to_end(self, job: Job, process: Process) -> None:
-        """Wait until the program has ended, or stop it, and record what became of it."""
-        async with self._progress.followed(job):
-            ended = await self._until_over(process, job)
-        await self._over(ended)
-
-    async def _over(self, ended: End | None) -> None:
-        if ended:
-            await self._record_end(await self._collect(ended))
-        else:
-            await self._lose("the program was lost: its supervisor is gone")
-
-    async def _until_over(self, process: Process, job: Job) -> End | None:
-        over = asyncio.ensure_future(process.ended())
-        stopped = asyncio.ensure_future(self._stop.wait())
-        waiting: list[asyncio.Future[Any]] = [over, stopped]
-        if job.execution_duration and job.started:
-            limit = job.started + timedelta(seconds=job.execution_duration)
-            waiting.append(asyncio.ensure_future(self._uws.backend.clock.sleep_until(limit)))
-        try:
-            while not (await asyncio.wait(waiting, timeout=_NUDGE, return_when=asyncio.FIRST_COMPLETED))[0]:
-                process.go_on()
-            if not over.done():
-                try:
-                    await self._record_stop(self._stop_reason if stopped.done() else "duration")
-                except (EventStoreError, Unavailable):  # the server stops, and its programs with it
-                    await self._stop_program(process, over)
-                    raise
-                await self._stop_program(process, over)
-            return over.result() if over.done() else None
-        finally:
-            for future in waiting:
-                future.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
-    async def _stop_program(self, process: Process, over: asyncio.Future[End | None]) -> None:
-        """Send SIGTERM, SIGKILL after the grace period, and wait for the end, within reason."""
-        process.terminate()
-        await self._record_signal("SIGTERM")
-        if (await asyncio.wait([over], timeout=self._here.grace))[0]:
-            return
-        process.kill()
-        await self._record_signal("SIGKILL")
-        if not (await asyncio.wait([over], timeout=LAST_WAIT))[0]:
-            log.error("job %s: something of its program cannot be killed", self.job_id)
-            process.give_up()
-            await asyncio.wait([over], timeout=LAST_WAIT)
-
-    async def _collect(self, ended: End) -> Ending:
-        try:
-            return await asyncio.to_thread(collect, self._uws.service, self._directory, ended)
-        except Exception as error:  # whatever it is, the job does not stay EXECUTING
-            log.exception("job %s: what its program left cannot be collected", self.job_id)
-            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-            message = f"what the program left could not be collected: {reason}"
-            return Ending(failure=Failure(message=message, type="transient"))
-
-    async def _lose(self, reason: str, *, found: bool = False) -> None:
-        """Clear away what is left of a program that has no supervisor, and record that it was lost."""
-        if found:
-            await self._record_finding("lost")
-        await self._here.launchers.of(self._uws.service).settle()
-        await end_sessions(*self._mark)
-        try:
-            results = await asyncio.to_thread(results_of, self._uws.service, self._directory)
-        except Exception:
-            log.exception("the results of job %s cannot be collected", self.job_id)
-            results = ()
-        await self._record_progress()
-        await self._recording(lambda: self._uws.lose_job(self.job_id, results, reason))
-
-    async def _record_finding(self, finding: Finding) -> None:
-        await self._recording(lambda: self._uws.find_program(self.job_id, finding))
-
-    async def _record_end(self, ending: Ending, ended: datetime | None = None) -> None:
-        await self._record_progress()
-        await self._recording(lambda: self._uws.end_job(self.job_id, ending, ended=ended))
-
-    async def _record_progress(self) -> None:
-        """Record what the program told last."""
-        if told := await self._progress.last():
-            await self._recording(lambda: self._uws.report_progress(self.job_id, *told))
-
-    async def _record_stop(self, reason: StopReason | None) -> None:
-        if reason:
-            await self._recording(lambda: self._uws.stop_job(self.job_id, reason))
-
-    async def _record_signal(self, signal: Literal["SIGTERM", "SIGKILL"]) -> None:
-        """Record what the program was sent, if the log takes it: nobody waits for that."""
-        try:
-            await self._uws.signal_program(self.job_id, signal)
-        except (EventStoreError, Unavailable) as error:
-            log.warning("job %s: %s was sent, and could not be recorded: %s", self.job_id, signal, error)
-
-    async def _recording(self, command: Callable[[], Awaitable[Job]]) -> Job:
-        """Carry out a command however long the log refuses it, unless the server stops."""
-        while True:
-            try:
-                return await command()
-            except (EventStoreError, Unavailable) as error:
-                if self._here.closing.is_set():
-                    raise
-                log.warning("job %s: %s; trying again", self.job_id, error)
-                await first_of(pause(self._uws.backend.clock), self._here.closing.wait())
