@@ -279,6 +279,10 @@ class EventStore(EventLog, Protocol):
         """
         ...
 
+    async def size(self) -> int:
+        """Return how many bytes the log takes."""
+        ...
+
     def observed(self, observer: Callable[[Committed], None]) -> AbstractContextManager[None]:
         """Tell ``observer`` of each transaction that has brought events to the disk, while the context lasts.
 

@@ -117,6 +117,9 @@ class MemoryEventStore(Following):
         if self._closed:
             raise StoreClosed
 
+    async def size(self) -> int:
+        return sum(len(event.metadata) + len(event.data) for event in self._events)
+
     async def check_writable(self) -> None:
         if self._closed:
             raise StoreClosed

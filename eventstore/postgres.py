@@ -81,6 +81,7 @@ _HASHES = """
 SELECT position, hash FROM event WHERE position = ANY ($1)
 UNION ALL SELECT position, hash FROM anchor WHERE position = ANY ($1)
 """
+_SIZE = "SELECT pg_total_relation_size('event') + pg_total_relation_size('anchor')"
 _APPEND = "SELECT * FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _ERASE = "UPDATE event SET salt = '', metadata = '', data = '' WHERE stream = $1 AND left(type, 1) <> '$'"
 _LAST_PRUNING = """
@@ -281,6 +282,11 @@ class PostgresEventStore(PostgresEventLog):
     async def settle(self) -> None:
         """See `EventStore.settle`."""
         await self._committer.do(self._vacuum)
+
+    async def size(self) -> int:
+        """See `EventStore.size`."""
+        ((size,),) = await self._fetch(_SIZE)
+        return int(size)
 
     async def check_writable(self) -> None:
         """See `EventStore.check_writable`."""

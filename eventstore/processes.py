@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 # Connections to SQLite belong to one thread each: without locks of its own it is faster by a tenth. It has to
 # be told before anything imports sqlite3; where its library cannot be found, it keeps its locks.
 _PROGRAM = """
-import ctypes, importlib.util, os, sys
+import ctypes, importlib.util, json, os, sys
 os.nice(15)
 try:
     ctypes.CDLL(importlib.util.find_spec("_sqlite3").origin).sqlite3_config(2)  # SQLITE_CONFIG_MULTITHREAD
@@ -26,7 +27,7 @@ except (AttributeError, OSError):
 from eventstore.processes import end_with
 end_with(int(sys.argv[1]))
 from {} import main
-main(*sys.argv[2:])
+main(*json.loads(os.environ.pop("UWSD_ARGUMENTS")))
 """
 _PR_SET_PDEATHSIG = 1
 
@@ -41,13 +42,18 @@ def boot_id() -> str:
 async def running(module: str, *arguments: str, stdin: int = DEVNULL) -> AsyncIterator[Process]:
     """Run ``main`` of a module with ``arguments``, and give the process, whose standard output is a pipe.
 
-    It has a low priority. When the context is left, the process has ended, and is killed if it has not; so it
-    is when this process ends, however it ends.
+    No other user sees the arguments, which may have the password of a database among them. It has a low
+    priority. When the context is left, the process has ended, and is killed if it has not; so it is when this
+    process ends, however it ends.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-c", _PROGRAM.format(module), str(os.getpid()), *arguments,
+        sys.executable, "-P", "-c", _PROGRAM.format(module), str(os.getpid()),
         stdin=stdin, stdout=PIPE, limit=1 << 30,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+            "UWSD_ARGUMENTS": json.dumps(arguments),
+        },
     )  # fmt: skip
     try:
         yield process

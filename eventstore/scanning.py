@@ -115,6 +115,8 @@ class FileScan(LogScan):
 
     def __init__(self, path: Path) -> None:
         with translated(str(path)):
+            if not path.is_file():
+                raise FileNotFoundError("there is no log")
             self._connection = connect_for_reading(path)
 
     def read(self, *, after: int, limit: int) -> list[RecordedEvent]:

@@ -208,6 +208,12 @@ class SQLiteEventStore(SQLiteEventLog):
         """See `EventStore.settle`."""
         await self._committer.do(lambda: self._write(ledger.settle))
 
+    async def size(self) -> int:
+        """See `EventStore.size`."""
+        with translated("the log cannot be read"):
+            files = self._path, self._path.with_name(f"{self._path.name}-wal")
+            return sum(file.stat().st_size for file in files if file.exists())
+
     async def check_writable(self) -> None:
         """See `EventStore.check_writable`."""
         await self._committer.check(lambda: self._write(ledger.probe))

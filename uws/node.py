@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from eventstore import EventStore, SQLiteEventLog, SQLiteEventStore, StoreLocked, StoreUnavailable
+from eventstore import EventStore, StoreLocked, StoreUnavailable, open_store, read_log
 from projections import Behind, JobReadModel, Projector, beside
 from uws.admin import (
     SOCKET,
@@ -71,7 +71,7 @@ async def open_backend(
     place.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_ours(place.data, place.data.stat())
     async with AsyncExitStack() as stack:
-        store = await SQLiteEventStore.open(place.log, now=clock.now)
+        store = await open_store(place.log, now=clock.now)
         stack.push_async_callback(store.close)
         files = Files(place.data)
         files.prepare()
@@ -111,7 +111,7 @@ async def looking_back(place: Place) -> AsyncIterator[Past]:
     Raises what `administer` does.
     """
     async with AsyncExitStack() as stack:
-        log = await SQLiteEventLog.read(place.log)
+        log = await read_log(place.log)
         stack.push_async_callback(log.close)
         head = (await log.head()).position
         if not await _is_at(place, head):
@@ -138,8 +138,8 @@ async def _ask(place: Place, operation: Operation[R], report: Report) -> R:
 
 
 async def _administer_alone(place: Place, operation: Operation[R], report: Report) -> R:
-    if place.log.exists() or not operation.begins:
-        log = await SQLiteEventLog.read(place.log)  # a log that is there, and is one
+    if not operation.begins:
+        log = await read_log(place.log)  # a log that is there, and is one
         try:
             if isinstance(operation, Question):
                 answer: R = await operation.read(place, log)

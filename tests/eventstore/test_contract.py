@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import struct
 import time
@@ -519,3 +520,10 @@ async def test_what_can_be_no_payload_is_refused_and_its_neighbours_are_not(
     assert str(outcomes[0]) == "the payload of a Said is not bytes, 67108864 at most"
     assert isinstance(outcomes[1], tuple)
     await store.check_writable()
+
+
+async def test_the_size_of_a_log_grows_with_what_it_holds(store: EventStore) -> None:
+    await store.append("job/1", events("a"))
+    small = await store.size()
+    await store.append("job/2", events(*(os.urandom(5_000).hex() for _ in range(20))))
+    assert await store.size() - small > 100_000

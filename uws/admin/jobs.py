@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from eventstore import EventStore, SQLiteEventLog, to_microseconds
+from eventstore import EventLog, to_microseconds
 from projections import Cursor, ExpiredJob, JobReference
 from uws.commands import Caller
 from uws.jobs import Backend, UserUWS
@@ -138,7 +138,7 @@ class ShowJob(Question[Job], frozen=True, tag="jobs show"):
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> Job:
         return await _known(here.backend.store, self.job_id)
 
-    async def read(self, place: Place, log: SQLiteEventLog) -> Job:
+    async def read(self, place: Place, log: EventLog) -> Job:
         return await _known(log, self.job_id)
 
 
@@ -252,7 +252,7 @@ class WatchJob(Question[Job], frozen=True, tag="jobs watch"):
                 job = await _known(store, self.job_id)
             return job
 
-    async def read(self, place: Place, log: SQLiteEventLog) -> Job:
+    async def read(self, place: Place, log: EventLog) -> Job:
         job = await _known(log, self.job_id)
         if not is_over(job):
             raise UsageError(
@@ -338,7 +338,7 @@ def _entry(service: str, found: JobReference | ExpiredJob) -> Entry:
     )
 
 
-async def _known(log: SQLiteEventLog | EventStore, job_id: str) -> Job:
+async def _known(log: EventLog, job_id: str) -> Job:
     """Fold a job from the log. Raises `JobNotFound`."""
     job = fold(await log.read_stream(job_stream(job_id)))
     if job is None:

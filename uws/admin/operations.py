@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from eventstore import ChainBroken, SQLiteEventLog, StoreUnavailable, new_id
+from eventstore import ChainBroken, EventLog, StoreUnavailable, new_id
 from eventstore.archive import ArchiveError
 from eventstore.checkpoint import CheckpointError, SigningKey, VerifierKey
 from projections import READ_MODELS, Behind, Difference, Projector, Rebuilt, Status, read_status
@@ -45,14 +45,17 @@ class Place(msgspec.Struct, frozen=True):
     auth: AuthSettings = AuthSettings()
     quotas: QuotaSettings = QuotaSettings()
     retention: RetentionSettings = RetentionSettings()
+    store: str | None = None
+    """The URL of the database that has the log; None for a file in the data directory."""
 
     @property
     def archives(self) -> Path:
         return self.data / self.retention.archives
 
     @property
-    def log(self) -> Path:
-        return self.data / "events.db"
+    def log(self) -> Path | str:
+        """Where the log is: a file, or the URL of a database."""
+        return self.store or self.data / "events.db"
 
     @property
     def key(self) -> Path:
@@ -110,7 +113,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, forbid_unknown_fields=T
 class Question(Operation[R], frozen=True):
     """An operation that changes nothing; where no server runs, it is answered beside the log."""
 
-    async def read(self, place: Place, log: SQLiteEventLog) -> R:
+    async def read(self, place: Place, log: EventLog) -> R:
         """Answer from the files alone, whoever has them open. Raises what `problems_of` knows."""
         raise NotImplementedError
 
@@ -148,8 +151,8 @@ class PruneLog(Operation[PrunedLog], frozen=True, tag="audit prune"):
         _check_path(self.archive)
 
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> PrunedLog:
-        log, backend = here.place.log, here.backend
-        before = log.stat().st_size
+        backend = here.backend
+        before = await backend.store.size()
         try:
             await prune(
                 backend.store,
@@ -164,7 +167,7 @@ class PruneLog(Operation[PrunedLog], frozen=True, tag="audit prune"):
             raise DoesNotHold(str(error)) from error
         except StoreUnavailable as error:
             raise UsageError(f"{error}; repeat it with: uwsd audit prune {self.archive}") from error
-        return PrunedLog(before, log.stat().st_size)
+        return PrunedLog(before, await backend.store.size())
 
 
 class ProjectionsStatus(Question[list[Status]], frozen=True, tag="projections status"):
@@ -173,7 +176,7 @@ class ProjectionsStatus(Question[list[Status]], frozen=True, tag="projections st
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> list[Status]:
         return await here.backend.projector.status()
 
-    async def read(self, place: Place, log: SQLiteEventLog) -> list[Status]:
+    async def read(self, place: Place, log: EventLog) -> list[Status]:
         position = (await log.head()).position
         try:
             return await asyncio.to_thread(read_status, place.projections, position, READ_MODELS)

@@ -19,7 +19,7 @@ import msgspec
 
 from eventstore import Erased, Pruned, RecordedEvent, StoreUnavailable, from_microseconds
 from eventstore.processes import running
-from eventstore.scanning import LogScan, scan_log
+from eventstore.scanning import LogScan, parse_place, scan_log
 from projections import DESTROYED, UsageOf
 from uws.model import PHASE_AFTER, STARTED, UsageError
 from uws.model import events as e
@@ -209,10 +209,10 @@ def _fold(log: LogScan, span: _Span, ledger: Ledger, progress: Callable[[int], N
 
 
 async def add_up(
-    log: Path, *, shown: int = 0, since: int | None = None, until: int | None = None,
+    log: Path | str, *, shown: int = 0, since: int | None = None, until: int | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Ledger:  # fmt: skip
-    """Fold the log at a path; jobs count that were created from ``since`` on and before ``until``.
+    """Fold the log at a place; jobs count that were created from ``since`` on and before ``until``.
 
     Both are microseconds since 1970; all jobs count for what a read model shows that has come to ``shown``.
     ``progress`` is told now and then how many events were folded since the last time. Raises
@@ -233,7 +233,9 @@ async def add_up(
     return ledger
 
 
-def _shared_out(log: Path, since: int | None, until: int | None, shown: int) -> tuple[Ledger, list[_Span]]:
+def _shared_out(
+    log: Path | str, since: int | None, until: int | None, shown: int
+) -> tuple[Ledger, list[_Span]]:
     """Return an empty ledger, and the parts of about the same length in which the log is to be folded."""
     with scan_log(log) as scan:
         head = scan.head().position
@@ -249,12 +251,12 @@ def _shared_out(log: Path, since: int | None, until: int | None, shown: int) -> 
         return Ledger(head, shown, pruned=scan.missing()), spans
 
 
-def _fold_here(log: Path, span: _Span, ledger: Ledger, progress: Callable[[int], None]) -> None:
+def _fold_here(log: Path | str, span: _Span, ledger: Ledger, progress: Callable[[int], None]) -> None:
     with scan_log(log) as scan:
         _fold(scan, span, ledger, progress)
 
 
-def _check_uncut(log: Path, shown: int) -> None:
+def _check_uncut(log: Path | str, shown: int) -> None:
     """Raise `UsageError` where the read model may show what has gone from the log since."""
     with scan_log(log) as scan:
         if shown and scan.has_any((Erased.type, Pruned.type), after=shown):
@@ -264,7 +266,9 @@ def _check_uncut(log: Path, shown: int) -> None:
             )
 
 
-async def _fold_elsewhere(log: Path, span: _Span, ledger: Ledger, progress: Callable[[int], None]) -> None:
+async def _fold_elsewhere(
+    log: Path | str, span: _Span, ledger: Ledger, progress: Callable[[int], None]
+) -> None:
     async with running(__name__, str(log), msgspec.json.encode(span).decode()) as process:
         ledger.join(await _last_report(process, progress))
 
@@ -286,7 +290,7 @@ def main(log: str, span: str) -> None:
     """Fold a part of a log, and write reports to standard output."""
     part, ledger = msgspec.json.decode(span, type=_Span), Ledger(0)
     try:
-        _fold_here(Path(log), part, ledger, lambda count: _write(_Report(count)))
+        _fold_here(parse_place(log), part, ledger, lambda count: _write(_Report(count)))
     except Exception as error:
         _write(_Report(failure=str(error) or type(error).__name__))
     else:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from eventstore import Head, SQLiteEventLog
+from eventstore import EventLog, Head
 from eventstore.checkpoint import Checkpoint, SigningKey, VerifierKey, open_checkpoint, read_checkpoint
 from eventstore.excerpt import check_held, excerpt
 from eventstore.publishing import published
@@ -57,7 +57,7 @@ def extension(members: Sequence[Member]) -> str:
 
 
 async def export_histories(
-    log: SQLiteEventLog,
+    log: EventLog,
     path: Path,
     jobs: Iterable[str],
     key: SigningKey,
@@ -111,7 +111,7 @@ def _exists(path: Path) -> UsageError:
     return UsageError(f"{path}: there is such a file already; histories are never overwritten")
 
 
-async def _found(log: SQLiteEventLog, jobs: Iterable[str]) -> dict[str, list[int]]:
+async def _found(log: EventLog, jobs: Iterable[str]) -> dict[str, list[int]]:
     """Return where the events of each job stand."""
     head, found = await log.head(), {}
     for job in jobs:
@@ -122,7 +122,7 @@ async def _found(log: SQLiteEventLog, jobs: Iterable[str]) -> dict[str, list[int
     return found
 
 
-async def _declared(log: SQLiteEventLog, found: Mapping[str, Sequence[int]]) -> set[int]:
+async def _declared(log: EventLog, found: Mapping[str, Sequence[int]]) -> set[int]:
     """Return where the declarations stand that jobs were made and started under, as far as they do."""
     pinned: dict[str, set[str]] = {}
     for positions in found.values():
@@ -167,7 +167,7 @@ def _positions(
 
 
 async def _verified(
-    log: SQLiteEventLog, history: History, earlier: Checkpoint | None, key: VerifierKey,
+    log: EventLog, history: History, earlier: Checkpoint | None, key: VerifierKey,
     progress: Callable[[int], None],
 ) -> Head:  # fmt: skip
     """Return the head of the log, once it is verified and holds what stands in the history."""

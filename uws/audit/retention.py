@@ -88,7 +88,7 @@ class _Record:
 class Retention:
     """Applies ``[retention]``, a little at a time: call it, and it says when it wants to be called again.
 
-    ``log`` is the file that the backend's store writes, ``key`` returns what signs archives, and
+    ``log`` is the place of what the backend's store writes, ``key`` returns what signs archives, and
     ``directory`` gets them.
     """
 
@@ -97,7 +97,7 @@ class Retention:
         backend: Backend,
         settings: RetentionSettings,
         *,
-        log: Path,
+        log: Path | str,
         key: Callable[[], SigningKey],
         directory: Path,
     ) -> None:

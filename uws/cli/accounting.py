@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from eventstore import StoreUnavailable, to_microseconds
+from eventstore import to_microseconds
 from eventstore.scanning import scan_log
 from projections import UsageOf, beside, usage_in
 from uws.admin import DoesNotHold, Place, counting
@@ -112,8 +112,6 @@ async def _shown(place: Place) -> tuple[int, list[UsageOf]] | None:
 
 
 def _added_up(place: Place, shown: int, since: int | None, until: int | None) -> Ledger:
-    if not place.log.is_file():
-        raise StoreUnavailable(f"{place.log}: there is no log")
     with scan_log(place.log) as log:
         head = log.head().position
     with bar("folding", head) as report:

@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from eventstore import ChainBroken, SQLiteEventLog
+from eventstore import ChainBroken, EventLog, read_log
 from eventstore.checkpoint import Checkpoint
 from uws.admin import DoesNotHold, Operation, Place, Report, problems_of
 from uws.config import load
@@ -129,9 +129,9 @@ def carried_out(
 
 
 @asynccontextmanager
-async def reading(place: Place) -> AsyncIterator[SQLiteEventLog]:
+async def reading(place: Place) -> AsyncIterator[EventLog]:
     """Give the log, to be read beside whoever writes it."""
-    log = await SQLiteEventLog.read(place.log)
+    log = await read_log(place.log)
     try:
         yield log
     finally:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import msgspec
 import typer
 
-from eventstore import RecordedEvent, SQLiteEventLog, to_microseconds
+from eventstore import RecordedEvent, to_microseconds
 from projections import Sought
 from uws.admin import Place
 from uws.audit import Entry, JobThen, NotThere, Past, State, created_by, entry_of, is_sought
@@ -35,6 +35,7 @@ from .common import (
     out,
     place_of,
     print_line,
+    reading,
     reported,
     table,
 )
@@ -119,8 +120,7 @@ def _told(entry: Entry) -> str:
 
 async def _log(place: Place, job: str | None, sought: Sought, follow: bool, printed: _Printed) -> None:
     async with AsyncExitStack() as stack:
-        log = await SQLiteEventLog.read(place.log)
-        stack.push_async_callback(log.close)
+        log = await stack.enter_async_context(reading(place))
         # Read before all else: what is printed first reaches up to here at least, so nothing is left out.
         head = (await log.head()).position
         # A job's stream is enough for what is asked of it alone.

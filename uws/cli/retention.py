@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from eventstore import SQLiteEventLog
 from uws.admin import Place
 from uws.audit import Told, tell
 from uws.model.units import format_time
 
-from .common import CONFIG, Config, Data, out, place_of, reported
+from .common import CONFIG, Config, Data, out, place_of, reading, reported
 
 
 def retention(config: Config = CONFIG, data: Data = None) -> None:
@@ -21,11 +20,8 @@ def retention(config: Config = CONFIG, data: Data = None) -> None:
 
 
 async def _told(place: Place) -> Told:
-    log = await SQLiteEventLog.read(place.log)
-    try:
+    async with reading(place) as log:
         return await tell(log, place.retention, place.projections, datetime.now(UTC))
-    finally:
-        await log.close()
 
 
 def _print(place: Place, told: Told) -> None:
