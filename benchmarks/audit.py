@@ -22,7 +22,7 @@ import typer
 from benchmarks.growth import TRACE
 from benchmarks.scale import DECLARATION, make_up
 from benchmarks.tables import Figures, Line, new_console, show
-from eventstore import SQLiteEventLog, SQLiteEventStore
+from eventstore import open_store, read_log
 from projections import Projector, Sought, Trail
 from uws.admin import Place
 from uws.audit import Past, entry_of
@@ -106,7 +106,7 @@ async def prepare(scratch: Path, trace: Path, jobs: int) -> Size:
         done = await import_swf(backend.store, place.services, trace, service="ipsc", jobs=jobs)
         dice, head = random.Random(1), (await backend.store.head()).position  # noqa: S311 - nothing secret
         some = [(await backend.store.read_all(after=dice.randrange(head), limit=1))[0] for _ in range(ASKED)]
-    store = await SQLiteEventStore.open(place.log)
+    store = await open_store(place.log)
     try:
         projector = await Projector.open(place.projections, store, [Trail()])
         try:
@@ -124,7 +124,7 @@ async def measure(size: Size, figures: Figures) -> None:
     print(f"asking about {size.title}", flush=True)
 
     async def history(job_id: str) -> None:
-        log = await SQLiteEventLog.read(size.place.log)
+        log = await read_log(size.place.log)
         try:
             for event in await Past(log).history(job_id):
                 entry_of(event)

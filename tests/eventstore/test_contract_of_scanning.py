@@ -104,5 +104,5 @@ async def test_what_is_missing_and_what_stands_where_is_told(store: EventStore) 
 
 async def test_a_place_without_a_log_is_told_in_words(store: EventStore) -> None:
     place = parse_place(f"{store.place}x")
-    with pytest.raises(StoreUnavailable, match=r"(unable to open|does not exist)"):
+    with pytest.raises(StoreUnavailable, match=r"(there is no log|does not exist)"):
         await asyncio.to_thread(scan_log, place)
