@@ -12,6 +12,7 @@ from ._errors import (
     StoreLocked,
     StoreUnavailable,
     StreamNotFound,
+    TermPassed,
     VersionConflict,
 )
 from ._types import (
@@ -56,6 +57,7 @@ __all__ = [
     "StoreLocked",
     "StoreUnavailable",
     "StreamNotFound",
+    "TermPassed",
     "Verified",
     "VersionConflict",
     "chain_hash",

@@ -92,6 +92,8 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     stream: str
     events: tuple[Prepared, ...]
     expected: int | None
+    term: int | None = None
+    """That of the leader who asks; None asks as anybody may."""
 
 
 def prepare(

@@ -27,6 +27,11 @@ _SETTINGS = {
     "synchronous_commit": "on",
     "jit": "off",
     "application_name": "uwsd",
+    # Whoever is cut off is let go of in a quarter of a minute, with all locks.
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "5",
+    "tcp_user_timeout": "15000",
 }
 _IS_THERE = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'migration')"
 LOST = (

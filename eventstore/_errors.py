@@ -58,6 +58,13 @@ class StoreClosed(StoreUnavailable):
         super().__init__(reason)
 
 
+class TermPassed(StoreUnavailable):
+    """Another node leads by now, and what this one wanted done as the leader was not done."""
+
+    def __init__(self, reason: str = "another node leads by now") -> None:
+        super().__init__(reason)
+
+
 class StoreLocked(EventStoreError):
     """Another process has the store open for writing."""
 

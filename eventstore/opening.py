@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ._errors import StoreUnavailable
 from ._types import EventLog, EventStore
+from .membership import Alone, Membership, NodeId
 from .sqlite import SQLiteEventLog, SQLiteEventStore
 
 
@@ -33,6 +34,25 @@ async def read_log(place: Path | str) -> EventLog:
             from .postgres import PostgresEventLog
         return await PostgresEventLog.read(place)
     return await SQLiteEventLog.read(place)
+
+
+@asynccontextmanager
+async def membership(
+    store: EventStore, node: NodeId, *, gone_after: float, leased: Callable[[float], None]
+) -> AsyncIterator[Membership]:
+    """Be one of the nodes that write the log of ``store``, or the only one, while the context lasts.
+
+    Among several, the others take it for gone when it was not heard of for ``gone_after`` seconds; ``leased``
+    is told until when, in seconds of CLOCK_BOOTTIME, it counts as there whatever happens. Raises `NameTaken`,
+    `StoreUnavailable`.
+    """
+    if not isinstance(store.place, str):
+        yield Alone(store)
+        return
+    from .nodes import joined
+
+    async with joined(store, node, gone_after=gone_after, leased=leased) as member:
+        yield member
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from itertools import islice
 from time import perf_counter
 from typing import Any, Self, TypeVar
 
+import msgspec
+
 from . import _failpoints as failpoint
 from ._chain import (
     EMPTY,
@@ -55,7 +57,7 @@ from ._database import (
     translated,
     version_of,
 )
-from ._errors import EventStoreError, StoreClosed, StoreUnavailable, StreamNotFound
+from ._errors import EventStoreError, StoreClosed, StoreUnavailable, StreamNotFound, TermPassed
 from ._following import Following
 from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
 
@@ -82,7 +84,7 @@ SELECT position, hash FROM event WHERE position = ANY ($1)
 UNION ALL SELECT position, hash FROM anchor WHERE position = ANY ($1)
 """
 _SIZE = "SELECT pg_total_relation_size('event') + pg_total_relation_size('anchor')"
-_APPEND = "SELECT * FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_APPEND = "SELECT * FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _ERASE = "UPDATE event SET salt = '', metadata = '', data = '' WHERE stream = $1 AND left(type, 1) <> '$'"
 _LAST_PRUNING = """
 SELECT data FROM event WHERE stream = '$log' AND type = '$pruned' ORDER BY version DESC LIMIT 1
@@ -253,10 +255,15 @@ class PostgresEventStore(PostgresEventLog):
         return cls(url, pool, now=now, max_waiting=max_waiting, max_batch=max_batch)
 
     async def append(
-        self, stream: str, events: Sequence[NewEvent], *, expected: int | None = None
+        self,
+        stream: str,
+        events: Sequence[NewEvent],
+        *,
+        expected: int | None = None,
+        term: int | None = None,
     ) -> tuple[RecordedEvent, ...]:
-        """See `EventStore.append`."""
-        append = prepare(stream, events, expected)
+        """See `EventStore.append`. In a leader's ``term``, it raises `TermPassed` when that is over."""
+        append = msgspec.structs.replace(prepare(stream, events, expected), term=term)
         if append.events:
             return await self._committer.append(append)
         tip = Tip(*next(iter(await self._fetch(_TIP, stream)), (0, 0)))
@@ -264,20 +271,23 @@ class PostgresEventStore(PostgresEventLog):
             raise refused
         return ()
 
-    async def erase(self, stream: str, *, reason: str, metadata: Metadata = NO_METADATA) -> RecordedEvent:
-        """See `EventStore.erase`.
+    async def erase(
+        self, stream: str, *, reason: str, metadata: Metadata = NO_METADATA, term: int | None = None
+    ) -> RecordedEvent:
+        """See `EventStore.erase`, and `append` for the ``term``.
 
         Dead rows are left to be overwritten by `settle`; what the database's own files, its write-ahead log
         and backups still have of them is the operator's.
         """
-        return await self._alone(partial(self._erase, stream, reason, metadata))
+        return await self._alone(partial(self._erase, stream, reason, metadata), term)
 
     async def prune(
         self, through: int, *, ended_by: Collection[str], reason: str, checkpoint: str = "",
-        metadata: Metadata = NO_METADATA,
+        metadata: Metadata = NO_METADATA, term: int | None = None,
     ) -> RecordedEvent:  # fmt: skip
-        """See `EventStore.prune`."""
-        return await self._alone(partial(self._prune, through, tuple(ended_by), reason, checkpoint, metadata))
+        """See `EventStore.prune`, and `append` for the ``term``."""
+        change = partial(self._prune, through, tuple(ended_by), reason, checkpoint, metadata)
+        return await self._alone(change, term)
 
     async def settle(self) -> None:
         """See `EventStore.settle`."""
@@ -321,9 +331,9 @@ class PostgresEventStore(PostgresEventLog):
         failpoint.reached(failpoint.BEFORE_ACKNOWLEDGE)
         return outcomes
 
-    async def _alone(self, change: Change[RecordedEvent]) -> RecordedEvent:
+    async def _alone(self, change: Change[RecordedEvent], term: int | None) -> RecordedEvent:
         async def done() -> RecordedEvent:
-            event = await self._written(partial(_in_turn, change), patience=LONG)
+            event = await self._written(partial(_in_turn, change, term=term), patience=LONG)
             await self._vacuum()
             return event
 
@@ -364,7 +374,11 @@ class PostgresEventStore(PostgresEventLog):
             proofs = iter([(salt, digest) for *_, salt, _, digest in rows])
             for append, there in zip(part, found, strict=True):
                 proved = [*islice(proofs, len(append.events))]
-                refused = known_or_refused(append, Tip(there["tip"], there["time"]), known)
+                refused = (
+                    TermPassed()
+                    if there["passed"]
+                    else known_or_refused(append, Tip(there["tip"], there["time"]), known)
+                )
                 outcomes.append(refused or _recorded(append, there, proved))
                 events += len(there["hashes"])
         return events, outcomes
@@ -425,9 +439,11 @@ class PostgresEventStore(PostgresEventLog):
         return 0, None
 
 
-async def _in_turn(change: Change[R], connection: Connection) -> tuple[int, R]:
+async def _in_turn(change: Change[R], connection: Connection, term: int | None = None) -> tuple[int, R]:
     async with connection.transaction():
         await connection.execute("SELECT take_turn()", timeout=LONG)
+        if await connection.fetchval("SELECT has_passed($1)", term):
+            raise TermPassed
         return await change(connection)
 
 
@@ -452,6 +468,7 @@ def _rows(batch: Sequence[Append]) -> Iterator[tuple[Any, ...]]:
             digest = payload_digest(salt, event.metadata, event.data)
             yield (
                 number,
+                append.term,
                 append.stream,
                 append.expected,
                 event.id,

@@ -30,7 +30,7 @@ class Documents(ReadModel[Job]):
     """The fold of each job's stream, as it is."""
 
     name = "documents"
-    version = 1
+    version = 2
     share = 5.0
     tables = resources.files(__package__).joinpath("documents.sql").read_text()
     indexes = "CREATE INDEX IF NOT EXISTS document_destroyed ON document (last) WHERE destroyed"

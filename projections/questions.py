@@ -169,9 +169,13 @@ class JobReadModel:
         """Return the jobs that are QUEUED, those that wait longest first, then those that are HELD."""
         return await self._ask(queue.waiting, limit)
 
-    async def started(self) -> list[tuple[str, str]]:
-        """Return id and service of the jobs for which there may be a program running, oldest first."""
+    async def started(self) -> list[tuple[str, str, str | None]]:
+        """Return id, service and node of the jobs for which there may be a program running, oldest first."""
         return await self._ask(queue.started)
+
+    async def nodes(self) -> list[str]:
+        """Return the names of the nodes that take jobs."""
+        return await self._ask(queue.nodes)
 
     # Of usage and services
 

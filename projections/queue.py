@@ -29,11 +29,11 @@ from .readmodel import (
 )
 
 _LOAD = """
-SELECT position, id, service, owner, phase, queued, started, quotas FROM active
+SELECT position, id, service, owner, phase, queued, started, quotas, node FROM active
 WHERE id IN (SELECT value FROM json_each(?))
 """
-_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM active WHERE id = ?"
 _LINES = """
 SELECT service, owner, id, min(coalesce(queued, 0)), count(*), quotas FROM active WHERE phase = 'QUEUED'
@@ -44,12 +44,14 @@ SELECT id, coalesce(queued, 0) FROM active WHERE phase = 'QUEUED' AND service = 
 ORDER BY queued, position LIMIT ?
 """
 _RUNNING = """
-SELECT service, owner, coalesce(started, queued, 0), id FROM active
+SELECT service, owner, coalesce(started, queued, 0), id, node FROM active
 WHERE phase IN (SELECT value FROM json_each(?))
 """
 _PAUSED = "SELECT service, since FROM paused ORDER BY service"
 _PAUSE = "INSERT OR IGNORE INTO paused VALUES (?, ?, ?)"
 _RESUME = "DELETE FROM paused WHERE service = ?"
+_JOIN = "INSERT OR IGNORE INTO node VALUES (?, ?, ?)"
+_LEAVE = "DELETE FROM node WHERE name = ?"
 _BEFORE = """
 SELECT count(earlier.id) FROM active AS job LEFT JOIN active AS earlier
 ON earlier.phase = 'QUEUED' AND earlier.service = job.service AND earlier.owner IS job.owner
@@ -64,7 +66,7 @@ SELECT id, service, owner, phase, queued, quotas FROM active WHERE phase = ? ORD
 _RUNNING_OF = """
 SELECT count(*) FROM active WHERE phase IN (SELECT value FROM json_each(?)) AND owner IS ?
 """
-_STARTED = "SELECT position, id, service FROM active WHERE phase IN (SELECT value FROM json_each(?))"
+_STARTED = "SELECT position, id, service, node FROM active WHERE phase IN (SELECT value FROM json_each(?))"
 
 _LEAVING = frozenset({e.JobDestroyed, Erased}) | {
     kind for kind, phase in PHASES_AFTER.items() if phase in ENDED
@@ -82,13 +84,14 @@ class Active(msgspec.Struct, gc=False):
     queued: int | None
     started: int | None
     quotas: str
+    node: str | None = None
 
 
 class Queue(ReadModel[Active]):
-    """The jobs that have not ended; those that have need no row. And what is paused."""
+    """The jobs that have not ended; those that have need no row. Who takes them, and what is paused."""
 
     name = "queue"
-    version = 3
+    version = 4
     share = 0.6
     tables = resources.files(__package__).joinpath("queue.sql").read_text()
     indexes = """
@@ -97,6 +100,7 @@ class Queue(ReadModel[Active]):
     """
     contents: ClassVar[Mapping[str, Contents]] = {
         "active": Contents("SELECT * FROM active ORDER BY position", stream=stream_of_job),
+        "node": Contents("SELECT * FROM node ORDER BY name"),
         "paused": Contents("SELECT * FROM paused ORDER BY service"),
     }
 
@@ -116,6 +120,8 @@ class Queue(ReadModel[Active]):
                     row.queued = event.time
                 elif kind is e.JobStarted:
                     row.started = event.time
+                    # Most name none, and need not be read for it.
+                    row.node = event.payload.node if b'"node"' in event.recorded.data else None
                 elif kind is e.JobRequeued:
                     row.started = None
         return row
@@ -132,6 +138,12 @@ class Queue(ReadModel[Active]):
 
     def fold(self, connection: sqlite3.Connection, batch: Batch) -> None:
         super().fold(connection, batch)
+        for recorded in batch.nodes:
+            match e.decode_node(recorded):
+                case e.NodeJoined(node=node):
+                    connection.execute(_JOIN, (node, e.time_of(recorded), recorded.position))
+                case e.NodeLeft(node=node):
+                    connection.execute(_LEAVE, (node,))
         for recorded in batch.queue:
             match e.decode_queue(recorded):
                 case e.QueuePaused(service=service):
@@ -154,12 +166,16 @@ def _names(quotas: str) -> tuple[str, ...]:
 
 
 class QueueState(NamedTuple):
-    """Who waits, who runs, since when what is paused (None stands for the whole queue), and who is held."""
+    """Who waits, who runs, since when what is paused (None stands for the whole queue), and who is held.
+
+    ``nodes`` are how many take jobs, 0 where a server is alone.
+    """
 
     lines: list[Line]
     running: list[Running]
     paused: dict[str | None, datetime]
     held: list[tuple[str, str | None, str]]
+    nodes: int = 0
 
 
 class WaitingJob(msgspec.Struct, frozen=True):
@@ -178,11 +194,12 @@ def queue_state(connection: sqlite3.Connection) -> QueueState:
     return QueueState(
         _lines(connection),
         [
-            Running(service, owner, from_microseconds(started), job_id)
-            for service, owner, started, job_id in connection.execute(_RUNNING, (as_json(STARTED),))
+            Running(service, owner, from_microseconds(started), job_id, node)
+            for service, owner, started, job_id, node in connection.execute(_RUNNING, (as_json(STARTED),))
         ],
         paused(connection),
         _first_held(connection),
+        int(connection.execute("SELECT count(*) FROM node").fetchone()[0]),
     )
 
 
@@ -244,7 +261,12 @@ def waiting(connection: sqlite3.Connection, limit: int) -> list[WaitingJob]:
     ]
 
 
-def started(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Return id and service of the jobs for which there may be a program running, oldest first."""
+def nodes(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of the nodes that take jobs."""
+    return [name for (name,) in connection.execute("SELECT name FROM node ORDER BY name")]
+
+
+def started(connection: sqlite3.Connection) -> list[tuple[str, str, str | None]]:
+    """Return id, service and node of the jobs for which there may be a program running, oldest first."""
     found = sorted(connection.execute(_STARTED, (as_json(STARTED),)))
-    return [(job_id, service) for _, job_id, service in found]
+    return [(job_id, service, node) for _, job_id, service, node in found]

@@ -8,7 +8,15 @@ CREATE TABLE active (
     queued   INTEGER,
     started  INTEGER,
     quotas   TEXT    NOT NULL,        -- the tables of quotas it was made under, as JSON; empty for none
+    node     TEXT,                    -- where its program was started last
     last     INTEGER NOT NULL         -- position of the job's last event
+) STRICT;
+
+-- The nodes that take jobs.
+CREATE TABLE node (
+    name     TEXT    PRIMARY KEY,
+    since    INTEGER NOT NULL,
+    position INTEGER NOT NULL         -- of the event that says so
 ) STRICT;
 
 -- What is paused.

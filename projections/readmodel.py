@@ -22,6 +22,7 @@ from uws.model.events import (
     actor_and_time,
     decode,
     job_stream,
+    node_stream,
     outline,
     service_stream,
 )
@@ -30,7 +31,7 @@ from uws.model.job import PHASE_AFTER
 R = TypeVar("R")
 PHASES_AFTER: Mapping[type | None, str] = {kind: phase.value for kind, phase in PHASE_AFTER.items()}
 """The phase after each kind of event that changes it, as plain text, which SQLite takes fastest."""
-_JOB, _SERVICE = job_stream(""), service_stream("")
+_JOB, _SERVICE, _NODE = job_stream(""), service_stream(""), node_stream("")
 _CUTS = frozenset({Erased.type, Pruned.type})
 _erased = msgspec.json.Decoder(Erased)
 _pruned = msgspec.json.Decoder(Pruned)
@@ -78,6 +79,8 @@ class Batch:
         """The declarations of each service."""
         self.queue: list[RecordedEvent] = []
         """What was decided of the queue as a whole."""
+        self.nodes: list[RecordedEvent] = []
+        """Which nodes have come to take jobs from it, or have gone."""
         self.others: list[RecordedEvent] = []
         """All events that are no job's, without those that were erased."""
         self.born: set[str] = set()
@@ -104,6 +107,8 @@ class Batch:
                 self.services.setdefault(name, []).append(Event(name, ServiceDeclared, event.time, event))
             elif stream == QUEUE_STREAM:
                 self.queue.append(event)
+            elif stream.startswith(_NODE):
+                self.nodes.append(event)
 
     def behind(self, position: int) -> Batch:
         """Return the part of it behind a position."""

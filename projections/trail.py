@@ -140,6 +140,11 @@ _PAUSES = """
 SELECT type, coalesce(service, ''), time, position FROM matter CROSS JOIN occurrence ON matter = number
 WHERE stream = 'queue' AND job IS NULL AND position <= :position AND time <= :time ORDER BY position
 """
+_NODES = """
+SELECT type, stream, time, position FROM matter CROSS JOIN occurrence ON matter = number
+WHERE stream >= 'node/' AND stream < 'node0' AND job IS NULL AND position <= :position AND time <= :time
+ORDER BY position
+"""
 _CHARGED = """
 SELECT ended / 3600000000 AS hour, count(*), sum(max(ran, :least)) FROM course
 WHERE owner IS :owner AND over IS NOT NULL AND over <= :position AND ended <= :time
@@ -467,7 +472,12 @@ def as_it_was(
 def _make_queue(connection: sqlite3.Connection, past: sqlite3.Connection, moment: Moment) -> None:
     rows = (_stood(connection, row, moment)[0] for row in connection.execute(_ACTIVE, _limits(moment)))
     active = [(*astuple(row), row.position) for row in rows if row.phase not in _OVER]
-    past.executemany("INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", active)
+    past.executemany("INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", active)
+    for kind, stream, time, position in connection.execute(_NODES, _limits(moment)):
+        if kind == e.NodeJoined.__name__:
+            past.execute("INSERT OR IGNORE INTO node VALUES (?, ?, ?)", (stream, time, position))
+        elif kind == e.NodeLeft.__name__:
+            past.execute("DELETE FROM node WHERE name = ?", (stream,))
     for kind, service, time, position in connection.execute(_PAUSES, _limits(moment)):
         if kind == e.QueuePaused.__name__:
             past.execute("INSERT OR IGNORE INTO paused VALUES (?, ?, ?)", (service, time, position))

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from uws.clock import Clock, first_of
-from uws.config import AuditSettings, RetentionSettings, Settings, UploadSettings
+from uws.config import AuditSettings, RetentionSettings, Settings, StoreSettings, UploadSettings
 from uws.environment import raise_open_files
 from uws.jobs import Backend
 from uws.model import QueueSettings, QuotaSettings, Service, UWSError
@@ -67,6 +67,7 @@ def make_uws_application(
     retention: RetentionSettings | None = None,
     queue: QueueSettings | None = None,
     quotas: QuotaSettings | None = None,
+    store: StoreSettings | None = None,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an application that is a whole server: mount it with `aiohttp.web.Application.add_subapp`.
@@ -97,6 +98,7 @@ def make_uws_application(
             queue=queue,
             auth=authenticator.settings if authenticator else None,
             quotas=quotas,
+            store=store,
             clock=clock,
         ) as node:
             app[SITE].services.update({uws.service.name: uws for uws in node.services})
@@ -159,6 +161,7 @@ async def serve(
             retention=settings.retention,
             queue=settings.queue,
             quotas=settings.quotas,
+            store=settings.store,
             clock=clock,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)

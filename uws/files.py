@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 RESERVE = 16_000_000
 """Bytes kept free on the disk for what must still be recorded and shown when nothing new is taken."""
 _CHUNK = 1 << 20
+_SPOOL = ".spool-"
 _removals: WeakValueDictionary[Path, Lock] = WeakValueDictionary()
 _SUFFIXES = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}\Z")
 
@@ -309,14 +310,22 @@ def files_of_example(service: Service, example: Example) -> dict[str, list[OwnFi
 class Files:
     """All job directories of a server."""
 
-    def __init__(self, data: Path, reserve: int = RESERVE) -> None:
+    def __init__(self, data: Path, reserve: int = RESERVE, *, jobs: Path | None = None) -> None:
+        """``jobs`` is where the directories of jobs are, if not in the data directory.
+
+        Several nodes may have it in common: each has a spool of its own there, named for its data directory.
+        """
         self._reserve = reserve
         self.data = data.resolve()
         """The data directory, where there are other things, too."""
-        self._jobs = self.data / "jobs"
-        self._spool = self.data / "spool"
+        self._jobs, self._spool = self.data / "jobs", self.data / "spool"
+        if jobs is not None:
+            self._jobs = jobs.resolve()
+            self._spool = self._jobs / f"{_SPOOL}{identity_of(self.data)}"
         self.boot = self.data / "boot"
         """Tells in which run of the machine these files were last worked with."""
+        self.lease = self.data / "lease"
+        """Tells how long programs may run that another node starts when this one is gone."""
 
     def prepare(self) -> None:
         """Make the directories, and throw away uploads that never were completed.
@@ -356,7 +365,18 @@ class Files:
 
     def existing(self) -> list[str]:
         """Return the ids of all jobs that have a directory."""
-        return [entry.name for entry in os.scandir(self._jobs)]
+        return [entry.name for entry in os.scandir(self._jobs) if not entry.name.startswith(_SPOOL)]
+
+    @property
+    def root(self) -> Path:
+        """Where the directories of jobs are."""
+        return self._jobs
+
+    def extend_lease(self, until: float) -> None:
+        """Let programs run until this time of CLOCK_BOOTTIME that another node may start then."""
+        draft = self.lease.with_name("lease.new")
+        draft.write_text(f"{until!r}\n")
+        draft.replace(self.lease)
 
     @asynccontextmanager
     async def spool(self, *, keep: bool = True, allowances: Sequence[Allowance] = ()) -> AsyncIterator[Spool]:
@@ -366,6 +386,18 @@ class Files:
             yield spool
         finally:
             spool.clear()
+
+
+def identity_of(data: Path) -> str:
+    """Return what a data directory has and no other: it is made when it is asked for first."""
+    path = data / "node"
+    if not path.exists():
+        draft = path.with_name(f"node.{secrets.token_hex(4)}")
+        draft.write_text(f"{secrets.token_hex(8)}\n")
+        with suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+    return path.read_text().strip()
 
 
 def _write(file: FileIO, digest: hashlib._Hash, data: bytes) -> None:

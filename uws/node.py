@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from eventstore import EventStore, StoreLocked, StoreUnavailable, open_store, read_log
+from eventstore import EventStore, StoreLocked, StoreUnavailable, VersionConflict, open_store, read_log
+from eventstore._lock import FileLock
+from eventstore.membership import Membership, NodeId
+from eventstore.opening import membership
 from projections import Behind, JobReadModel, Projector, beside
 from uws.admin import (
     SOCKET,
@@ -31,12 +35,13 @@ from uws.audit import READ_MODEL, Checkpointing, Past, Retention
 from uws.beneath import check_ours
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
-from uws.config import AuditSettings, AuthSettings, RetentionSettings
-from uws.execution import Destruction, Scheduler
-from uws.files import Files
+from uws.config import AuditSettings, AuthSettings, RetentionSettings, StoreSettings
+from uws.execution import Deletion, Destruction, Scheduler, taking_jobs
+from uws.files import Files, identity_of
 from uws.jobs import Backend, UserUWS, make_uws_for_service
 from uws.model import QueueSettings, QuotaSettings, Service, UnknownForm
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
+from uws.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +76,11 @@ async def open_backend(
     place.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_ours(place.data, place.data.stat())
     async with AsyncExitStack() as stack:
+        if isinstance(place.log, str):  # a file has a lock of its own
+            stack.callback(FileLock(place.data / "uwsd.lock").release)
         store = await open_store(place.log, now=clock.now)
         stack.push_async_callback(store.close)
-        files = Files(place.data)
+        files = Files(place.data, jobs=place.store.jobs)
         files.prepare()
         projector = await Projector.open(place.projections, store, follow=follow)
         stack.push_async_callback(projector.close)
@@ -164,13 +171,15 @@ async def run_node(
     queue: QueueSettings | None = None,
     auth: AuthSettings | None = None,
     quotas: QuotaSettings | None = None,
+    store: StoreSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Node]:
     """Open the data directory, take over what an earlier server ran, and run jobs until the context is left.
 
     Admin commands are taken through ``admin.sock`` in the data directory. With ``audit``, checkpoints of the
     log are written on its schedule; ``retention`` says what is kept for how long, ``queue`` what holds for
-    all services together, ``quotas`` what owners may have.
+    all services together, ``quotas`` what owners may have, ``store`` where the log and the jobs' files are.
+    Where several servers share the log, this is a node of them.
     Leaving closes the log; programs go on under their supervisors, and the
     next server takes them over. With ``jobs_end_with_server`` they are stopped (SIGTERM, SIGKILL after
     ``grace`` seconds), and their jobs recorded as ERROR. Raises what `open_backend` does.
@@ -185,9 +194,12 @@ async def run_node(
         auth or AuthSettings(),
         quotas or QuotaSettings(),
         retention or RetentionSettings(),
+        store or StoreSettings(),
     )
     async with AsyncExitStack() as stack:
         backend = await stack.enter_async_context(open_backend(place, clock=clock))
+        member = await stack.enter_async_context(_membership(place, backend, base_url))
+        backend = replace(backend, membership=member)
         uwses = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
         find = _finder(backend, uwses)
         from uws.admin.door import listening  # which a command that runs alone needs not
@@ -200,41 +212,69 @@ async def run_node(
             log.error("%s: what needs it waits until it is mended", error)
 
         scheduler = Scheduler(backend, uwses, find, grace=grace, end_with_server=jobs_end_with_server)
+        await stack.enter_async_context(taking_jobs(backend, member, scheduler.look))
         await scheduler.start()
         stack.push_async_callback(scheduler.close)
-        duties = [_retention(place, backend)] if place.retention.is_set else []
-        destruction = Destruction(backend, find, duties)
+        deletion = Deletion(backend)
+        await deletion.start()
+        stack.push_async_callback(deletion.close)
+        duties = partial(_duties, place, backend, base_url, audit)
+        await stack.enter_async_context(member.leading(duties))
+        yield Node(backend, tuple(uwses.values()))
+
+
+def _membership(place: Place, backend: Backend, base_url: str) -> AbstractAsyncContextManager[Membership]:
+    settings = place.store.node
+    node = NodeId(settings.called, identity_of(place.data), base_url, VERSION)
+    return membership(backend.store, node, gone_after=settings.seconds, leased=backend.files.extend_lease)
+
+
+@asynccontextmanager
+async def _duties(
+    place: Place, backend: Backend, base_url: str, audit: AuditSettings | None, store: EventStore
+) -> AsyncIterator[None]:
+    """Do, while the context lasts, what one does for all: by the ``store`` of the one who leads."""
+    backend = replace(backend, store=store)
+    offered = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
+    async with AsyncExitStack() as stack:
+        duties = []
+        if place.retention.is_set:
+            duties = [
+                Retention(
+                    backend, place.retention, log=place.log, key=place.signing_key, directory=place.archives
+                )
+            ]
+        destruction = Destruction(backend, _finder(backend, offered), duties)
         await destruction.start()
         stack.push_async_callback(destruction.close)
         if audit and audit.seconds:
             checkpointing = Checkpointing(
-                backend.store,
+                store,
                 backend.clock,
                 origin=audit.origin,
                 key=place.key,
-                directory=data / audit.checkpoints,
+                directory=place.data / audit.checkpoints,
                 every=audit.seconds,
             )
             await checkpointing.start()
             stack.push_async_callback(checkpointing.close)
-        yield Node(backend, tuple(uwses.values()))
-
-
-def _retention(place: Place, backend: Backend) -> Retention:
-    return Retention(backend, place.retention, log=place.log, key=place.signing_key, directory=place.archives)
+        yield
 
 
 async def _declare(store: EventStore, service: Service) -> None:
     """Put the declaration on record unless it is the last one there."""
     stream = service_stream(service.name)
-    recorded = await store.read_stream(stream)
-    if recorded and decode_declaration(recorded[-1]).digest == service.digest:
-        return
-    event = ServiceDeclared(
-        service=service.name, digest=service.digest, declaration=service.canonical.decode()
-    )
-    new = encode(event, SERVER.metadata)
-    await store.append(stream, [new], expected=recorded[-1].version if recorded else 0)
+    while True:
+        recorded = await store.read_stream(stream)
+        if recorded and decode_declaration(recorded[-1]).digest == service.digest:
+            return
+        event = ServiceDeclared(
+            service=service.name, digest=service.digest, declaration=service.canonical.decode()
+        )
+        with suppress(VersionConflict):  # of another node that begins
+            new = encode(event, SERVER.metadata)
+            await store.append(stream, [new], expected=recorded[-1].version if recorded else 0)
+            return
 
 
 def _finder(backend: Backend, offered: Mapping[str, UserUWS]) -> Callable[[str], Awaitable[UserUWS]]:

@@ -124,6 +124,7 @@ class Queueing:
             state.paused,
             state.held,
             self.quotas,
+            state.nodes,
         )
 
     async def standing(self, job_id: str, service: str, owner: str | None) -> Standing | None:

@@ -33,18 +33,30 @@ CREATE FUNCTION link(
     )
 $$;
 
+-- Which node does what only one does: `number` is the how manieth since there is a log.
+CREATE TABLE term (
+    number bigint NOT NULL,
+    node   text COLLATE "C" NOT NULL
+);
+INSERT INTO term VALUES (0, '');
+
 -- Only one transaction at a time appends, erases or prunes.
 CREATE FUNCTION take_turn() RETURNS void LANGUAGE sql AS $$
     SELECT pg_advisory_xact_lock(8603146279045310001)
 $$;
 
+-- Whether what is to be written under a term comes too late.
+CREATE FUNCTION has_passed(sent bigint) RETURNS bool LANGUAGE sql AS $$
+    SELECT sent < number FROM term
+$$;
+
 -- Append a batch, in which no id stands twice: event by event, `number` counts the appends that they belong to.
--- Returns for each append whether its ids were known, then nothing of it was written; the version of its stream
+-- Returns for each append whether its term has passed or its ids were known, then nothing of it was written; the version of its stream
 -- before; and, unless that is not the expected one, the place of its first event and the hashes of all.
 CREATE FUNCTION append(
-    now bigint, numbers int[], streams text[], expected bigint[],
+    now bigint, numbers int[], terms bigint[], streams text[], expected bigint[],
     ids text[], types text[], metadata bytea[], salts bytea[], data bytea[], digests bytea[],
-    OUT known bool, OUT tip bigint, OUT "time" bigint, OUT first bigint, OUT hashes bytea[]
+    OUT passed bool, OUT known bool, OUT tip bigint, OUT "time" bigint, OUT first bigint, OUT hashes bytea[]
 ) RETURNS SETOF record LANGUAGE plpgsql AS $$
 DECLARE
     head bigint;
@@ -62,8 +74,8 @@ BEGIN
     repeated := ARRAY(SELECT sent.number FROM unnest(numbers, ids) AS sent (number, id) JOIN event e ON e.id = sent.id);
     FOR new IN
         SELECT sent.*, lag(number) OVER () IS DISTINCT FROM number AS begins, lead(number) OVER () IS DISTINCT FROM number AS ends
-        FROM unnest(numbers, streams, expected, ids, types, metadata, salts, data, digests)
-            AS sent (number, stream, expected, id, type, metadata, salt, data, digest)
+        FROM unnest(numbers, terms, streams, expected, ids, types, metadata, salts, data, digests)
+            AS sent (number, term, stream, expected, id, type, metadata, salt, data, digest)
     LOOP
         IF new.begins THEN
             SELECT e.version, e.time INTO tip, "time" FROM event e
@@ -73,7 +85,8 @@ BEGIN
             first := head + 1;
             hashes := '{}';
             known := new.number = ANY (repeated);
-            written := NOT known AND coalesce(new.expected = tip, true);
+            passed := coalesce(has_passed(new.term), false);
+            written := NOT passed AND NOT known AND coalesce(new.expected = tip, true);
         END IF;
         IF written THEN
             head := head + 1;

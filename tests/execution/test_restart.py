@@ -26,7 +26,7 @@ from tests.execution.test_programs import info, results, summary, used
 from tests.harness import ManualClock, Site, job_id, running, text
 from uws import FileParameter, FloatParameter, Job, Service
 from uws.execution import _failpoints as execution_failpoints
-from uws.execution import scheduler
+from uws.execution import run
 from uws.execution.process import Process
 from uws.execution.records import Record, started
 from uws.files import Files
@@ -438,8 +438,8 @@ async def test_results_that_cannot_be_collected_end_the_job_and_keep_no_server_f
         left = await site.run("run")
         await ready.numbers(1)
         copy(tmp_path / "data", tmp_path / "copy")
-        monkeypatch.setattr(scheduler, "collect", fail)
-        monkeypatch.setattr(scheduler, "results_of", fail)
+        monkeypatch.setattr(run, "collect", fail)
+        monkeypatch.setattr(run, "results_of", fail)
         jobs = [await site.run("quick"), await site.run("quick")]
         for job in jobs:
             assert summary(await site.ended(job)) == {

@@ -48,6 +48,8 @@ def read(event: RecordedEvent, upcasters: e.Upcasters = e.UPCASTERS) -> e.Event:
         return e.decode_declaration(event, upcasters)
     if event.type.startswith("Queue"):
         return e.decode_queue(event, upcasters)
+    if event.type.startswith("Node"):
+        return e.decode_node(event, upcasters)
     if TYPES.get(event.type) in e.RetentionEvent.__args__:
         return e.decode_retention(event, upcasters)
     if event.type.startswith("Token") and event.type != "TokenUsed":

@@ -44,7 +44,10 @@ CHANGES: list[tuple[e.JobEvent, dict[str, Any]]] = [
     (e.DestructionSet(destruction=TIMES[0]), {"destruction": TIMES[0]}),
     (e.JobQueued(quote=TIMES[0]), {"queued": TIMES[1], "quote": TIMES[0], "note": ""}),
     (e.JobHeld(reason="r"), {"note": "r"}),
-    (e.JobStarted(declaration="new"), {"started": TIMES[1], "declaration": "new", "quote": None, "note": ""}),
+    (
+        e.JobStarted(declaration="new", node="a"),
+        {"started": TIMES[1], "declaration": "new", "quote": None, "note": "", "start": 2, "node": "a"},
+    ),
     (e.JobSuspended(reason="r"), {"note": "r"}),
     (e.JobResumed(), {"note": ""}),
     (e.StopRequested(reason="abort"), {"stop": "abort"}),

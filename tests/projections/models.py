@@ -25,33 +25,33 @@ STOP = "stop"
 
 
 class NextDocuments(Documents):
-    """Shows by its notes that it was folded as version 2."""
+    """Shows by its notes that it was folded as the next version."""
 
-    version = 2
+    version = Documents.version + 1
 
     def apply(self, row: Job | None, events: Sequence[Event]) -> Job | None:
         job = super().apply(row, events)
-        return job and replace(job, note="version 2")
+        return job and replace(job, note="the next version")
 
 
 class NextJobList(JobList):
-    version = 2
+    version = JobList.version + 1
 
 
 class NextQueue(Queue):
-    version = 4
+    version = Queue.version + 1
 
 
 class NextServices(Services):
-    version = 2
+    version = Services.version + 1
 
 
 class NextTrail(Trail):
-    version = 3
+    version = Trail.version + 1
 
 
 class NextUsage(Usage):
-    version = 4
+    version = Usage.version + 1
 
 
 NEXT: tuple[ReadModel[Any], ...] = (
@@ -62,7 +62,7 @@ NEXT: tuple[ReadModel[Any], ...] = (
 class OtherShape(Documents):
     """Its table is not as it was."""
 
-    version = 2
+    version = Documents.version + 1
     tables = Documents.tables.replace("id        TEXT ", "id ANY ")
 
 
@@ -82,7 +82,7 @@ class BrokenDocuments(Documents):
 
 
 class NextBrokenDocuments(BrokenDocuments):
-    version = 2
+    version = BrokenDocuments.version + 1
 
 
 class BrokenUsage(Usage):

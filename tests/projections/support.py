@@ -240,6 +240,10 @@ _wish = st.one_of(
         st.just("queue of all"),
         st.builds(_decided, st.booleans(), st.sampled_from([None, "keeps", "forgets"])),
     ),
+    st.tuples(
+        st.just("node"),
+        st.sampled_from([e.NodeJoined(node="a"), e.NodeJoined(node="b"), e.NodeLeft(node="a", reason="?")]),
+    ),
     st.tuples(st.just("declare"), st.sampled_from(["keeps", "other"])),
 )
 Step = tuple[int, float, tuple[Any, ...]]
@@ -259,6 +263,7 @@ HISTORY: list[Step] = [
     (1, 1, ("upload", "f", (e.Upload(file="f", filename="f", size=5, sha256="0" * 64),))),
     (5, 1, ("import", 1000)),
     (0, 1, ("queue of all", e.QueuePaused(service="keeps"))),
+    (0, 1, ("node", e.NodeJoined(node="a"))),
 ]
 """Four jobs that go their ways, one that came from elsewhere, and a pause."""
 
@@ -292,6 +297,9 @@ class Player:
             await self._declare(details[0], number)
         elif kind == "queue of all":
             await self.world.store.append(e.QUEUE_STREAM, [e.encode(details[0], Metadata())])
+        elif kind == "node":
+            new = [e.encode(details[0], Metadata())]
+            await self.world.store.append(e.node_stream(details[0].node), new)
         elif kind == "import":
             await self._import(number, details[0])
         elif kind == "create" or not self.jobs:
@@ -425,6 +433,7 @@ async def told_by(store: EventStore) -> Rows:
                 _micros(job.queued),
                 _micros(job.started),
                 job.quotas,
+                job.node,
                 last[stream],
             )
             for stream, job in jobs.items()
@@ -437,6 +446,11 @@ async def told_by(store: EventStore) -> Rows:
             row for stream, events in streams.items() for row in _occurrences(stream, events)
         ),
         "course": sorted(_course(stream, streams[stream]) for stream in jobs),
+        "node": [
+            (stream.removeprefix("node/"), joined.time, joined.position)
+            for stream, events in sorted(streams.items())
+            if stream.startswith("node/") and (joined := _joined(events))
+        ],
         "paused": _paused(streams.get(e.QUEUE_STREAM, [])),
         "service": sorted(
             _declared(events) for stream, events in streams.items() if stream[:8] == "service/"
@@ -568,6 +582,14 @@ def _lately(used: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
             jobs[place] += 1
             ran[place] += max(microseconds, 1_000_000)
     return [(*place, jobs[place], ran[place]) for place in sorted(jobs, key=lambda at: (at[0] or "", at[1]))]
+
+
+def _joined(events: Sequence[RecordedEvent]) -> RecordedEvent | None:
+    """Return the event by which a node joined that is there."""
+    joined: RecordedEvent | None = None
+    for event in events:
+        joined = (joined or event) if event.type == "NodeJoined" else None
+    return joined
 
 
 def _paused(events: Sequence[RecordedEvent]) -> list[tuple[Any, ...]]:

@@ -227,7 +227,7 @@ def _place(job: Job) -> tuple[str, str | None, str]:
 
 
 async def _check_queue(model: JobReadModel, jobs: list[Job]) -> None:
-    heads, running, _, first_held = await model.queue_state()
+    heads, running, _, first_held, _ = await model.queue_state()
     queued = [job for job in jobs if job.phase is Phase.QUEUED]
     assert {(head.service, head.owner) for head in heads} == {(job.service, job.owner) for job in queued}
     for head in heads:
@@ -253,7 +253,7 @@ async def _check_queue(model: JobReadModel, jobs: list[Job]) -> None:
     ]
     assert waiting[:2] == await model.waiting(2)
     started = {Phase.EXECUTING, Phase.SUSPENDED, Phase.UNKNOWN}
-    assert await model.started() == [(job.id, job.service) for job in jobs if job.phase in started]
+    assert await model.started() == [(job.id, job.service, job.node) for job in jobs if job.phase in started]
     assert Counter((job.service, job.owner, job.started) for job in running) == Counter(
         # Whoever runs without having been started, in a log that nobody can explain, holds up no queue.
         (job.service, job.owner, job.started or job.queued or from_microseconds(0))
@@ -357,6 +357,7 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     await model.use_of("ada", clock.now(), 3)
     await model.waiting(3)
     await model.started()
+    await model.nodes()
     await model.used_lately([None, "ada"], clock.now(), 86400)
     await model.duration_of_like("keeps", "ada", {"x": ("1",)})
     await model.outlook("keeps", "ada", {})
@@ -376,7 +377,7 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
     assert questions == {
         "get", "page", "entries", "list_state", "list_position", "queue_state", "paused", "queued_before",
         "queued_of", "running_of", "use_of", "destroyed_first",
-        "waiting", "started", "used_lately", "duration_of_like", "outlook", "next_destruction",
+        "waiting", "started", "nodes", "used_lately", "duration_of_like", "outlook", "next_destruction",
         "due", "expired", "keep_files", "usage", "jobs_by_phase", "usual_duration", "services_with_jobs",
         "services",
     }, "a question is new: ask it above"  # fmt: skip

@@ -16,6 +16,7 @@ import pytest
 from eventstore import SQLiteEventStore, StoreUnavailable
 from eventstore.connection import connect_for_reading
 from projections import READ_MODELS, Making, ReadModel, Status
+from projections.documents import Documents
 from tests.harness import ManualClock
 from tests.projections.models import (
     BAD,
@@ -172,7 +173,7 @@ async def test_a_model_that_cannot_fold_the_log_is_not_switched_to(
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match=f"documents stopped {re.escape(error)}"):
                 await on.projector.rebuild(["documents"])
-        assert (await status(on, "documents")).making == Making(1, position - 1, error)
+        assert (await status(on, "documents")).making == Making(Documents.version, position - 1, error)
         assert old.exists()
         assert await on.rows() == before
         model.mended = True
@@ -197,7 +198,7 @@ async def test_a_model_that_cannot_fold_the_log_in_a_process_is_named_and_the_ot
         head = (await store.head()).position
         made = {status.name: status.making for status in await on.projector.status()}
         error = f"at position {head} (JobCreated of job/{job}): a bug"
-        assert made.pop("documents") == Making(1, head - 1, error)
+        assert made.pop("documents") == Making(Documents.version, head - 1, error)
         assert made == {name: None for name in NAMES if name != "documents"}
 
 
@@ -230,7 +231,7 @@ async def test_a_rebuild_that_was_cancelled_is_gone_on_with(
             with pytest.raises(asyncio.CancelledError):
                 await rebuilding
         assert not Path(f"/proc/{process}").exists()
-        assert (await status(on, "documents")).making == Making(2, half, None)
+        assert (await status(on, "documents")).making == Making(Documents.version + 1, half, None)
         assert await on.rows() == before
     await _gone_on_with(tmp_path, store, clock, half)
 
@@ -246,7 +247,7 @@ async def test_a_rebuild_whose_process_was_killed_is_gone_on_with(
             os.kill(process, signal.SIGKILL)
             with pytest.raises(StoreUnavailable, match="ended with status -9"):
                 await rebuilding
-        assert (await status(on, "documents")).making == Making(2, half, None)
+        assert (await status(on, "documents")).making == Making(Documents.version + 1, half, None)
         assert await on.rows() == before
     await _gone_on_with(tmp_path, store, clock, half)
 
@@ -254,7 +255,7 @@ async def test_a_rebuild_whose_process_was_killed_is_gone_on_with(
 async def _gone_on_with(directory: Path, store: SQLiteEventStore, clock: ManualClock, half: int) -> None:
     """Show that the next server knows how far it was, and makes its file the one that serves."""
     async with world(directory, clock, store, GATED) as on:
-        assert (await status(on, "documents")).making == Making(2, half, None)
+        assert (await status(on, "documents")).making == Making(Documents.version + 1, half, None)
         unfinished = {path.stat().st_ino for path in (directory / "projections").glob("documents-*.db")}
         before = await on.rows()
         await on.projector.rebuild()
@@ -308,7 +309,7 @@ async def test_another_version_is_made_while_the_old_one_is_read_and_kept_up_to_
             )
             versions = [status.version for status in await on.projector.status()]
             assert versions == [model.version for model in NEXT]
-            assert (await on.keeps.get_job(old_job, NOBODY)).note == "version 2"
+            assert (await on.keeps.get_job(old_job, NOBODY)).note == "the next version"
             while len([*(tmp_path / "projections").glob("*.db")]) > len(
                 NEXT
             ):  # the old ones go after the switch
@@ -364,7 +365,7 @@ async def test_tables_of_another_shape_are_waited_for(
             await on.projector.caught_up("documents", timeout=0)
         await on.projector.caught_up("job_list", timeout=0)
         after = await on.rows()
-        assert (await status(on, "documents")).version == 2
+        assert (await status(on, "documents")).version == OtherShape.version
     assert after == before
 
 
@@ -379,10 +380,10 @@ async def test_a_new_version_that_cannot_be_made_leaves_the_old_one_in_use(
             await asyncio.sleep(0)
         assert (await on.keeps.abort_job(job, NOBODY)).phase is Phase.ABORTED
         assert (await on.keeps.get_job(job, NOBODY)).phase is Phase.ABORTED
-        assert (await status(on, "documents")).version == 1
+        assert (await status(on, "documents")).version == Documents.version
     async with world(tmp_path, clock, store, with_models(NextDocuments())) as on:
         await switched(on, "documents", 2)
-        assert (await on.keeps.get_job(job, NOBODY)).note == "version 2"
+        assert (await on.keeps.get_job(job, NOBODY)).note == "the next version"
 
 
 async def test_each_read_model_has_the_name_that_its_operators_use() -> None:

@@ -21,7 +21,7 @@ from eventstore.checkpoint import CheckpointError, SigningKey, VerifierKey
 from projections import READ_MODELS, Behind, Difference, Projector, Rebuilt, Status, read_status
 from uws.audit import READ_MODEL, erase_job, prune
 from uws.commands import Caller
-from uws.config import AuditSettings, AuthSettings, RetentionSettings
+from uws.config import AuditSettings, AuthSettings, RetentionSettings, StoreSettings
 from uws.importing import Imported, import_swf
 from uws.jobs import Backend, UserUWS
 from uws.model import QueueSettings, QuotaSettings, Role, Service, UsageError
@@ -45,8 +45,7 @@ class Place(msgspec.Struct, frozen=True):
     auth: AuthSettings = AuthSettings()
     quotas: QuotaSettings = QuotaSettings()
     retention: RetentionSettings = RetentionSettings()
-    store: str | None = None
-    """The URL of the database that has the log; None for a file in the data directory."""
+    store: StoreSettings = StoreSettings()
 
     @property
     def archives(self) -> Path:
@@ -55,7 +54,7 @@ class Place(msgspec.Struct, frozen=True):
     @property
     def log(self) -> Path | str:
         """Where the log is: a file, or the URL of a database."""
-        return self.store or self.data / "events.db"
+        return self.store.url or self.data / "events.db"
 
     @property
     def key(self) -> Path:

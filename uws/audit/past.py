@@ -307,6 +307,7 @@ class Past:
             look.state.paused,
             look.state.held,
             self.quotas,
+            look.state.nodes,
         )
 
     async def state(self, time: datetime, *, service: str | None = None, owner: str | None = None) -> State:

@@ -106,6 +106,7 @@ def place_of(config: Path, data: Path | None) -> Place:
         settings.auth,
         settings.quotas,
         settings.retention,
+        settings.store,
     )
 
 

@@ -7,9 +7,11 @@ from uws.config.services import make_service, service_of
 from uws.config.settings import (
     AuditSettings,
     LimitSettings,
+    NodeSettings,
     RetentionSettings,
     ServerSettings,
     Settings,
+    StoreSettings,
     UploadSettings,
 )
 
@@ -17,12 +19,14 @@ __all__ = [
     "AuditSettings",
     "AuthSettings",
     "LimitSettings",
+    "NodeSettings",
     "OIDCSettings",
     "ProxySettings",
     "RetentionSettings",
     "RoleSettings",
     "ServerSettings",
     "Settings",
+    "StoreSettings",
     "UploadSettings",
     "is_loopback",
     "load",

@@ -15,19 +15,26 @@ from uws.config.services import declared
 from uws.config.settings import (
     AuditSettings,
     LimitSettings,
+    NodeSettings,
     RetentionSettings,
     ServerSettings,
     Settings,
+    StoreSettings,
     UploadSettings,
 )
 from uws.model import DeclarationError, QueueSettings, QuotaSettings, QuotaTable, did_you_mean
 from uws.model.quotas import OTHERS
+
+_STORE = re.compile(r"postgres(ql)?://\S+")
 
 
 class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The top level of the file; tables are read one by one, so that each mistake gets its own place."""
 
     data: str = "var"
+    store: str | None = None
+    jobs: str | None = None
+    node: dict[str, Any] = {}
     server: dict[str, Any] = {}
     uploads: dict[str, Any] = {}
     audit: dict[str, Any] = {}
@@ -62,9 +69,10 @@ def load(path: Path) -> Settings:
     queue = convert(file.queue, QueueSettings, "queue", problems)
     quotas = _quotas(file.quotas, problems)
     limits = convert(file.limits, LimitSettings, "limits", problems)
+    store = _store(file, path.parent, problems)
     auth = _auth(file.auth, path.parent.resolve(), problems)
     # Each of them is None only where a problem was told.
-    if problems or not (server and uploads and audit and retention and queue and auth and limits):
+    if problems or not (server and uploads and audit and retention and queue and auth and limits and store):
         raise DeclarationError(problems)
     return Settings(
         data=(path.parent / file.data).resolve(),
@@ -77,7 +85,24 @@ def load(path: Path) -> Settings:
         auth=auth,
         quotas=quotas,
         limits=limits,
+        store=store,
     )
+
+
+def _store(file: _File, directory: Path, problems: list[str]) -> StoreSettings | None:
+    """Read what says where the log and the jobs' files are; paths are relative to ``directory``."""
+    if file.store is not None and not _STORE.match(file.store):
+        problems.append(
+            f"store: expected the URL of a database such as postgresql://uwsd@db.example/uwsd, "
+            f"got {file.store!r}; without it, the log is in the data directory"
+        )
+    node = convert(file.node, NodeSettings, "node", problems)
+    if node is None:
+        return None
+    if file.node and file.store is None:
+        problems.append("node: only servers that share a log are nodes: add store, or leave this out")
+    jobs = None if file.jobs is None else (directory / file.jobs).resolve()
+    return StoreSettings(url=file.store, jobs=jobs, node=node)
 
 
 def _auth(table: dict[str, Any], directory: Path, problems: list[str]) -> AuthSettings | None:

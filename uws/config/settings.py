@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import socket
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from uws.model.units import parse_duration
 
 _BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.ASCII)
 _DAY, _LONGEST_KEPT = 86400, 1000 * 365 * 86400
+_NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}", re.ASCII)
+SOONEST_GONE = 3
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
 
 
@@ -190,6 +193,45 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         return any(each is not None for each in (self.owners, self.histories, self.archive))
 
 
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[node]`` table: what a server is among those that share a log."""
+
+    name: str = ""
+    """What it is called; by default as its machine is."""
+    gone_after: int | float | str = "1min"
+    """A duration after which one that is not heard of is gone, and its jobs are lost."""
+
+    def __post_init__(self) -> None:
+        if self.name and not _NODE.fullmatch(self.name):
+            raise ValueError(f"name: expected up to 64 letters, digits, dots and dashes, got {self.name!r}")
+        try:
+            seconds = parse_duration(self.gone_after)
+        except ValueError as error:
+            raise ValueError(f"gone_after: {error}") from None
+        if seconds < SOONEST_GONE:
+            raise ValueError(f"gone_after: {self.gone_after} is below the minimum {SOONEST_GONE}s")
+
+    @property
+    def seconds(self) -> int:
+        """The seconds after which it is gone."""
+        return parse_duration(self.gone_after)
+
+    @property
+    def called(self) -> str:
+        """What it is called."""
+        return self.name or socket.gethostname()[:64]
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the log and the jobs' files are, if not in the data directory."""
+
+    url: str | None = None
+    """The URL of a PostgreSQL database that has the log."""
+    jobs: Path | None = None
+    """The directory of the jobs' own directories, which nodes may have in common."""
+    node: NodeSettings = NodeSettings()
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All that an operator decides."""
 
@@ -203,6 +245,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auth: AuthSettings = AuthSettings()
     quotas: QuotaSettings = QuotaSettings()
     limits: LimitSettings = LimitSettings()
+    store: StoreSettings = StoreSettings()
 
     @property
     def is_private(self) -> bool:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from projections import Behind
 from uws.clock import first_of
 from uws.jobs import Backend, UserUWS
 from uws.model import IllegalPhase, JobGone
-from uws.model.events import job_id_of
 
 from ._persistence import for_each, keep_doing
 
 log = logging.getLogger(__name__)
 
 _CHANGES_TIMES = frozenset({"JobCreated", "DestructionSet"})
-_ENDS_FILES = frozenset({"JobArchived", "JobDestroyed"})
 
 
 Duty = Callable[[datetime], Awaitable[datetime | None]]
@@ -27,7 +24,7 @@ Duty = Callable[[datetime], Awaitable[datetime | None]]
 
 
 class Destruction:
-    """Destroys or archives jobs when their time has come, and clears away files that belong to none.
+    """Destroys or archives jobs when their time has come.
 
     ``find`` returns the service of a name, whether it is offered or not. Other ``duties`` follow the same
     schedule.
@@ -42,43 +39,16 @@ class Destruction:
         self._backend, self._find = backend, find
         self._duties: tuple[Duty, ...] = (self._destroy_due, *duties)
         self._times_changed = asyncio.Event()
-        self._has_looked = False
         self._asked: set[str] = set()
-        self._unwanted: set[str] = set()
-        self._files_unwanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Delete what is left of jobs that are gone, then begin to follow the destruction times.
-
-        Directories that the log knows nothing of stay: it may be the log that is not the right one.
-        """
+        """Begin to follow the destruction times."""
         position = (await self._backend.store.head()).position
-        try:
-            await self._look_around()
-            if self._unwanted:
-                with suppress(OSError):  # it is tried again
-                    await self._delete_files()
-        except Behind as error:
-            log.error("what is left of jobs that are gone is not looked for yet: %s", error)
-        clock = self._backend.clock
         self._tasks = [
             asyncio.create_task(self._follow(position), name="destruction: following the log"),
-            asyncio.create_task(keep_doing(self._do_due, clock), name="destruction"),
-            asyncio.create_task(keep_doing(self._delete_files, clock), name="deletion of files"),
+            asyncio.create_task(keep_doing(self._do_due, self._backend.clock), name="destruction"),
         ]
-
-    async def _look_around(self) -> None:
-        """Find out, once, which files nobody wants any more. Raises `Behind`."""
-        if self._has_looked:
-            return
-        await self._backend.projector.caught_up("job_list")
-        there = self._backend.files.existing()
-        known = await self._backend.jobs.keep_files(there)
-        self._discard(job_id for job_id, keep in known.items() if not keep)
-        if strangers := len(there) - len(known):
-            log.warning("%s entries of the jobs directory belong to no job in the log; they stay", strangers)
-        self._has_looked = True
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -87,28 +57,8 @@ class Destruction:
 
     async def _follow(self, position: int) -> None:
         async for batch in self._backend.follow(position):
-            self._discard(
-                job_id for event in batch if event.type in _ENDS_FILES and (job_id := job_id_of(event.stream))
-            )
             if any(event.type in _CHANGES_TIMES for event in batch):
                 self._times_changed.set()
-
-    def _discard(self, job_ids: Iterable[str]) -> None:
-        self._unwanted.update(job_ids)
-        if self._unwanted:
-            self._files_unwanted.set()
-
-    async def _delete_files(self) -> None:
-        """Wait for directories that nobody wants any more, and delete them."""
-        await self._look_around()
-        await self._files_unwanted.wait()
-        await for_each(list(self._unwanted), self._delete)
-        if not self._unwanted:
-            self._files_unwanted.clear()
-
-    async def _delete(self, job_id: str) -> None:
-        await self._backend.files.of(job_id).remove()
-        self._unwanted.discard(job_id)
 
     async def _do_due(self) -> None:
         """Do some of what is due; sleep until there is more."""

@@ -79,16 +79,19 @@ class Launcher:
     async def launch(
         self, argv: Sequence[str], *, record: Path, root: Path, directory: Path,
         environment: Mapping[str, str], stdout: Path, stderr: Path, limits: Mapping[str, int], nice: int,
+        lease: Path | None = None,
     ) -> Record:  # fmt: skip
         """Start ``argv`` in ``directory``, output to files, and put it on ``record``, which is returned.
 
-        ``root`` is what counts for a limit of the disk. Raises `NotStarted`, `LauncherGone`, and `OSError`
-        when there can be no launcher. Cancelled, the program may run, as the record tells.
+        ``root`` is what counts for a limit of the disk. The program is killed when it is later than the file
+        ``lease`` says, in seconds of CLOCK_BOOTTIME. Raises `NotStarted`, `LauncherGone`, and `OSError` when
+        there can be no launcher. Cancelled, the program may run, as the record tells.
         """
         request = {
             "id": str(record), "argv": argv, "record": str(record), "root": str(root),
             "directory": str(directory), "environment": environment, "stdout": str(stdout),
             "stderr": str(stderr), "limits": limits, "nice": nice,
+            "lease": None if lease is None else str(lease),
         }  # fmt: skip
         answer = await self._ask(str(record), msgspec.json.encode(request) + b"\n")
         if answer.errno:
@@ -259,6 +262,17 @@ async def end_sessions(variable: str, value: str) -> None:
     """Kill what is left of a program whose supervisor has gone, by what was in its environment."""
     sessions = await asyncio.to_thread(sessions_with, variable, value)
     await asyncio.gather(*map(_end_session, sessions))
+
+
+def jobs_with_programs(variable: str, root: Path) -> set[str]:
+    """Return the names of directories in ``root`` that processes have in a path of this variable."""
+    prefix, found = f"{variable}={root}/".encode(), set[str]()
+    for pid in _pids():
+        with suppress(OSError):  # it has ended, or is another user's
+            for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                if entry.startswith(prefix):
+                    found.add(entry.removeprefix(prefix).split(b"/")[0].decode(errors="replace"))
+    return found
 
 
 async def _end_session(session: int) -> None:

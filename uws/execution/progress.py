@@ -87,7 +87,7 @@ class Progress:
                 continue
             try:
                 if told := await self._read(whole_lines=True):
-                    await self._uws.report_progress(self._job_id, *told)
+                    await self._uws.report_progress(self._job_id, *told, start=job.start)
                 self._seen = state
             except (EventStoreError, UWSError, OSError) as error:  # there will be more of it
                 log.warning("job %s: its progress could not be recorded: %s", self._job_id, error)

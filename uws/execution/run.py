@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from errno import EAGAIN, EIO
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from eventstore import EventStoreError, from_microseconds
@@ -23,10 +24,10 @@ from uws.model import (
     JobGone,
     MissingParameters,
     ParameterError,
+    Superseded,
     Unavailable,
     fold,
 )
-from uws.model import events as e
 from uws.model.events import Finding, StopReason, job_stream
 
 from . import _failpoints as failpoint
@@ -36,6 +37,7 @@ from .progress import Progress
 from .records import End, Record, last_record, next_record
 from .results import collect, not_started, results_of
 from .sandbox import sandboxed, with_room
+from .supervisor import LEASE
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,9 @@ _NUDGE = 2.0
 """Seconds for which a program may keep its own supervisor from working, by SIGSTOP."""
 _LAUNCHERS = 3
 """Launchers that may end one after the other until starting a program is given up."""
+
+MARK = "UWS_RESULTS"
+"""The variable in the environment of programs that tells whose they are."""
 
 
 class Here(NamedTuple):
@@ -66,18 +71,25 @@ class Run:
         self._directory = uws.backend.files.of(job_id)
         self._progress = Progress(uws, job_id, self._directory)
         # It tells this server's jobs from those of a server on a copy of the data.
-        self._mark = "UWS_RESULTS", str(self._directory.results)
+        self._mark = MARK, str(self._directory.results)
         self.decided = asyncio.Event()
         """Set when it is on record that the job was started or what was found, or nothing is to be done."""
         self.failed = False
         """Whether nothing could be recorded: somebody else has to take the job up."""
         self._stop = asyncio.Event()
         self._stop_reason: StopReason | None = None
+        self._start = 0
+        """The version of the event that decided the start."""
 
     def stop(self, reason: StopReason | None) -> None:
         """Have the program stopped; ``reason`` goes on record, None when one stands there already."""
         self._stop_reason = reason
         self._stop.set()
+
+    def give_up(self, version: int) -> None:
+        """Have the program stopped if the event of this version ended the job after this start of it."""
+        if self._start and version > self._start:
+            self.stop(None)
 
     async def start(self) -> None:
         """Start the program of a job that waits, and see it through."""
@@ -96,7 +108,8 @@ class Run:
         finally:
             self.decided.set()
         failpoint.reached(failpoint.DECIDED)
-        await self._launch(job, job.version)
+        self._start = job.start
+        await self._launch(job)
 
     async def take_over(self) -> None:
         """Find out what became of the program of a job that was started, and see it through."""
@@ -104,28 +117,31 @@ class Run:
         job = fold(recorded)
         if job is None or job.destroyed or job.phase not in STARTED:
             return
-        starts = (event.version for event in recorded if event.type == e.JobStarted.__name__)
-        start = max(starts, default=0)
+        self._start = job.start
         if job.stop:
             self.stop(None)
         try:
-            record = await asyncio.to_thread(last_record, self._directory, start)
+            record = await asyncio.to_thread(last_record, self._directory, self._start)
         except FileNotFoundError:  # with the directory, what stood in it is lost
             await self._lose("the program was lost with its directory", found=True)
             return
         left = set() if record else await asyncio.to_thread(sessions_with, *self._mark)
-        if left or (record is None and self._here.restarted):
+        elsewhere = job.node != self._uws.backend.node
+        if left or (record is None and (self._here.restarted or elsewhere)):
             await self._lose("the program was lost with its record", found=True)
         elif record is None:
             await self._record_finding("not started")
             self.decided.set()
-            await self._launch(job, start)
+            await self._launch(job)
         elif process := Process.of(record):
             with closing(process):
                 await self._record_finding("running")
                 self.decided.set()
                 await self._see_to_end(job, process)
-        elif ended := record.read():  # just now, perhaps
+        elif (ended := record.read()) and ended.exceeded == LEASE:
+            await self._record_finding("ended")
+            await self._over(ended)
+        elif ended:  # just now, perhaps
             await self._record_finding("ended")
             if job.execution_duration and record.seconds > job.execution_duration + self._here.grace:
                 await self._record_stop("duration")
@@ -133,14 +149,14 @@ class Run:
         else:
             await self._lose("the program was lost while no server ran", found=True)
 
-    async def _launch(self, job: Job, start: int) -> None:
-        """Start the program, after the event of version ``start`` decided it, and see it through."""
+    async def _launch(self, job: Job) -> None:
+        """Start the program, as was decided, and see it through."""
         if self._stop.is_set():  # decided in the same breath as the start
             await self._record_stop(self._stop_reason)
             await self._record_end(Ending())
             return
         try:
-            record = await self._spawn(job, start)
+            record = await self._spawn(job)
         except (ParameterError, MissingParameters) as error:
             await self._record_end(Ending(failure=Failure(message=f"the declaration has changed: {error}")))
             return
@@ -155,7 +171,7 @@ class Run:
         else:
             await self._over(record.read())
 
-    async def _spawn(self, job: Job, start: int) -> Record:
+    async def _spawn(self, job: Job) -> Record:
         """Have the program started and return its record. Raises `OSError`, `ParameterError` and such."""
         directory, service = self._directory, self._uws.service
         try:
@@ -175,7 +191,7 @@ class Run:
         gone = 0
         while True:
             try:
-                path = next_record(directory, start)
+                path = next_record(directory, self._start)
                 return await self._here.launchers.of(service).launch(
                     argv,
                     record=path,
@@ -188,9 +204,10 @@ class Run:
                     stderr=directory.logs / "stderr",
                     limits=limits,
                     nice=service.nice,
+                    lease=self._lease,
                 )
             except LauncherGone:
-                if record := await asyncio.to_thread(last_record, directory, start):
+                if record := await asyncio.to_thread(last_record, directory, self._start):
                     return record
                 gone += 1
                 if gone == _LAUNCHERS:
@@ -205,12 +222,27 @@ class Run:
 
     async def _see_to_end(self, job: Job, process: Process) -> None:
         """Wait until the program has ended, or stop it, and record what became of it."""
-        async with self._progress.followed(job):
-            ended = await self._until_over(process, job)
-        await self._over(ended)
+        try:
+            async with self._progress.followed(job):
+                ended = await self._until_over(process, job)
+            await self._over(ended)
+        except (Superseded, JobGone):  # another node took this one for gone
+            process.kill()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WAIT):
+                    await process.ended()
+            raise
+
+    @property
+    def _lease(self) -> Path | None:
+        """The lease for a program that is started elsewhere when this node is taken for gone."""
+        backend = self._uws.backend
+        return backend.files.lease if backend.node and self._uws.service.on_lost == "requeue" else None
 
     async def _over(self, ended: End | None) -> None:
-        if ended:
+        if ended and ended.exceeded == LEASE:
+            await self._lose("the program was stopped: its node was cut off for too long")
+        elif ended:
             await self._record_end(await self._collect(ended))
         else:
             await self._lose("the program was lost: its supervisor is gone")
@@ -272,28 +304,28 @@ class Run:
             log.exception("the results of job %s cannot be collected", self.job_id)
             results = ()
         await self._record_progress()
-        await self._recording(lambda: self._uws.lose_job(self.job_id, results, reason))
+        await self._recording(lambda: self._uws.lose_job(self.job_id, results, reason, start=self._start))
 
     async def _record_finding(self, finding: Finding) -> None:
-        await self._recording(lambda: self._uws.find_program(self.job_id, finding))
+        await self._recording(lambda: self._uws.find_program(self.job_id, finding, start=self._start))
 
     async def _record_end(self, ending: Ending, ended: datetime | None = None) -> None:
         await self._record_progress()
-        await self._recording(lambda: self._uws.end_job(self.job_id, ending, ended=ended))
+        await self._recording(lambda: self._uws.end_job(self.job_id, ending, ended=ended, start=self._start))
 
     async def _record_progress(self) -> None:
         """Record what the program told last."""
         if told := await self._progress.last():
-            await self._recording(lambda: self._uws.report_progress(self.job_id, *told))
+            await self._recording(lambda: self._uws.report_progress(self.job_id, *told, start=self._start))
 
     async def _record_stop(self, reason: StopReason | None) -> None:
         if reason:
-            await self._recording(lambda: self._uws.stop_job(self.job_id, reason))
+            await self._recording(lambda: self._uws.stop_job(self.job_id, reason, start=self._start))
 
     async def _record_signal(self, signal: Literal["SIGTERM", "SIGKILL"]) -> None:
         """Record what the program was sent, if the log takes it: nobody waits for that."""
         try:
-            await self._uws.signal_program(self.job_id, signal)
+            await self._uws.signal_program(self.job_id, signal, start=self._start)
         except (EventStoreError, Unavailable) as error:
             log.warning("job %s: %s was sent, and could not be recorded: %s", self.job_id, signal, error)
 

@@ -16,15 +16,15 @@ from structlog.contextvars import bind_contextvars
 from projections import Behind
 from uws.clock import first_of, pause
 from uws.jobs import Backend, UserUWS
-from uws.model import IllegalPhase, JobGone
-from uws.model.events import job_id_of
+from uws.model import STARTED, IllegalPhase, JobGone, Superseded, fold
+from uws.model.events import job_id_of, job_stream
 from uws.model.queueing import AT_ONCE
 
 from ._persistence import keep_doing
-from .process import Launchers
+from .process import Launchers, end_sessions, jobs_with_programs
 from .programs import Programs
 from .records import has_restarted, leave_mark
-from .run import Here, Run
+from .run import MARK, Here, Run
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ _LONGEST_LOOK = 60.0
 _MOVES_THE_QUEUE = frozenset(
     {"JobQueued", "JobRequeued", "JobHeld", "JobAborted", "JobDestroyed", "QueuePaused", "QueueResumed"}
 )
+_STOPS = frozenset({"StopRequested", "JobRequeued", "JobFailed", "JobAborted", "JobArchived", "JobDestroyed"})
 
 
 class Scheduler:
@@ -67,11 +68,16 @@ class Scheduler:
                 await self._take_over()
         except (Behind, TimeoutError) as error:  # of a log that takes nothing now, perhaps
             log.error("what an earlier server was running is not on record yet: %s", error or "it takes long")
+        await self._end_strays()
         self._look.set()
         self._tasks = [
             asyncio.create_task(self._follow(position), name="scheduler: following the log"),
             asyncio.create_task(keep_doing(self._fill, self._backend.clock), name="scheduler: filling"),
         ]
+
+    def look(self) -> None:
+        """Look at the queue, and at what nobody sees through: what has moved there the log does not tell."""
+        self._look.set()
 
     async def close(self) -> None:
         """Leave the programs to their supervisors and to the next server.
@@ -97,10 +103,12 @@ class Scheduler:
     async def _follow(self, position: int) -> None:
         async for batch in self._backend.follow(position):
             for event in batch:
-                if event.type == "StopRequested" and (
-                    run := self._running.get(job_id_of(event.stream) or "")
-                ):
+                if event.type not in _STOPS or not (run := self._running.get(job_id_of(event.stream) or "")):
+                    continue
+                if event.type == "StopRequested":
                     run.stop(None)
+                else:
+                    run.give_up(event.version)
             if any(event.type in _MOVES_THE_QUEUE for event in batch):
                 self._look.set()
 
@@ -117,8 +125,8 @@ class Scheduler:
 
     async def _move(self) -> bool:
         """Do what comes next; False when there is nothing to do until something moves."""
-        situation = await self._backend.queueing.situation()
-        if any(job.job_id not in self._running for job in situation.running):
+        situation = (await self._backend.queueing.situation()).on(self._backend.node)
+        if any(job.job_id not in self._running and self._is_own(job.node) for job in situation.running):
             await self._take_over()
             return True
         if situation.held and await self._release(situation.held):
@@ -136,12 +144,33 @@ class Scheduler:
     async def _take_over(self) -> None:
         """Take up the jobs that are started and that nobody sees through. Raises `Behind`."""
         await self._backend.projector.caught_up("queue")
-        left = [found for found in await self._backend.jobs.started() if found[0] not in self._running]
+        left = [
+            (job_id, service)
+            for job_id, service, node in await self._backend.jobs.started()
+            if job_id not in self._running and self._is_own(node)
+        ]
         runs = [Run(await self._find(service), job_id, self._here) for job_id, service in left]
         await asyncio.gather(*(self._begin(run, Run.take_over) for run in runs))
         if self._here.restarted and not any(run.failed for run in runs):
             await asyncio.to_thread(leave_mark, self._backend.files.boot)
             self._here = self._here._replace(restarted=False)
+
+    async def _end_strays(self) -> None:
+        """Kill the programs of jobs that were given up while no server of this machine was there."""
+        files = self._backend.files
+        for job_id in await asyncio.to_thread(jobs_with_programs, MARK, files.root):
+            job = fold(await self._backend.store.read_stream(job_stream(job_id)))
+            if job and job.phase not in STARTED:
+                log.warning("job %s is %s: its program, which still runs, is killed", job_id, job.phase)
+                await end_sessions(MARK, str(files.of(job_id).results))
+
+    def _is_own(self, node: str | None) -> bool:
+        """Whether what was started on ``node`` is for this server to see through."""
+        if node == self._backend.node:
+            return True
+        member = self._backend.membership
+        # Of a node that is gone, and of a server that was alone with the log before, the leader settles it.
+        return member is not None and member.leads and (node is None or member.is_gone(node))
 
     async def _release(self, held: Sequence[tuple[str, str | None, str]]) -> bool:
         """Queue held jobs for which there is room again; returns whether there was."""
@@ -162,6 +191,8 @@ class Scheduler:
         bind_contextvars(job_id=run.job_id)  # what is logged in its task is about the job
         try:
             await step(run)
+        except (Superseded, JobGone) as error:
+            log.warning("%s", error)
         except Exception:
             log.exception("job %s is left to itself for a moment", run.job_id)
             run.failed = True

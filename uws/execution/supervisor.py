@@ -28,6 +28,8 @@ from typing import Any, NoReturn
 
 ROOM = 1024
 """Bytes of a record that are reserved for how the program ends: a full disk must not keep it secret."""
+LEASE = "lease"
+"""Stands for a limit that a program exceeds by running on when others may take its job for lost."""
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK_EVERY = 0.025
 """Seconds between two looks at what a program with limits uses."""
@@ -152,6 +154,8 @@ class _Supervisor:
     def __init__(self, request: Request, start: Start, nowhere: int) -> None:
         self._request, self._start, self._nowhere = request, start, nowhere
         self._limits: dict[str, int] = request["limits"]
+        self._lease: str | None = request.get("lease")
+        self._until = 0.0
         self._program = 0
         self._status: int | None = None
         self._ended = 0
@@ -193,8 +197,9 @@ class _Supervisor:
             left = self._status is not None and not self._ending
             if left or self._exceeded or self._killing:
                 _clear()
-            elif self._limits:
-                received = signal.sigtimedwait(_AWAITED, _LOOK_EVERY)
+            elif self._limits or self._lease:
+                pause = _LOOK_EVERY if self._limits else max(0.0, self._until - _uptime())
+                received = signal.sigtimedwait(_AWAITED, pause)
                 self._obey(received.si_signo if received else None)
                 self._exceeded = self._too_much()
             else:
@@ -224,8 +229,12 @@ class _Supervisor:
             self._killing = True
 
     def _too_much(self) -> str | None:
-        """Return the limit that the program exceeds."""
+        """Return the limit that the program exceeds, or that its server was not heard of for too long."""
+        if self._lease and self._has_run_out(self._lease):
+            return LEASE
         limits = self._limits
+        if not limits:
+            return None
         pids = _descendants()
         held = [*map(_memory_of, pids)]
         # What is shared may be the same for all.
@@ -247,6 +256,16 @@ class _Supervisor:
             if exceeded:
                 return "disk"
         return None
+
+    def _has_run_out(self, lease: str) -> bool:
+        """Whether it is later than the lease says, which is put off for as long as the server is in touch."""
+        if (now := _uptime()) >= self._until:
+            try:
+                with open(lease) as file:
+                    self._until = float(file.read())
+            except (OSError, ValueError):
+                pass
+        return now >= self._until
 
     def _on_disk(self) -> bool:
         """Whether the job's files take more room than they may, or lie too deep for that to be found out."""
@@ -353,6 +372,10 @@ def spawn(request: Request, ends: Ends, private: int) -> int:
         setsigmask=[],
         setsigdef=_IGNORED,
     )
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _new(path: str) -> int:

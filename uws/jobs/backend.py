@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from eventstore import EventStore, RecordedEvent
+from eventstore.membership import Membership
 from projections import JobReadModel, Projector
 from uws.clock import Clock, pause
 from uws.files import Files
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 class Backend:
     """What all services of a server share: the log, its read models, the files, the time, and the queue.
 
-    ``services`` are those that are offered, by name.
+    ``services`` are those that are offered, by name. ``membership`` is what this server is
+    among those that share the log, None of who only commands.
     """
 
     store: EventStore
@@ -33,6 +35,12 @@ class Backend:
     services: Mapping[str, Service] = field(default_factory=dict)
     limits: QueueSettings = field(default_factory=QueueSettings)
     allowed: QuotaSettings = field(default_factory=QuotaSettings)
+    membership: Membership | None = None
+
+    @property
+    def node(self) -> str | None:
+        """What this server is called among those that share the log, None where it is alone."""
+        return self.membership.name if self.membership else None
 
     @cached_property
     def queueing(self) -> Queueing:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from uws.commands import SERVER, Caller, Command
+from uws.jobs.carrying_out import Step
 from uws.jobs.questions import Questions
 from uws.model import Action, Ending, Job, Phase, ProgramFile, Result, fold
 from uws.model import events as e
@@ -25,7 +26,7 @@ class ServerCommands(Questions):
         quote = await self.estimate(job.owner, job.parameters)
         return await self._carry_out(
             job_id,
-            [lambda job: self.transitions.start_job(job, quote, program)],
+            [lambda job: self.transitions.start_job(job, quote, program, self.backend.node)],
             Command(SERVER, led_by=("JobQueued",)),
             recorded,
         )
@@ -44,39 +45,59 @@ class ServerCommands(Questions):
             await self._by_server(job_id, lambda job: self.transitions.release_job(job, quote), "JobHeld")
         return True
 
-    async def stop_job(self, job_id: str, reason: e.StopReason) -> Job:
+    async def stop_job(self, job_id: str, reason: e.StopReason, *, start: int | None = None) -> Job:
         """Record why a running program is stopped, unless somebody decided so before."""
-        return await self._by_server(job_id, lambda job: self.transitions.stop_job(job, reason), "JobStarted")
+        return await self._of_program(
+            job_id, start, lambda job: self.transitions.stop_job(job, reason), "JobStarted"
+        )
 
-    async def find_program(self, job_id: str, finding: e.Finding) -> Job:
+    async def find_program(self, job_id: str, finding: e.Finding, *, start: int | None = None) -> Job:
         """Record what became of a program that no server saw."""
-        return await self._by_server(
-            job_id, lambda job: self.transitions.find_program(job, finding), "JobStarted"
+        return await self._of_program(
+            job_id, start, lambda job: self.transitions.find_program(job, finding), "JobStarted"
         )
 
-    async def signal_program(self, job_id: str, signal: Literal["SIGTERM", "SIGKILL"]) -> Job:
+    async def signal_program(
+        self, job_id: str, signal: Literal["SIGTERM", "SIGKILL"], *, start: int | None = None
+    ) -> Job:
         """Record that a program was told to end."""
-        return await self._by_server(
-            job_id, lambda job: self.transitions.signal_program(job, signal), "StopRequested"
+        return await self._of_program(
+            job_id, start, lambda job: self.transitions.signal_program(job, signal), "StopRequested"
         )
 
-    async def report_progress(self, job_id: str, fraction: float | None, text: str) -> Job:
+    async def report_progress(
+        self, job_id: str, fraction: float | None, text: str, *, start: int | None = None
+    ) -> Job:
         """Record what a program told of its progress, unless it is no news or comes too late."""
-        return await self._by_server(
-            job_id, lambda job: self.transitions.report_progress(job, fraction, text), "JobStarted"
+        return await self._of_program(
+            job_id, start, lambda job: self.transitions.report_progress(job, fraction, text), "JobStarted"
         )
 
-    async def end_job(self, job_id: str, ending: Ending, *, ended: datetime | None = None) -> Job:
+    async def end_job(
+        self, job_id: str, ending: Ending, *, ended: datetime | None = None, start: int | None = None
+    ) -> Job:
         """Record what became of a program, which ``ended`` then, or now."""
-        return await self._by_server(
-            job_id, lambda job: self.transitions.end_job(job, ending), *_LEADS_TO_END, occurred=ended
+        return await self._of_program(
+            job_id, start, lambda job: self.transitions.end_job(job, ending), *_LEADS_TO_END, occurred=ended
         )
 
-    async def lose_job(self, job_id: str, results: tuple[Result, ...], reason: str) -> Job:
+    async def lose_job(
+        self, job_id: str, results: tuple[Result, ...], reason: str, *, start: int | None = None
+    ) -> Job:
         """Record that a program is gone and nobody knows how it ended."""
-        return await self._by_server(
-            job_id, lambda job: self.transitions.lose_job(job, results, reason), *_LEADS_TO_END
+        return await self._of_program(
+            job_id, start, lambda job: self.transitions.lose_job(job, results, reason), *_LEADS_TO_END
         )
+
+    async def _of_program(
+        self, job_id: str, start: int | None, step: Step, *led_by: str, occurred: datetime | None = None
+    ) -> Job:
+        """Carry out a command about a program: that of one ``start``, or whichever there is.
+
+        Raises `Superseded` when another one is the one that counts, or none any more.
+        """
+        steps = [step] if start is None else [lambda job: self.transitions.check_start(job, start), step]
+        return await self._carry_out(job_id, steps, Command(SERVER, led_by=led_by, occurred=occurred))
 
     async def expire_job(self, job_id: str) -> Job:
         """Destroy or archive a job whose destruction time has come; nothing when it was put off meanwhile."""

@@ -79,6 +79,14 @@ class IllegalPhase(UWSError):
         self.job_id, self.phase = job_id, phase
 
 
+class Superseded(UWSError):
+    """A program is no longer the one that counts: its job was given up, and may have been started again."""
+
+    def __init__(self, job_id: str, start: int) -> None:
+        super().__init__(f"job {job_id}: the start at version {start} was given up")
+        self.job_id, self.start = job_id, start
+
+
 class OverQuota(UWSError):
     """The owner would have more than he may."""
 

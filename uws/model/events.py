@@ -147,12 +147,14 @@ class JobStarted(Event, frozen=True):
     """A program is about to be started for the job, under the declaration ``declaration``.
 
     ``program`` is what it consists of as far as its command says so: the executable, then the files that
-    fixed arguments name, or the module of a function. Nothing was found out where it is empty.
+    fixed arguments name, or the module of a function. Nothing was found out where it is empty. ``node`` is
+    the one on whose machine it runs, where several share the log.
     """
 
     declaration: str
     quote: datetime | None = None
     program: tuple[ProgramFile, ...] = ()
+    node: str | None = None
 
 
 class JobSuspended(Event, frozen=True):
@@ -273,6 +275,22 @@ class QueueResumed(Event, frozen=True):
 
 
 QueueEvent = QueuePaused | QueueResumed
+
+
+class NodeJoined(Event, frozen=True):
+    """A server takes jobs from the queue, under this name among those that share the log."""
+
+    node: str
+
+
+class NodeLeft(Event, frozen=True):
+    """It takes none any more; what it was running may run on."""
+
+    node: str
+    reason: str
+
+
+NodeEvent = NodeJoined | NodeLeft
 
 Duty = Literal["owners", "histories"]
 """What retention takes out of the log: what jobs held, or all that is left of them."""
@@ -448,6 +466,11 @@ def decode_queue(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> Q
     return _decode(recorded, _QUEUE_DECODERS, upcasters)
 
 
+def decode_node(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> NodeEvent:
+    """Read a payload of a node's stream, as `decode` does."""
+    return _decode(recorded, _NODE_DECODERS, upcasters)
+
+
 def decode_retention(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -> RetentionEvent:
     """Read a payload of the stream of retention, as `decode` does."""
     return _decode(recorded, _RETENTION_DECODERS, upcasters)
@@ -508,6 +531,9 @@ _JOB_DECODERS: dict[str, msgspec.json.Decoder[JobEvent]] = {
 _QUEUE_DECODERS: dict[str, msgspec.json.Decoder[QueueEvent]] = {
     kind.__name__: msgspec.json.Decoder(kind) for kind in QueueEvent.__args__
 }
+_NODE_DECODERS: dict[str, msgspec.json.Decoder[NodeEvent]] = {
+    kind.__name__: msgspec.json.Decoder(kind) for kind in NodeEvent.__args__
+}
 _RETENTION_DECODERS: dict[str, msgspec.json.Decoder[RetentionEvent]] = {
     kind.__name__: msgspec.json.Decoder(kind) for kind in RetentionEvent.__args__
 }
@@ -526,6 +552,7 @@ EVENT_TYPES = frozenset(
         Pruned.type,
         *_JOB_DECODERS,
         *_QUEUE_DECODERS,
+        *_NODE_DECODERS,
         *_RETENTION_DECODERS,
         *_TOKEN_DECODERS,
         *_SECURITY_DECODERS,
@@ -566,6 +593,11 @@ RETENTION_STREAM = "retention"
 def service_stream(name: str) -> str:
     """Return the name of a service's stream."""
     return f"service/{name}"
+
+
+def node_stream(name: str) -> str:
+    """Return the name of a node's stream."""
+    return f"node/{name}"
 
 
 def user_stream(name: str) -> str:

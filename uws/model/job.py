@@ -24,7 +24,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     ``progress``, from 0 to 1, and ``doing`` are what its program told last, ``reports`` how often it did.
     ``sync`` is whether the request that made it waits for its result. ``quotas`` names the tables of quotas
     that held for its owner when it was made. ``shares`` are those that were not ended, expired ones included.
-    ``rerun_of`` is the job whose inputs it was given anew.
+    ``rerun_of`` is the job whose inputs it was given anew. ``start`` is the version of the event that decided
+    its last start, 0 before the first, and ``node`` where that was.
     """
 
     id: str
@@ -61,6 +62,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     quotas: tuple[str, ...] = ()
     shares: tuple[e.Share, ...] = ()
     rerun_of: str | None = None
+    start: int = 0
+    node: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -137,7 +140,7 @@ def evolve_through(
     job: Job | None, happened: Iterable[tuple[e.JobEvent, datetime]], *, job_id: str, position: int = 0
 ) -> Job:
     """Return the job after one event or more, each with its time, as `evolve` does, but faster."""
-    version, phase = (job.version, job.phase) if job else (0, Phase.PENDING)
+    version, phase, start = (job.version, job.phase, job.start) if job else (0, Phase.PENDING, 0)
     for event, now in happened:
         kind = type(event)
         if isinstance(event, e.JobCreated):
@@ -150,8 +153,10 @@ def evolve_through(
             raise ValueError(f"job {job_id} begins with {kind.__name__}")
         version += 1
         phase = PHASE_AFTER.get(kind, phase)
+        if kind is e.JobStarted:
+            start = version
     assert job, "nothing happened"
-    return replace(job, version=version, phase=phase)
+    return replace(job, version=version, phase=phase, start=start)
 
 
 def _begin(event: e.JobCreated, job_id: str, now: datetime, position: int) -> Job:
@@ -186,7 +191,14 @@ _CHANGES: Mapping[type[e.JobEvent], _Change] = {
     e.JobQueued: lambda job, event, now: replace(job, queued=now, quote=event.quote, note=""),
     e.JobHeld: lambda job, event, now: replace(job, note=event.reason),
     e.JobStarted: lambda job, event, now: replace(
-        job, started=now, declaration=event.declaration, quote=event.quote, note="", progress=None, doing=""
+        job,
+        started=now,
+        declaration=event.declaration,
+        quote=event.quote,
+        note="",
+        progress=None,
+        doing="",
+        node=event.node,
     ),
     e.JobSuspended: lambda job, event, now: replace(job, note=event.reason),
     e.JobResumed: lambda job, event, now: replace(job, note=""),

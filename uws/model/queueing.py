@@ -87,12 +87,13 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 
 class Running(msgspec.Struct, frozen=True, gc=False):
-    """A job for which there may be a program running."""
+    """A job for which there may be a program running, on the machine of ``node``."""
 
     service: str
     owner: str | None
     started: datetime
     job_id: str = ""
+    node: str | None = None
 
 
 class Spot(msgspec.Struct, frozen=True):
@@ -135,6 +136,17 @@ class _Limit:
     of_what: str
     scope: Scope
     line: Line
+    nodes: int = 1
+    """On how many nodes so many may run."""
+
+    @property
+    def all(self) -> int:
+        """How many may run on all nodes together."""
+        return self.most * self.nodes
+
+    @property
+    def words(self) -> str:
+        return f"at most {self.most} allowed" + (f" on each of {self.nodes} nodes" if self.nodes > 1 else "")
 
     def concerns(self, job: Line | Running) -> bool:
         return self.scope(job) == self.scope(self.line)
@@ -146,7 +158,8 @@ class Situation:
 
     ``lines`` wait, ``running`` run, ``used`` are the seconds that owners' ended jobs count. ``services`` are
     those that are offered; ``paused`` names those whose queue is paused, None is the whole. ``held`` are
-    service, owner and id of the first job of each that is HELD.
+    service, owner and id of the first job of each that is HELD. ``nodes`` take jobs; limits that are not an
+    owner's hold on each of them. Where ``node`` is set, it is that one's turn to start a job.
     """
 
     now: datetime
@@ -158,6 +171,12 @@ class Situation:
     paused: Collection[str | None] = ()
     held: Sequence[tuple[str, str | None, str]] = ()
     quotas: QuotaSettings = field(default_factory=QuotaSettings)
+    nodes: int = 0
+    node: str | None = None
+
+    def on(self, node: str | None) -> Situation:
+        """Return the situation as it is for a node that looks for a job to start; None is the only one."""
+        return replace(self, node=node, nodes=1)
 
     def after(self, line: Line) -> Situation:
         """Return what the situation is once the first job of a line was started."""
@@ -168,7 +187,7 @@ class Situation:
                 *(each for each in self.lines if (each.service, each.owner) != (line.service, line.owner)),
                 *([rest] if rest else []),
             ],
-            running=[*self.running, Running(line.service, line.owner, self.now, line.job_id)],
+            running=[*self.running, Running(line.service, line.owner, self.now, line.job_id, self.node)],
         )
 
     def next(self, but: Collection[str] = ()) -> Line | None:
@@ -220,8 +239,8 @@ class Situation:
         """Predict when a limit lets the job at a spot be started."""
         span = timedelta(seconds=usual)
         ends = sorted(max(self.now, job.started + span) for job in self.running if limit.concerns(job))
-        rounds, slot = divmod(self._ahead(spot, limit.concerns), limit.most)
-        idle = limit.most - len(ends)  # negative when more run than may by now
+        rounds, slot = divmod(self._ahead(spot, limit.concerns), limit.all)
+        idle = limit.all - len(ends)  # negative when more run than may by now
         return (self.now if slot < idle else ends[slot - idle]) + rounds * span
 
     def _ahead(self, spot: Spot, concerns: Callable[[Line], bool]) -> int:
@@ -263,8 +282,8 @@ class Situation:
         if closed := self._closed(line.service):
             return closed
         for limit in self._limits(line):
-            if (count := self._counts[limit.scope][limit.scope(line)]) >= limit.most:
-                return f"{_jobs(count)}{limit.of_what} running, at most {limit.most} allowed"
+            if (count := self._counts[limit.scope][limit.scope(line)]) >= limit.all:
+                return f"{_jobs(count)}{limit.of_what} running, {limit.words}"
         return None
 
     def _closed(self, service: str) -> str | None:
@@ -275,11 +294,11 @@ class Situation:
         return f"the queue of {service} is paused" if service in self.paused else None
 
     def _limits(self, line: Line) -> Iterator[_Limit]:
-        name, settings = line.service, self.settings
+        name, settings, nodes = line.service, self.settings, max(1, self.nodes)
         service = self.services[name]
         if settings.max_running:
-            yield _Limit(settings.max_running, "", _of_all, line)
-        yield _Limit(service.max_running, f" of {name}", _of_service, line)
+            yield _Limit(settings.max_running, "", _of_all, line, nodes)
+        yield _Limit(service.max_running, f" of {name}", _of_service, line, nodes)
         if most := self.quotas.of(line.quotas, settings).running:
             yield _Limit(most, _OWNERS, _of_owner, line)
         if service.max_running_per_owner:
@@ -288,8 +307,10 @@ class Situation:
     @cached_property
     def _counts(self) -> Mapping[Scope, Counter[object]]:
         """How many jobs run that have something in common."""
+        here = [job for job in self.running if self.node is None or job.node == self.node]
         return {
-            scope: Counter(map(scope, self.running)) for scope in (_of_all, _of_service, _of_owner, _of_both)
+            **{scope: Counter(map(scope, here)) for scope in (_of_all, _of_service)},
+            **{scope: Counter(map(scope, self.running)) for scope in (_of_owner, _of_both)},
         }
 
 

@@ -106,11 +106,21 @@ def _tell_any(recorded: RecordedEvent) -> str:
         decided = e.decode_queue(recorded)
         whose = "the queue" if decided.service is None else f"the queue of {decided.service}"
         return f"{whose} {'paused' if isinstance(decided, e.QueuePaused) else 'resumed'}"
+    if kind in (e.NodeJoined.__name__, e.NodeLeft.__name__):
+        return _tell_node(e.decode_node(recorded))
     if recorded.stream == e.RETENTION_STREAM:
         return _tell_retention(e.decode_retention(recorded))
     if kind in (e.TokenIssued.__name__, e.TokenRevoked.__name__):
         return _tell_token(e.decode_token(recorded))
     return _tell_security(e.decode_security(recorded))
+
+
+def _tell_node(event: e.NodeEvent) -> str:
+    match event:
+        case e.NodeJoined():
+            return f"node {event.node} takes jobs from the queue"
+        case e.NodeLeft():
+            return _because(f"node {event.node} takes no more jobs", event.reason)
 
 
 def _tell_retention(event: e.RetentionEvent) -> str:

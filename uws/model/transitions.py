@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from . import events as e
-from .errors import IllegalPhase, MissingParameters, NotFound, QueueFull, UsageError
+from .errors import IllegalPhase, MissingParameters, NotFound, QueueFull, Superseded, UsageError
 from .job import Job
 from .jobclass import UserUWSJobBase
 from .phases import ENDED, SETTING_UP, STARTED, TRANSITIONS, Phase
@@ -198,11 +198,21 @@ class UserUWSTransitions:
         return [e.JobUnshared(share=found)]
 
     def start_job(
-        self, job: Job, quote: datetime | None, program: tuple[e.ProgramFile, ...] = ()
+        self,
+        job: Job,
+        quote: datetime | None,
+        program: tuple[e.ProgramFile, ...] = (),
+        node: str | None = None,
     ) -> list[e.JobEvent]:
         """Decide that a program, which consists of these files, is started for a queued job now."""
         require(job, {Phase.QUEUED}, "starting")
-        return [e.JobStarted(declaration=self.service.digest, quote=quote, program=program)]
+        return [e.JobStarted(declaration=self.service.digest, quote=quote, program=program, node=node)]
+
+    def check_start(self, job: Job, start: int) -> list[e.JobEvent]:
+        """Raise `Superseded` unless the program of the start at this version is the one that counts."""
+        if job.phase not in STARTED or job.start != start:
+            raise Superseded(job.id, start)
+        return []
 
     def stop_job(self, job: Job, reason: e.StopReason) -> list[e.JobEvent]:
         """Decide that a running program is stopped, for the server's own reasons."""

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 from aiohttp import web
 
+from uws.version import VERSION
+
 _TAG = re.compile('"[^"]*"')
 _encoder = msgspec.json.Encoder()
-
-try:
-    VERSION = version("uwsd")
-except PackageNotFoundError:  # run from a checkout that nobody installed
-    VERSION = ""
 
 
 def tag_of(body: bytes) -> str:

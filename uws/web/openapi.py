@@ -17,10 +17,10 @@ from aiohttp import web
 
 from uws.jobs import UserUWS
 from uws.model import FileParameter, Parameter, Phase, Service
+from uws.version import VERSION
 
 from .auditing import FILTERS
 from .capabilities import nobody_may_pass, schemes
-from .conditions import VERSION
 from .errors import ANSWERS
 from .forms import KEY, REPLACE
 from .job_lists import MAX_LIMIT, OWN_PARAMETERS

@@ -1,0 +1,75 @@
+"""What a server is among those that share its log: one of several, or alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import NamedTuple, Protocol
+
+from ._errors import EventStoreError
+from ._types import EventStore
+
+Duties = Callable[[EventStore], AbstractAsyncContextManager[None]]
+"""Begins what the leader does, through the store that is given, and ends it when the context is left."""
+
+
+class NameTaken(EventStoreError):
+    """Another server has the name of this node."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(
+            f"another server is node {name} of this log, and was there {seconds:.0f} s ago: "
+            "give this one another name"
+        )
+        self.name = name
+
+
+class NodeId(NamedTuple):
+    """What a node is known by: its ``name``, and an ``identity`` that its data directory alone has.
+
+    ``url`` is where the others reach it, ``program`` its version.
+    """
+
+    name: str
+    identity: str
+    url: str
+    program: str
+
+
+class Membership(Protocol):
+    """What a server is among those that share its log. ``name`` is None where it is alone."""
+
+    name: str | None
+
+    @property
+    def leads(self) -> bool:
+        """Whether it does what only one may do, as far as it knows."""
+        ...
+
+    def is_gone(self, name: str | None) -> bool:
+        """Whether a node was not heard of for as long as it takes to be gone."""
+        ...
+
+    def leading(self, duties: Duties) -> AbstractAsyncContextManager[None]:
+        """Do the ``duties`` whenever this is the one that leads, while the context lasts."""
+        ...
+
+
+class Alone:
+    """The only server of a log."""
+
+    name: str | None = None
+    leads = True
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+
+    def is_gone(self, name: str | None) -> bool:
+        """See `Membership.is_gone`: there was another, of a log that was copied to here."""
+        return name is not None
+
+    @asynccontextmanager
+    async def leading(self, duties: Duties) -> AsyncIterator[None]:
+        """See `Membership.leading`."""
+        async with duties(self._store):
+            yield

@@ -1,0 +1,242 @@
+"""The nodes that share a log in PostgreSQL: who is there, and who does what only one may do.
+
+A node is there as long as its beats in the database go on. Each watches the beats of the others by its own
+clock, so that nobody's need be right; what it has seen counts for nothing after it was cut off itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+from ._database import Connection, check_migrated, connect, named, translated
+from ._errors import EventStoreError, StoreUnavailable
+from ._types import EventStore
+from .membership import Duties, NameTaken, NodeId
+
+log = logging.getLogger(__name__)
+
+LEASE = 0.75
+"""The part of the time after which a node is gone for which it may go on without being heard of."""
+_BEATS = 15
+"""Beats in that time, at least."""
+_SLOWEST = 2.0
+"""Seconds between beats, at most."""
+_PAUSE = 0.5
+_UNHEARD = "the other nodes cannot be heard of"
+_LEADING = 8603146279045310003
+
+
+class Member(NamedTuple):
+    """A node as others see it, last ``seen`` then by the database's clock; ``program`` is its version."""
+
+    name: str
+    seen: datetime
+    url: str
+    program: str
+    leads: bool
+
+
+class OneOfSeveral:
+    """A node of several, in PostgreSQL. Make one with `joined`.
+
+    ``leased`` is told until when, in seconds of CLOCK_BOOTTIME, this node counts as there whatever happens.
+    """
+
+    def __init__(
+        self, store: EventStore, node: NodeId, gone_after: float, leased: Callable[[float], None]
+    ) -> None:
+        self._store, self._node, self._gone_after, self._leased = store, node, gone_after, leased
+        self.name: str | None = node.name
+        self._watched: dict[str, tuple[int, float]] = {}
+        """The last beat of each node, and when it was seen to come."""
+        self._since: float | None = None
+        """Since when this has watched without a break."""
+        self._term: int | None = None
+        self._changed = asyncio.Event()
+        """Set when a term begins or ends."""
+
+    @property
+    def leads(self) -> bool:
+        """See `Membership.leads`."""
+        return self._term is not None
+
+    def is_gone(self, name: str | None) -> bool:
+        """See `Membership.is_gone`. One that this has never seen is gone, too."""
+        if name == self.name or name is None or self._since is None:
+            return False
+        _, heard = self._watched.get(name, (0, self._since))
+        return _now() - max(heard, self._since) > self._gone_after
+
+    @asynccontextmanager
+    async def leading(self, duties: Duties) -> AsyncIterator[None]:
+        """See `Membership.leading`."""
+        task = asyncio.create_task(self._lead(duties), name=f"{self.name}: leading")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _lead(self, duties: Duties) -> None:
+        while True:
+            self._changed.clear()
+            if (term := self._term) is None:
+                await self._changed.wait()
+                continue
+            log.info("node %s leads, in term %s", self.name, term)
+            try:
+                async with duties(cast(EventStore, _Leaders(self._store, term))):
+                    while self._term == term:
+                        await self._changed.wait()
+                        self._changed.clear()
+            except Exception:
+                log.exception("what the leader does cannot be done; trying again")
+                await asyncio.sleep(_PAUSE)
+
+    # Being there
+
+    async def begin(self) -> asyncio.Task[None]:
+        """Take the name, and return the task that keeps it. Raises `NameTaken`, `StoreUnavailable`."""
+        connection = await self._connected()
+        try:
+            await self._beat(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return asyncio.create_task(self._stay(connection), name=f"node {self.name}")
+
+    async def _connected(self) -> Connection:
+        with translated(_UNHEARD):
+            return await connect(str(self._store.place))
+
+    async def _stay(self, connection: Connection) -> None:
+        """Beat for as long as this node is there, on connections that come and go."""
+        every = min(_SLOWEST, self._gone_after / _BEATS)
+        while True:
+            try:
+                with translated(_UNHEARD):
+                    while True:
+                        await self._look(connection)
+                        await self._try_to_lead(connection)
+                        await asyncio.sleep(every)
+                        await self._beat(connection)
+            except EventStoreError as error:
+                log.warning("node %s: %s; trying again", self.name, error)
+            finally:
+                connection.terminate()
+                self._since = None
+                self._watched.clear()
+                self._step_down()
+            while True:
+                await asyncio.sleep(_PAUSE)
+                with suppress(StoreUnavailable):
+                    connection = await self._connected()
+                    break
+
+    async def _beat(self, connection: Connection) -> None:
+        began = time.clock_gettime(time.CLOCK_BOOTTIME)
+        with translated(_UNHEARD):
+            if not await connection.fetchval(_BEAT, *self._node, self._gone_after):
+                seconds = await connection.fetchval(_SINCE, self._node.name)
+                raise NameTaken(self._node.name, float(seconds))
+        self._leased(began + LEASE * self._gone_after)
+
+    async def _look(self, connection: Connection) -> None:
+        now = _now()
+        if self._since is None:
+            self._since = now
+        there = dict(await connection.fetch("SELECT name, beats FROM node"))
+        before = self._watched
+        self._watched = {
+            name: before[name] if name in before and before[name][0] == beats else (beats, now)
+            for name, beats in there.items()
+        }
+
+    async def _try_to_lead(self, connection: Connection) -> None:
+        """Lead from now on if nobody else does. The lock is held as long as the connection."""
+        if self._term is None and await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEADING):
+            async with connection.transaction():
+                await connection.execute("SELECT take_turn()")  # nothing of an earlier term comes after this
+                self._term = await connection.fetchval(_BEGIN_TERM, self.name)
+            self._changed.set()
+
+    def _step_down(self) -> None:
+        if self._term is not None:
+            log.warning("node %s leads no more", self.name)
+        self._term = None
+        self._changed.set()
+
+
+@asynccontextmanager
+async def joined(
+    store: EventStore, node: NodeId, *, gone_after: float, leased: Callable[[float], None]
+) -> AsyncIterator[OneOfSeveral]:
+    """Be a node of several that share a log in PostgreSQL, while the context lasts.
+
+    It is gone for the others when it was not heard of for ``gone_after`` seconds. Raises `NameTaken`,
+    `StoreUnavailable`.
+    """
+    member = OneOfSeveral(store, node, gone_after, leased)
+    task = await member.begin()
+    try:
+        yield member
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def members(url: str) -> list[Member]:
+    """Return the nodes of a log that there are or were, by name. Raises `StoreUnavailable`."""
+    with translated(named(url)):
+        connection = await connect(url)
+        try:
+            await check_migrated(connection)
+            return [Member(*found) for found in await connection.fetch(_MEMBERS, _LEADING)]
+        finally:
+            connection.terminate()
+
+
+class _Leaders:
+    """The store of a node as long as it leads: what it wants written is refused once another leads.
+
+    All else is as in the store itself, which stays open.
+    """
+
+    def __init__(self, store: Any, term: int) -> None:
+        self._store = store
+        self.append = partial(store.append, term=term)
+        self.erase = partial(store.erase, term=term)
+        self.prune = partial(store.prune, term=term)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+_BEAT = """
+INSERT INTO node (name, identity, url, program) VALUES ($1, $2, $3, $4)
+ON CONFLICT (name) DO UPDATE
+SET identity = $2, url = $3, program = $4, beats = node.beats + 1, seen = clock_timestamp()
+WHERE node.identity = $2 OR node.seen < clock_timestamp() - make_interval(secs => $5)
+RETURNING true
+"""
+_SINCE = "SELECT extract(epoch FROM clock_timestamp() - seen) FROM node WHERE name = $1"
+_BEGIN_TERM = "UPDATE term SET number = number + 1, node = $1 RETURNING number"
+_MEMBERS = """
+SELECT name, seen, url, program, coalesce(name = (
+    SELECT term.node FROM term WHERE EXISTS (
+        SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
+        AND (classid::bigint << 32) + objid::bigint = $1
+    )
+), false) FROM node ORDER BY name
+"""
