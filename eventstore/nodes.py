@@ -58,6 +58,8 @@ class OneOfSeveral:
         """The last beat of each node, and when it was seen to come."""
         self._since: float | None = None
         """Since when this has watched without a break."""
+        self._looked = 0.0
+        """When it did last: what comes after that it cannot know yet."""
         self._term: int | None = None
         self._changed = asyncio.Event()
         """Set when a term begins or ends."""
@@ -72,7 +74,7 @@ class OneOfSeveral:
         if name == self.name or name is None or self._since is None:
             return False
         _, heard = self._watched.get(name, (0, self._since))
-        return _now() - max(heard, self._since) > self._gone_after
+        return self._looked - max(heard, self._since) > self._gone_after
 
     @asynccontextmanager
     async def leading(self, duties: Duties) -> AsyncIterator[None]:
@@ -128,12 +130,13 @@ class OneOfSeveral:
                         await asyncio.sleep(every)
                         await self._beat(connection)
             except EventStoreError as error:
-                log.warning("node %s: %s; trying again", self.name, error)
+                what = ", and leads no more" * self.leads
+                log.warning("node %s is cut off%s: %s; trying again", self.name, what, error)
             finally:
                 connection.terminate()
-                self._since = None
+                self._since = self._term = None
                 self._watched.clear()
-                self._step_down()
+                self._changed.set()
             while True:
                 await asyncio.sleep(_PAUSE)
                 with suppress(StoreUnavailable):
@@ -149,10 +152,9 @@ class OneOfSeveral:
         self._leased(began + LEASE * self._gone_after)
 
     async def _look(self, connection: Connection) -> None:
-        now = _now()
-        if self._since is None:
-            self._since = now
         there = dict(await connection.fetch("SELECT name, beats FROM node"))
+        self._looked = now = time.monotonic()
+        self._since = now if self._since is None else self._since
         before = self._watched
         self._watched = {
             name: before[name] if name in before and before[name][0] == beats else (beats, now)
@@ -161,17 +163,17 @@ class OneOfSeveral:
 
     async def _try_to_lead(self, connection: Connection) -> None:
         """Lead from now on if nobody else does. The lock is held as long as the connection."""
-        if self._term is None and await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEADING):
+        if self._term is not None:
+            return
+        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEADING):
+            # Its connection may be there when itself is not: it was stopped, or cut off behind something.
+            if self.is_gone(await connection.fetchval("SELECT node FROM term")):
+                await connection.execute(_DEPOSE, _LEADING)
+        else:
             async with connection.transaction():
                 await connection.execute("SELECT take_turn()")  # nothing of an earlier term comes after this
                 self._term = await connection.fetchval(_BEGIN_TERM, self.name)
             self._changed.set()
-
-    def _step_down(self) -> None:
-        if self._term is not None:
-            log.warning("node %s leads no more", self.name)
-        self._term = None
-        self._changed.set()
 
 
 @asynccontextmanager
@@ -219,10 +221,6 @@ class _Leaders:
         return getattr(self._store, name)
 
 
-def _now() -> float:
-    return time.monotonic()
-
-
 _BEAT = """
 INSERT INTO node (name, identity, url, program) VALUES ($1, $2, $3, $4)
 ON CONFLICT (name) DO UPDATE
@@ -232,11 +230,9 @@ RETURNING true
 """
 _SINCE = "SELECT extract(epoch FROM clock_timestamp() - seen) FROM node WHERE name = $1"
 _BEGIN_TERM = "UPDATE term SET number = number + 1, node = $1 RETURNING number"
+_DEPOSE = "SELECT pg_terminate_backend(leaders_process($1))"
 _MEMBERS = """
-SELECT name, seen, url, program, coalesce(name = (
-    SELECT term.node FROM term WHERE EXISTS (
-        SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
-        AND (classid::bigint << 32) + objid::bigint = $1
-    )
-), false) FROM node ORDER BY name
+SELECT name, seen, url, program,
+    name = (SELECT node FROM term) AND leaders_process($1) IS NOT NULL
+FROM node ORDER BY name
 """

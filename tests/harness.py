@@ -32,7 +32,7 @@ from uws import (
 from uws.admin import Place
 from uws.app import authenticator_of
 from uws.clock import Clock
-from uws.config import LimitSettings, RetentionSettings
+from uws.config import LimitSettings, RetentionSettings, StoreSettings
 from uws.jobs import make_uws_for_service
 from uws.model import Identity, NotAuthenticated
 from uws.node import open_backend
@@ -225,6 +225,7 @@ async def running(
     quotas: QuotaSettings | None = None,
     limits: LimitSettings | None = None,
     retention: RetentionSettings | None = None,
+    store: StoreSettings | None = None,
     executes: bool = True,
 ) -> AsyncIterator[Site]:
     """Serve ``services`` on a free port of the loopback interface.
@@ -241,6 +242,7 @@ async def running(
         queue=queue,
         quotas=quotas,
         retention=retention,
+        store=store,
     )
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(executing if executes else _showing(data, services, clock))

@@ -7,3 +7,10 @@ CREATE TABLE node (
     url      text NOT NULL,
     program  text NOT NULL        -- its version
 );
+
+-- The process of the database that serves the leader, who has this lock; null when nobody leads.
+CREATE FUNCTION leaders_process(lock bigint) RETURNS int LANGUAGE sql AS $$
+    SELECT pid FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = lock
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+$$;

@@ -1,0 +1,71 @@
+"""Servers that share a log in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.databases import Server, emptied
+from tests.execution.programs import Pipe
+from tests.harness import Site, running
+from tests.nodes.link import Link
+from uws import Service
+from uws.config import NodeSettings, StoreSettings
+
+GONE_AFTER = 3
+"""Seconds after which a node that is not heard of is gone, in these tests."""
+Start = Callable[..., AbstractAsyncContextManager[Site]]
+
+
+@pytest.fixture
+async def url(postgres_server: Server) -> str:
+    """A database with nothing in it."""
+    return await emptied(postgres_server)
+
+
+@pytest.fixture
+def start(tmp_path: Path, url: str) -> Start:
+    """Starts a node of a name, with a data directory of its own; jobs are in one that all have in common."""
+
+    shared = tmp_path / "jobs"
+
+    @asynccontextmanager
+    async def start(
+        name: str,
+        *services: Service,
+        through: str = url,
+        jobs: Path | None = shared,
+        data: Path | None = None,
+        **options: Any,
+    ) -> AsyncIterator[Site]:
+        node = NodeSettings(name=name, gone_after=GONE_AFTER)
+        store = StoreSettings(url=through, jobs=jobs, node=node)
+        async with running(data or tmp_path / name, *services, store=store, **options) as site:
+            yield site
+
+    return start
+
+
+@pytest.fixture
+async def link(postgres_server: Server, url: str) -> AsyncIterator[Link]:
+    """A way to the database that can be cut."""
+    async with Link.to(postgres_server.port) as link:
+        yield link
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> AsyncIterator[Pipe]:
+    """What programs tell the test: scripts write to ``$READY``."""
+    with Pipe(tmp_path / "ready") as pipe:
+        yield pipe
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> AsyncIterator[Pipe]:
+    """What programs wait for: scripts read from ``$GATE``."""
+    with Pipe(tmp_path / "gate") as pipe:
+        yield pipe

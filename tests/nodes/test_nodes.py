@@ -1,0 +1,171 @@
+"""Servers that share a log: what clients of any of them, and their jobs, can rely on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from eventstore.membership import NameTaken
+from tests.databases import needs_postgres
+from tests.execution.programs import Pipe, directory_of, is_running, shell
+from tests.harness import Site, job_id, text
+from tests.nodes.conftest import GONE_AFTER, Start
+from tests.nodes.link import Link
+from uws.model import events as e
+
+pytestmark = needs_postgres
+SOON = 20.0
+QUICK = shell("true", name="quick")
+
+
+@pytest.fixture
+async def pair(start: Start) -> AsyncIterator[tuple[Site, Site]]:
+    async with start("a", QUICK) as a, start("b", QUICK) as b:
+        yield a, b
+
+
+def at(site: Site, job: str) -> str:
+    """The URL of a job at another node."""
+    return f"{site.url}/{job.split('/', 3)[3]}"
+
+
+async def types_of(site: Site, stream: str) -> list[str]:
+    return [event.type for event in await site.node.backend.store.read_stream(stream)]
+
+
+async def nodes_of(site: Site, jobs: list[str]) -> Counter[str | None]:
+    """On which nodes jobs were started, by the log."""
+    started: Counter[str | None] = Counter()
+    for job in jobs:
+        for event in await site.node.backend.store.read_stream(e.job_stream(job_id(job))):
+            if event.type == "JobStarted":
+                decoded = e.decode(event)
+                assert isinstance(decoded, e.JobStarted)
+                started[decoded.node] += 1
+    return started
+
+
+async def test_what_one_node_was_told_every_other_shows_at_once(pair: tuple[Site, Site]) -> None:
+    for number in range(100):
+        here, there = pair[number % 2], pair[(number + 1) % 2]
+        job = await here.create("quick")
+        assert await there.phase(at(there, job)) == "PENDING"
+        await there.post(f"{at(there, job)}/phase", {"PHASE": "ABORT"})
+        assert await here.phase(job) == "ABORTED"
+
+
+async def test_who_waits_at_one_node_hears_of_what_another_did(pair: tuple[Site, Site]) -> None:
+    here, there = pair
+    job = await here.create("quick")
+    waiting = asyncio.create_task(there.document(f"{at(there, job)}?WAIT=30&PHASE=PENDING"))
+    await asyncio.sleep(0)
+    await here.post(f"{job}/phase", {"PHASE": "ABORT"})
+    async with asyncio.timeout(5):
+        assert text(await waiting, "phase") == "ABORTED"
+
+
+async def test_each_job_is_run_once_by_whichever_node_is_first(start: Start, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    service = shell('echo "$UWS_JOB_ID" >> "$1"', str(told), name="tell", max_running=2)
+    async with start("a", service) as a, start("b", service) as b, start("c", service) as c:
+        sites = a, b, c
+        jobs = [await sites[number % 3].run("tell") for number in range(30)]
+        for job in jobs:
+            assert text(await a.ended(at(a, job)), "phase") == "COMPLETED"
+        assert Counter(told.read_text().split()) == {job_id(job): 1 for job in jobs}
+        started = await nodes_of(a, jobs)
+        assert started.total() == 30
+        assert set(started) <= {"a", "b", "c"}
+
+
+async def test_each_node_has_slots_of_its_own(start: Start, ready: Pipe, gate: Pipe) -> None:
+    service = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="held", max_running=1)
+    async with start("a", service) as a, start("b", service) as b:
+        jobs = [await a.run("held") for _ in range(3)]
+        await ready.numbers(2)
+        assert await nodes_of(a, jobs) == {"a": 1, "b": 1}
+        waiting = [job for job in jobs if await a.phase(job) == "QUEUED"]
+        assert len(waiting) == 1
+        document = await b.document(at(b, waiting[0]))
+        assert "2 jobs of held running, at most 1 allowed on each of 2 nodes" in text_of(document)
+        for _ in jobs:
+            gate.send()
+        for job in jobs:
+            assert text(await b.ended(at(b, job)), "phase") == "COMPLETED"
+
+
+def text_of(document: object) -> str:
+    return "".join(document.itertext())  # type: ignore[attr-defined]
+
+
+async def test_who_asks_for_a_result_gets_it_from_any_node(start: Start) -> None:
+    service = shell('echo hello > "$UWS_RESULTS/greeting.txt"', name="greet")
+    async with start("a", service) as a, start("b", service) as b:
+        job = await a.run("greet")
+        await b.ended(at(b, job))
+        for site in (a, b):
+            answer = await site.get(f"{at(site, job)}/results/greeting.txt")
+            assert answer.body == b"hello\n"
+
+
+async def test_nodes_say_in_the_log_that_they_come_and_go(start: Start) -> None:
+    async with start("a", QUICK) as a:
+        async with start("b", QUICK) as b:
+            assert await b.node.backend.jobs.nodes() == ["a", "b"]
+        assert await types_of(a, "node/b") == ["NodeJoined", "NodeLeft"]
+        await a.node.backend.projector.caught_up("queue")
+        assert await a.node.backend.jobs.nodes() == ["a"]
+
+
+async def test_two_servers_cannot_have_one_name(start: Start, tmp_path: Path) -> None:
+    async with start("a", QUICK) as a:
+        with pytest.raises(NameTaken, match="another server is node a of this log"):
+            async with start("a", QUICK, data=tmp_path / "elsewhere"):
+                pass
+        assert await a.run("quick")
+
+
+async def test_one_node_leads_and_another_does_when_it_is_gone(start: Start) -> None:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(start("a", QUICK))
+        async with start("b", QUICK) as second:
+            ahead, behind = (site.node.backend.membership for site in (first, second))
+            assert ahead
+            assert behind
+            async with asyncio.timeout(SOON):
+                while not ahead.leads:
+                    await asyncio.sleep(0)
+                assert not behind.leads
+                await stack.aclose()
+                while not behind.leads:
+                    await asyncio.sleep(0)
+
+
+async def test_a_job_of_a_node_that_is_gone_is_settled_by_another(
+    start: Start, link: Link, ready: Pipe, gate: Pipe
+) -> None:
+    """The one that was cut off stops the program, and records nothing, when it hears of that."""
+    service = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="held", max_running=1)
+    async with start("a", service, through=link.url()) as a:
+        job = await a.run("held")
+        (pid,) = await ready.numbers(1)
+        async with start("b", service, jobs=None) as b:
+            link.cut()
+            async with asyncio.timeout(5 * GONE_AFTER):
+                while await types_of(b, "node/a") != ["NodeJoined", "NodeLeft"]:
+                    await asyncio.sleep(0.05)
+            document = await b.ended(f"{b.url}/held/async/{job_id(job)}")
+            assert text(document, "phase") == "ERROR"
+            link.mend()
+            while is_running(pid):
+                await asyncio.sleep(0.05)
+            while await types_of(b, "node/a") != ["NodeJoined", "NodeLeft", "NodeJoined"]:
+                await asyncio.sleep(0.05)
+        kinds = await types_of(a, e.job_stream(job_id(job)))
+        assert kinds.count("JobStarted") == kinds.count("JobFailed") == 1
+        assert directory_of(a, job).exists()
