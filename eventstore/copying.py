@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from ._chain import check_contained
+from ._database import named
 from ._errors import ChainBroken, EventStoreError, PositionPruned
 from ._types import Erased, Pruned, Verified
 from .postgres import PostgresEventLog, PostgresEventStore
@@ -35,7 +36,7 @@ async def copy(
     try:
         check_contained(there, end, (await source.hashes_at([there.position])).get(there.position))
     except (ChainBroken, PositionPruned) as error:
-        raise CannotCopy(f"{target.place} holds another log: {error}") from error
+        raise CannotCopy(f"{_told(target)} holds another log: {error}") from error
     begun = there.position or end.position
     await _check_nothing_went(source, begun)
     position = there.position
@@ -57,6 +58,10 @@ async def _check_nothing_went(source: Source, begun: int) -> None:
 
     if await asyncio.to_thread(went):
         raise CannotCopy(
-            f"of {source.place} something was erased or pruned since the copy was begun: "
+            f"of {_told(source)} something was erased or pruned since the copy was begun: "
             "begin with an empty one"
         )
+
+
+def _told(log: Source | Target) -> str:
+    return named(log.place) if isinstance(log.place, str) else str(log.place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from ._errors import EventStoreError
@@ -22,6 +23,16 @@ class NameTaken(EventStoreError):
             "give this one another name"
         )
         self.name = name
+
+
+class Member(NamedTuple):
+    """A node as others see it, last ``seen`` then by the database's clock; ``program`` is its version."""
+
+    name: str
+    seen: datetime
+    url: str
+    program: str
+    leads: bool
 
 
 class NodeId(NamedTuple):

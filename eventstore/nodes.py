@@ -11,14 +11,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from ._database import Connection, check_migrated, connect, named, translated
 from ._errors import EventStoreError, StoreUnavailable
 from ._types import EventStore
-from .membership import Duties, NameTaken, NodeId
+from .membership import Duties, Member, NameTaken, NodeId
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +30,6 @@ _SLOWEST = 2.0
 _PAUSE = 0.5
 _UNHEARD = "the other nodes cannot be heard of"
 _LEADING = 8603146279045310003
-
-
-class Member(NamedTuple):
-    """A node as others see it, last ``seen`` then by the database's clock; ``program`` is its version."""
-
-    name: str
-    seen: datetime
-    url: str
-    program: str
-    leads: bool
 
 
 class OneOfSeveral:

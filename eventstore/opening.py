@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 from ._errors import StoreUnavailable
-from ._types import EventLog, EventStore
-from .membership import Alone, Membership, NodeId
+from ._types import EventLog, EventStore, Verified
+from .membership import Alone, Member, Membership, NodeId
 from .sqlite import SQLiteEventLog, SQLiteEventStore
 
 
@@ -53,6 +54,50 @@ async def membership(
 
     async with joined(store, node, gone_after=gone_after, leased=leased) as member:
         yield member
+
+
+async def copy_log(
+    source: Path | str, target: Path | str, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Verified:
+    """Copy what the log at ``target`` lacks of the one at ``source``: see `eventstore.copying.copy`.
+
+    Raises what that does, and what `open_store` and `read_log` do.
+    """
+    with _of_an_extra():
+        from .copying import CannotCopy, copy
+    if source == target:
+        raise CannotCopy("a log cannot be copied to where it is")
+    log = await read_log(source)
+    try:
+        store = await open_store(target)
+        try:
+            return await copy(cast(Any, log), cast(Any, store), progress)
+        finally:
+            await store.close()
+    finally:
+        await log.close()
+
+
+async def migrate(url: str) -> list[int]:
+    """Bring the database at ``url`` to the schema of this program; return the migrations that it lacked.
+
+    Raises `StoreUnavailable`, also when a newer program was there before.
+    """
+    with _of_an_extra():
+        from . import _database as database
+    with database.translated(database.named(url)):
+        connection = await database.connect(url)
+        try:
+            return await database.migrate(connection)
+        finally:
+            connection.terminate()
+
+
+async def members(url: str) -> list[Member]:
+    """Return the nodes that share, or shared, the log at ``url``, by name. Raises `StoreUnavailable`."""
+    with _of_an_extra():
+        from .nodes import members
+    return await members(url)
 
 
 @contextmanager

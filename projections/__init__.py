@@ -3,6 +3,7 @@
 from ._following import Behind
 from ._shelf import Making, Status, read_status
 from .beside import Beside, beside
+from .copies import Copied, pack, unpack
 from .documents import Documents
 from .history import Page
 from .job_list import EVERYBODY, Cursor, ExpiredJob, JobList, JobReference, Whose
@@ -23,6 +24,7 @@ __all__ = [
     "Behind",
     "Beside",
     "Contents",
+    "Copied",
     "Cursor",
     "DeclaredService",
     "Difference",
@@ -51,6 +53,8 @@ __all__ = [
     "Whose",
     "beside",
     "destroyed_first",
+    "pack",
     "read_status",
+    "unpack",
     "usage_in",
 ]

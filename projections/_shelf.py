@@ -130,6 +130,19 @@ class Shelf:
                 tables.close()
         return self.new(model, began=head, serving=True)
 
+    def adopt(self, model: ReadModel[Any], file: Path) -> None:
+        """Let a file be read from now on that was made elsewhere, by the same version of the model."""
+        place = Place(secrets.token_hex(4), model.name, model.version, program_of(model), 1)
+        file.chmod(0o600)
+        file.replace(self._path_of(place))
+        old = [found for serving in (0, 1) if (found := self._find(model.name, serving))]
+        with transaction(self._registry):
+            for each in old:
+                self._registry.execute(_DROP, (each.generation,))
+            self._registry.execute(_NEW, place)
+        for each in old:
+            unlink(self._path_of(each))
+
     def resume(self, model: ReadModel[Any], making: list[Tables]) -> None:
         """Open what is left of making a model with this program, if anything is; add it to ``making``."""
         place = self._find(model.name, 0)
@@ -224,10 +237,12 @@ def read_status(path: Path, head: int, models: Iterable[ReadModel[Any]]) -> list
 
 def serving(path: Path, name: str) -> Path | None:
     """Return the file that is read of a model, None when there is none. Raises `sqlite3.Error`."""
-    for place in _registered(path):
-        if place.name == name and place.serving:
-            return directory_of(path) / _file_name(place)
-    return None
+    return next((file for place, file in serving_places(path) if place.name == name), None)
+
+
+def serving_places(path: Path) -> list[tuple[Place, Path]]:
+    """Return the models that are read, each with its file. Raises `sqlite3.Error`."""
+    return [(place, directory_of(path) / _file_name(place)) for place in _registered(path) if place.serving]
 
 
 def _registered(path: Path) -> list[Place]:

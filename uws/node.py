@@ -63,6 +63,19 @@ class Node:
 
 
 @asynccontextmanager
+async def open_log(place: Place, clock: Clock | None = None) -> AsyncIterator[EventStore]:
+    """Have the data directory, made when there is none, and the log. Raises what `open_backend` does."""
+    place.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_ours(place.data, place.data.stat())
+    async with AsyncExitStack() as stack:
+        if isinstance(place.log, str):  # a file has a lock of its own
+            stack.callback(FileLock(place.data / "uwsd.lock").release)
+        store = await open_store(place.log, now=(clock or SystemClock()).now)
+        stack.push_async_callback(store.close)
+        yield store
+
+
+@asynccontextmanager
 async def open_backend(
     place: Place, *, clock: Clock | None = None, follow: bool = True
 ) -> AsyncIterator[Backend]:
@@ -73,13 +86,8 @@ async def open_backend(
     alone.
     """
     clock = clock or SystemClock()
-    place.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_ours(place.data, place.data.stat())
     async with AsyncExitStack() as stack:
-        if isinstance(place.log, str):  # a file has a lock of its own
-            stack.callback(FileLock(place.data / "uwsd.lock").release)
-        store = await open_store(place.log, now=clock.now)
-        stack.push_async_callback(store.close)
+        store = await stack.enter_async_context(open_log(place, clock))
         files = Files(place.data, jobs=place.store.jobs)
         files.prepare()
         projector = await Projector.open(place.projections, store, follow=follow)

@@ -31,6 +31,7 @@ from .projections import projections
 from .queueing import queueing
 from .retention import retention
 from .running import run
+from .storing import migrate, nodes, storing
 
 app = typer.Typer(
     help="An IVOA Universal Worker Service for programs that you declare.",
@@ -46,6 +47,9 @@ app.add_typer(importing, name="import")
 app.add_typer(queueing, name="queue")
 app.add_typer(user, name="user")
 app.add_typer(token, name="token")
+app.add_typer(storing, name="store")
+app.command()(migrate)
+app.command()(nodes)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in TOML.")]

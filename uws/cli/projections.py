@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Literal
 
 import msgspec
 import typer
 
-from projections import Difference, Status
-from uws.admin import DoesNotHold, ProjectionsStatus, RebuildProjections, VerifyProjections
+from eventstore.connection import translated
+from projections import READ_MODELS, Copied, Difference, Status, unpack
+from projections import pack as packed
+from uws.admin import DoesNotHold, Place, ProjectionsStatus, RebuildProjections, VerifyProjections
+from uws.model import UsageError
 from uws.model.units import format_size
+from uws.node import open_log
 
-from .common import CONFIG, Config, Data, Rate, carried_out, out, place_of, reported, table
+from .common import CONFIG, Config, Data, Rate, carried_out, err, out, place_of, reported, table
 
 projections = typer.Typer(
     help="Look at the read models, make them anew, compare them with the log.",
@@ -24,6 +31,8 @@ projections = typer.Typer(
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="Read models; all when none is named.")
 ]
+
+Packed = Annotated[Path, typer.Argument(metavar="FILE", help="A file, or - for a pipe.")]
 
 
 @projections.command()
@@ -77,6 +86,54 @@ def verify(names: Names = None, config: Config = CONFIG, data: Data = None) -> N
                 out.print(f"{name}: as the log says")
         if told := [_told(difference) for difference in found.values() if difference]:
             raise DoesNotHold("\n".join(told))
+
+
+@projections.command()
+def pack(file: Packed, config: Config = CONFIG, data: Data = None) -> None:
+    """Write copies of the read models into FILE, for another node of the log; - is standard output."""
+    with reported(), _opened(file, "wb") as target:
+        place = place_of(config, data)
+        with translated(str(place.projections)):
+            copied = packed(place.projections, target)
+        if not copied:
+            raise UsageError(f"{place.projections}: there are no read models")
+    _print_copied(copied)
+
+
+@projections.command()
+def fetch(file: Packed, config: Config = CONFIG, data: Data = None) -> None:
+    """Take over what another node packed into FILE, in place of what there is; - is standard input.
+
+    No server may run on the data directory. What came since is folded at the next start.
+    """
+    with reported(), _opened(file, "rb") as source:
+        place = place_of(config, data)
+        with translated(str(place.projections)):
+            copied = asyncio.run(_fetched(place, source))
+    _print_copied(copied)
+
+
+async def _fetched(place: Place, source: IO[bytes]) -> list[Copied]:
+    async with open_log(place):
+        return await asyncio.to_thread(unpack, source, place.projections, READ_MODELS)
+
+
+@contextmanager
+def _opened(file: Path, mode: Literal["rb", "wb"]) -> Iterator[IO[bytes]]:
+    if file == Path("-"):
+        yield sys.stdin.buffer if mode == "rb" else sys.stdout.buffer
+        return
+    try:
+        opened = file.open(mode)
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from None
+    with opened:
+        yield opened
+
+
+def _print_copied(copied: Iterable[Copied]) -> None:
+    for each in copied:
+        err.print(f"{each.name}: version {each.version}, up to position {each.position}", soft_wrap=True)
 
 
 def _state(status: Status) -> str:

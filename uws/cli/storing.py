@@ -1,0 +1,108 @@
+"""``uwsd migrate``, ``uwsd store copy`` and ``uwsd nodes``: the log in a database, and who shares it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from eventstore.opening import copy_log
+from eventstore.opening import members as members_of
+from eventstore.opening import migrate as migrate_database
+from eventstore.scanning import parse_place
+from uws.admin import Place
+from uws.model import UsageError
+from uws.model.units import format_time
+
+from .common import (
+    CONFIG,
+    INTERRUPTED,
+    Config,
+    Rate,
+    bar,
+    err,
+    faults,
+    out,
+    place_of,
+    reported,
+    table,
+)
+
+storing = typer.Typer(help="Move the log.", no_args_is_help=True, pretty_exceptions_enable=False)
+_WHERE = "a data directory, its events.db, or the URL of a database, postgresql://…"
+
+
+@storing.callback()
+def _of_logs() -> None:
+    """Move the log."""
+
+
+@storing.command()
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help=f"The log: {_WHERE}.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Where to: the same. Nobody may use it yet.")],
+) -> None:
+    """Copy a log to another place, its chain whole, and verify it there. It goes on where it was interrupted.
+
+    A server may write FROM meanwhile; stop it and repeat this, and TO has all of it.
+    """
+    with reported(), faults():
+        try:
+            with bar("copying", None, Rate("events")) as report:
+                verified = asyncio.run(copy_log(_log_at(source), _log_at(target), report))
+        except KeyboardInterrupt:
+            err.print("interrupted: the next one goes on there")
+            raise typer.Exit(INTERRUPTED) from None
+    out.print(
+        f"{verified.events} events up to position {verified.head.position}, {verified.erased} erased, "
+        f"{verified.pruned} pruned: the chain holds",
+        soft_wrap=True,
+    )
+
+
+def migrate(config: Config = CONFIG) -> None:
+    """Bring the database that has the log to the schema of this program; older programs refuse it then."""
+    with reported():
+        applied = asyncio.run(migrate_database(_database_of(place_of(config, None))))
+    for number in applied:
+        out.print(f"migration {number}: applied")
+    if not applied:
+        out.print("nothing to do: the schema is this program's")
+
+
+def nodes(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    config: Config = CONFIG,
+) -> None:
+    """Print which servers share the log, and which of them leads."""
+    with reported():
+        found = asyncio.run(members_of(_database_of(place_of(config, None))))
+    if as_json:
+        sys.stdout.write(
+            msgspec.json.format(msgspec.json.encode([each._asdict() for each in found])).decode()
+        )
+        sys.stdout.write("\n")
+        return
+    now, rows = datetime.now(UTC), table("name", "heard of", "leads", "URL", "program")
+    for each in found:
+        ago = f"{max(0.0, (now - each.seen).total_seconds()):.0f} s ago, {format_time(each.seen)}"
+        rows.add_row(each.name, ago, "yes" if each.leads else "", each.url, each.program)
+    out.print(rows)
+
+
+def _database_of(place: Place) -> str:
+    if not isinstance(place.log, str):
+        raise UsageError(f"the log is {place.log}, which no others share: for several, set store in the file")
+    return place.log
+
+
+def _log_at(text: str) -> Path | str:
+    place = parse_place(text)
+    if isinstance(place, str) and not place.startswith(("postgres://", "postgresql://")):
+        raise UsageError(f"{text}: expected {_WHERE}")
+    return place / "events.db" if isinstance(place, Path) and place.is_dir() else place
