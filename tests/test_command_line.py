@@ -257,8 +257,8 @@ async def test_mistakes_are_printed_one_a_line_with_their_places_and_end_with_st
     assert refused.status == 2
     assert refused.out == ""
     assert refused.err.splitlines() == [
-        "prot: unknown key; known are audit, auth, data, limits, queue, quotas, retention, server, "
-        "services, uploads",
+        "prot: unknown key; known are audit, auth, data, jobs, limits, node, queue, quotas, retention, "
+        "server, services, store, uploads",
         "services.cutout.max_runing: unknown key (did you mean max_running?)",
         "services.cutout.parameters.ra.min: expected float, got str",
     ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from uws.config import Settings, load, make_service
+from uws.config import Settings, StoreSettings, load, make_service
 from uws.model import DeclarationError, Example
 
 SERVICE = '[services.cutout]\ntitle = "Cutout"\ncommand = ["true"]\n'
+STORE = 'store = "postgresql://db.example/uwsd"\n'
 RA = SERVICE + "[services.cutout.parameters]\nra = { %s }\n"
 KNOWN_TYPES = "types are int, float, bool, str, timestamp, interval, point, circle, polygon, file"
 
@@ -163,8 +165,26 @@ def at_cutout(*lines: str) -> str:
         (
             "prot = 1\n" + SERVICE,
             "prot: unknown key; "
-            "known are audit, auth, data, limits, queue, quotas, retention, server, services, "
-            "uploads",
+            "known are audit, auth, data, jobs, limits, node, queue, quotas, retention, server, services, "
+            "store, uploads",
+        ),
+        (
+            'store = "mysql://db.example/uwsd"\n' + SERVICE,
+            "store: expected the URL of a database such as postgresql://uwsd@db.example/uwsd, "
+            "got 'mysql://db.example/uwsd'; without it, the log is in the data directory",
+        ),
+        (
+            '[node]\nname = "a"\n' + SERVICE,
+            "node: only servers that share a log are nodes: add store, or leave this out",
+        ),
+        (
+            STORE + '[node]\nname = "a b"\n' + SERVICE,
+            "node.name: expected up to 64 letters, digits, dots and dashes, got 'a b'",
+        ),
+        (STORE + '[node]\ngone_after = "1s"\n' + SERVICE, "node.gone_after: 1s is below the minimum 3s"),
+        (
+            STORE + '[node]\ngone_after = "soon"\n' + SERVICE,
+            "node.gone_after: expected a duration such as 60 (seconds), 20min, 12h or 7d, got 'soon'",
         ),
         ("[queue]\nmax_running = 0\n" + SERVICE, "queue.max_running: 0 is below the minimum 1"),
         ('[queue]\nhalf_life = "10min"\n' + SERVICE, "queue.half_life: 10min is below the minimum 1h"),
@@ -271,8 +291,8 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         hots = "localhost"
     """
     assert problems(tmp_path, text) == (
-        "prot: unknown key; known are audit, auth, data, limits, queue, quotas, retention, server, services, "
-        "uploads",
+        "prot: unknown key; known are audit, auth, data, jobs, limits, node, queue, quotas, retention, "
+        "server, services, store, uploads",
         "services.a.tilte: unknown key (did you mean title?)",
         "services.a.command: expected list, got str",
         "services.a.parameters.ra.min: expected float, got str",
@@ -339,6 +359,17 @@ def test_the_data_directory_is_relative_to_the_file(tmp_path: Path) -> None:
     assert read(tmp_path, SERVICE).data == tmp_path / "var"
     assert read(tmp_path, 'data = "jobs"\n' + SERVICE).data == tmp_path / "jobs"
     assert read(tmp_path, 'data = "/srv/jobs"\n' + SERVICE).data == Path("/srv/jobs")
+
+
+def test_where_the_log_and_the_files_are_is_two_lines_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "uwsd.toml"
+    file.write_text(SERVICE)
+    assert load(file).store == StoreSettings()
+    file.write_text(STORE + 'jobs = "shared"\n' + SERVICE)
+    store = load(file).store
+    assert (store.url, store.jobs) == ("postgresql://db.example/uwsd", tmp_path / "shared")
+    assert store.node.called == socket.gethostname()[:64]
+    assert store.node.seconds == 60
 
 
 def test_times_may_be_written_as_toml_has_them(tmp_path: Path) -> None:
