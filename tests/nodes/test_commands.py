@@ -1,0 +1,155 @@
+"""What operators type where several servers share a log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eventstore._database import connect
+from tests.daemon import serving, uwsd
+from tests.databases import needs_postgres
+
+pytestmark = needs_postgres
+SERVICE = """
+[services.echo]
+title = "Echo"
+command = ["echo", "hello"]
+results = [{ id = "text", path = "-" }]
+"""
+
+
+@pytest.fixture
+def secret(url: str) -> str:
+    """The same database, with a password that it does not ask for and nobody is to be told."""
+    return url.replace("postgres@", "postgres:secret@")
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Path:
+    file = tmp_path / "alone.toml"
+    file.write_text('data = "var"\n' + SERVICE)
+    return file
+
+
+@pytest.fixture
+def shared(tmp_path: Path, secret: str) -> Path:
+    """The same in several servers: two lines more."""
+    file = tmp_path / "shared.toml"
+    file.write_text(f'data = "var"\nstore = "{secret}"\njobs = "var/jobs"\n' + SERVICE)
+    return file
+
+
+async def test_a_log_moves_to_a_database_and_back_and_its_server_with_it(
+    tmp_path: Path, alone: Path, shared: Path, secret: str
+) -> None:
+    async with serving(alone) as server:
+        job = await server.run("echo")
+        await server.ended(job)
+    told = await uwsd("store", "copy", tmp_path / "var", secret)
+    assert (told.status, told.out) == (0, "5 events up to position 5, 0 erased, 0 pruned: the chain holds\n")
+    async with serving(shared) as server:
+        assert await server.phase(f"{server.url}/{job.split('/', 3)[3]}") == "COMPLETED"
+        again = await server.run("echo")
+        await server.ended(again)
+        first = await server.get(f"{server.url}/{job.split('/', 3)[3]}/results/text")
+        assert first.body == b"hello\n"
+    back = await uwsd("store", "copy", secret, tmp_path / "back.db")
+    assert back.status == 0
+    verified = await uwsd("audit", "verify", "--config", shared)
+    assert verified.status == 0
+    assert "secret" not in "".join((told.out, told.err, back.out, back.err, verified.out, verified.err))
+
+
+async def test_a_copy_to_a_place_that_holds_something_else_is_refused_without_telling_the_password(
+    tmp_path: Path, alone: Path, secret: str
+) -> None:
+    for name in ("one", "two"):
+        async with serving(alone, "--data", tmp_path / name) as server:
+            await server.create("echo")
+    assert (await uwsd("store", "copy", tmp_path / "one", secret)).status == 0
+    refused = await uwsd("store", "copy", tmp_path / "two", secret)
+    assert refused.status == 2
+    assert "holds another log" in refused.err
+    assert "secret" not in refused.err
+    unknown = await uwsd("store", "copy", "mysql://somewhere", secret)
+    assert (unknown.status, "expected a data directory" in unknown.err) == (2, True)
+    nothing = await uwsd("store", "copy", tmp_path / "nothing", secret)
+    assert (nothing.status, "there is no log" in nothing.err) == (2, True)
+
+
+async def test_migrating_tells_what_was_done_and_a_program_that_is_too_old_or_new_refuses(
+    shared: Path, alone: Path, url: str
+) -> None:
+    assert (await uwsd("migrate", "--config", shared)).out.splitlines()[-1] == "migration 2: applied"
+    done = await uwsd("migrate", "--config", shared)
+    assert (done.status, done.out) == (0, "nothing to do: the schema is this program's\n")
+    connection = await connect(url)
+    try:
+        await connection.execute("INSERT INTO migration VALUES (1000)")
+    finally:
+        await connection.close()
+    for command in (("migrate", "--config"), ("serve",)):
+        refused = await uwsd(*command, shared)
+        assert refused.status == 2
+        assert "schema 1000, of a newer program" in refused.err
+        assert "secret" not in refused.err
+    of_one = await uwsd("migrate", "--config", alone)
+    assert (of_one.status, "for several, set store in the file" in of_one.err) == (2, True)
+
+
+async def test_who_shares_a_log_is_told(shared: Path) -> None:
+    async with serving(shared) as server:
+        await server.create("echo")
+        told = await uwsd("nodes", "--config", shared, "--json")
+        (node,) = json.loads(told.out)
+        assert node["name"]
+        assert node["leads"] is True
+        assert node["name"] in (await uwsd("nodes", "--config", shared)).out
+    (node,) = json.loads((await uwsd("nodes", "--config", shared, "--json")).out)
+    assert node["leads"] is False
+
+
+async def test_a_new_node_takes_over_the_read_models_of_another(tmp_path: Path, shared: Path) -> None:
+    packed, new = tmp_path / "packed.tar", tmp_path / "new"
+    async with serving(shared) as server:
+        job = await server.run("echo")
+        await server.ended(job)
+        assert (await uwsd("projections", "pack", packed, "--config", shared)).status == 0
+        in_use = await uwsd("projections", "fetch", packed, "--config", shared)
+        assert (in_use.status, "is in use by process" in in_use.err) == (2, True)
+    fetched = await uwsd("projections", "fetch", packed, "--config", shared, "--data", new)
+    assert fetched.status == 0
+    told = await uwsd("projections", "status", "--config", shared, "--data", new, "--json")
+    assert {(model["name"], model["position"] > 0) for model in json.loads(told.out)} == {
+        (name, True) for name in ("documents", "job_list", "queue", "services", "trail", "usage")
+    }
+    other = tmp_path / "other.toml"
+    other.write_text(shared.read_text() + '[node]\nname = "other"\n')
+    async with serving(other, "--data", new) as server:
+        assert await server.phase(f"{server.url}/{job.split('/', 3)[3]}") == "COMPLETED"
+    verified = await uwsd("projections", "verify", "--config", shared, "--data", new)
+    assert verified.status == 0
+
+
+async def test_what_was_packed_of_another_log_is_made_anew(tmp_path: Path, shared: Path, alone: Path) -> None:
+    packed = tmp_path / "packed.tar"
+    async with serving(alone, "--data", tmp_path / "other") as server:
+        await server.ended(await server.run("echo"))
+    assert (await uwsd("projections", "pack", packed, "--data", tmp_path / "other")).status == 0
+    assert (await uwsd("projections", "fetch", packed, "--config", shared)).status == 0
+    async with serving(shared) as server:
+        job = await server.create("echo")
+        assert await server.phase(job) == "PENDING"
+    assert (await uwsd("projections", "verify", "--config", shared)).status == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 10240])
+async def test_what_are_no_copies_of_read_models_is_refused_in_words(
+    tmp_path: Path, alone: Path, content: bytes
+) -> None:
+    (tmp_path / "packed.tar").write_bytes(content)
+    refused = await uwsd("projections", "fetch", tmp_path / "packed.tar", "--config", alone)
+    assert refused.status == 2
+    assert refused.err.startswith("these are no copies of read models")
