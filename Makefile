@@ -129,5 +129,8 @@ bench-pages: $(VENV)/run
 bench-fairness: $(VENV)/run
 	$(BIN)/python -m benchmarks.fairness $(ARGS)
 
+bench-nodes: $(VENV)/test
+	$(BIN)/python -m benchmarks.nodes $(ARGS)
+
 clean:
 	rm -rf $(VENV) .venv-* tests/browser/node_modules dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

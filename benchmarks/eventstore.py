@@ -28,7 +28,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from eventstore import Metadata, NewEvent, SQLiteEventStore, new_id
+from eventstore import EventStore, Metadata, NewEvent, SQLiteEventStore, new_id
 
 APPENDS = {1: 2_000, 16: 8_000, 64: 16_000, 256: 32_000}
 """How many appends so many callers make in a round."""
@@ -156,7 +156,7 @@ async def appending(directory: Path) -> dict[str, float]:
     return figures
 
 
-async def append_all(store: SQLiteEventStore, appends: Sequence[Append]) -> None:
+async def append_all(store: EventStore, appends: Sequence[Append]) -> None:
     """Append one after the other, as a caller does who waits for each answer."""
     for stream, event, expected in appends:
         await store.append(stream, [event], expected=expected)

@@ -23,13 +23,12 @@ from tests.processes import spared
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    "fsync": "off",  # what is killed here are processes, not machines
-    "full_page_writes": "off",
     "shared_buffers": "64MB",
     "max_connections": "100",
     "log_min_messages": "warning",
 }
-
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+"""What is killed in tests are processes, not machines."""
 _OTHERS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'uwsd'"
 )
@@ -89,10 +88,10 @@ class Server:
 
 
 @contextmanager
-def postgres() -> Iterator[Server]:
-    """Start a server, and take it away at the end."""
+def postgres(*, durable: bool = False) -> Iterator[Server]:
+    """Start a server, and take it away at the end. A ``durable`` one writes through to the disk."""
     # Not below the directory of a test: the path of a socket ends at 107 bytes.
-    directory = Path(tempfile.mkdtemp(prefix="pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/var/tmp" if durable else None))
     try:
         server = Server(directory, _free_port(), _identity())
         if server.identity:
@@ -101,7 +100,11 @@ def postgres() -> Iterator[Server]:
             "initdb", "--pgdata=data", "--username=postgres", "--auth=trust", "--encoding=UTF8",
             "--locale=C.UTF-8", "--no-sync",
         )  # fmt: skip
-        settings = _SETTINGS | {"port": str(server.port), "unix_socket_directories": str(directory)}
+        settings = (
+            _SETTINGS
+            | ({} if durable else _NOT_DURABLE)
+            | {"port": str(server.port), "unix_socket_directories": str(directory)}
+        )
         with (directory / "data/postgresql.auto.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         server.start()
