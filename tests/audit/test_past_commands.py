@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 
 from tests.audit.logs import ECHO, log_again, log_in
 from tests.daemon import PATIENCE, UWSD, Ended, serving, uwsd
-from tests.harness import job_id
+from tests.harness import job_id, tamper
 from uws.model import Failure
 from uws.model import events as e
 from uws.model.units import format_time
@@ -45,18 +44,6 @@ def file(tmp_path: Path) -> Path:
 
 async def audit(file: Path, *words: str) -> Ended:
     return await uwsd("audit", *words, "--config", file)
-
-
-def tamper(data: Path, kind: str, text: str, by: str) -> None:
-    """Change in the log, by hand, what the event of a type holds."""
-    with closing(sqlite3.connect(data / "events.db")) as log:
-        changed = log.execute(
-            "UPDATE event SET data = CAST(replace(CAST(data AS TEXT), :text, :by) AS BLOB), "
-            "metadata = CAST(replace(CAST(metadata AS TEXT), :text, :by) AS BLOB) WHERE type = :kind",
-            {"text": text, "by": by, "kind": kind},
-        )
-        assert changed.rowcount == 1
-        log.commit()
 
 
 async def test_the_log_is_a_table_for_people_and_lines_of_json_for_programs(file: Path) -> None:
