@@ -301,6 +301,14 @@ async def test_the_queue_at_a_time_that_was_told_has_what_happened_then(tmp_path
         assert then["counts"] == [{"service": "echo", "phase": "PENDING", "jobs": 1}]
 
 
+async def test_a_time_that_is_to_come_is_refused_in_words(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        refused = await site.get("/audit/state?AT=2999", headers=AUD)
+        assert (refused.status, refused.text) == (
+            400, "UsageFault: AT: 2999-01-01T00:00:00.000Z is to come: nobody knows what will be then\n",
+        )  # fmt: skip
+
+
 async def test_the_chain_is_shown_with_its_last_checkpoint(tmp_path: Path) -> None:
     clock = ManualClock()
     async with guarded(tmp_path, clock=clock) as (site, _):

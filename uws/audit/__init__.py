@@ -11,10 +11,9 @@ from .past import (
     NotThere,
     Past,
     State,
-    created_by,
+    check_time,
     entries_of,
     entry_of,
-    is_sought,
 )
 from .retention import Retention, Told, tell
 
@@ -33,11 +32,10 @@ __all__ = [
     "chain_of",
     "check_pruning",
     "check_signature",
-    "created_by",
+    "check_time",
     "entries_of",
     "entry_of",
     "erase_job",
-    "is_sought",
     "prune",
     "sign_head",
     "tell",

@@ -172,7 +172,7 @@ class Past:
         """Yield the events behind the position ``after`` that are sought, in the order of the log.
 
         Each filter has its index; those of a time are looked for where they stand. No more than some hundred
-        are held in memory. What is erased cannot be sought, except by its job (`history`).
+        are held in memory. What is erased cannot be sought, except by its job (`events_of`).
         """
         left = limit
         while left is None or left > 0:
@@ -191,6 +191,17 @@ class Past:
         if not recorded:
             raise await unknown(self._log, job_id)
         return recorded
+
+    async def events_of(self, job_id: str, sought: Sought) -> AsyncIterator[RecordedEvent]:
+        """Yield the events of a job that are sought, from its stream. Raises `NotFound`.
+
+        Erased ones are among them where nothing is sought in particular: nobody knows what else they were.
+        """
+        recorded = await self.history(job_id)
+        created = created_by(recorded)
+        for event in recorded:
+            if sought == Sought() or is_sought(sought, event, created):
+                yield event
 
     async def run(self, job_id: str) -> Run:
         """Return what there is of a job and its run, of a destroyed or erased one, too. Raises `NotFound`."""
@@ -422,6 +433,12 @@ async def unknown(log: Readable, job_id: str) -> NotFound:
         return JobNotFound(job_id)
     where = ", ".join(dict.fromkeys(pruned.reason for pruned in taken))
     return NotFound(f"there is no job {job_id} in the log; part of the log was taken out of it: {where}")
+
+
+def check_time(name: str, time: datetime, now: datetime) -> None:
+    """Raise `UsageError` for a time that is to come; ``name`` is what it was given for."""
+    if time > now:
+        raise UsageError(f"{name}: {format_time(time)} is to come: nobody knows what will be then")
 
 
 # In words

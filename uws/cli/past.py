@@ -17,7 +17,7 @@ import typer
 from eventstore import RecordedEvent, to_microseconds
 from projections import Sought
 from uws.admin import Place
-from uws.audit import Entry, JobThen, NotThere, Past, State, created_by, entry_of, is_sought
+from uws.audit import Entry, JobThen, NotThere, Past, State, check_time, entry_of
 from uws.config import load
 from uws.model import UsageError
 from uws.model.units import format_time, parse_time
@@ -126,31 +126,18 @@ async def _log(place: Place, job: str | None, sought: Sought, follow: bool, prin
         # A job's stream is enough for what is asked of it alone.
         past = Past(log) if job is not None else await stack.enter_async_context(looking_back(place))
         await past.check(sought)
-        if job is not None:
-            head = max(head, await _print_job(past, job, sought, printed))
-        else:
-            async for event in past.events(sought, limit=printed.left):
-                printed(event)
-                head = max(head, event.position)
+        found = past.events(sought, limit=printed.left) if job is None else past.events_of(job, sought)
+        async for event in found:
+            printed(event)
+            head = max(head, event.position)
         while follow and not printed.enough:
             sys.stdout.flush()
-            found, reached = await past.new_events(sought, after=head, job_id=job)
-            for event in found:
+            new, reached = await past.new_events(sought, after=head, job_id=job)
+            for event in new:
                 printed(event)
             if reached == head:
                 await asyncio.sleep(_PAUSE)
             head = reached
-
-
-async def _print_job(past: Past, job: str, sought: Sought, printed: _Printed) -> int:
-    """Print what is sought of a job, and return where the last of its events stands."""
-    recorded = await past.history(job)
-    created = created_by(recorded)
-    for event in recorded:
-        # What was erased is shown to who asks for all of the job: nobody knows what else it was.
-        if sought == Sought() or is_sought(sought, event, created):
-            printed(event)
-    return recorded[-1].position
 
 
 @audit.command()
@@ -348,8 +335,7 @@ def _time(option: str, text: str) -> datetime:
 
 def _past_time(option: str, text: str) -> datetime:
     time = _time(option, text)
-    if time > datetime.now(UTC):
-        raise UsageError(f"{option}: {format_time(time)} is to come: nobody knows what will be then")
+    check_time(option, time, datetime.now(UTC))
     return time
 
 

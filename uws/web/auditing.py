@@ -21,9 +21,8 @@ from uws.audit import (
     Past,
     State,
     chain_of,
-    created_by,
+    check_time,
     entry_of,
-    is_sought,
 )
 from uws.jobs import Backend
 from uws.model import Action, NotAuthenticated, NotAuthorized, NotFound, UsageError, did_you_mean
@@ -184,8 +183,7 @@ async def state_then(request: web.Request) -> web.Response:
     past = _past(resource)
     now = backend.clock.now()
     time = instant(at, "AT") if at else now
-    if time > now:
-        raise UsageError(f"AT: {format_time(time)} is to come: nobody knows what will be then")
+    check_time("AT", time, now)
     state = _told(await past.state(time, service=service, owner=owner))
     if form is JSON:
         return resource.answer(msgspec.json.encode(state), form)
@@ -305,12 +303,10 @@ async def _events(
     if job_id is None:
         return [event async for event in past.events(sought, after=after, limit=limit)], None
     try:
-        recorded = await past.history(job_id)
+        found = [event async for event in past.events_of(job_id, sought) if event.position > after]
     except NotFound as error:
         return [], str(error)
-    created = created_by(recorded)
-    found = (event for event in recorded if sought == Sought() or is_sought(sought, event, created))
-    return [event for event in found if event.position > after][:limit], None
+    return found[:limit], None
 
 
 async def _document(
