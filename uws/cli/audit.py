@@ -17,7 +17,7 @@ from eventstore.checkpoint import Checkpoint, CheckpointError, VerifierKey, open
 from uws.admin import EraseJob, Place, PruneLog, counting
 from uws.audit import archive, check_pruning, check_signature, sign_head
 from uws.model import UsageError
-from uws.model.units import format_size, parse_time
+from uws.model.units import format_size
 
 from .common import (
     CONFIG,
@@ -32,6 +32,7 @@ from .common import (
     print_seen,
     reading,
     reported,
+    time_of,
 )
 from .histories import Results, Through, export_history, looks_like_history, verify_history_file
 
@@ -180,10 +181,7 @@ def export(
         if through:
             raise UsageError("--through: goes with histories of jobs; say which jobs")
         place = place_of(config, data)
-        try:
-            latest = parse_time(until) if until is not None else None
-        except ValueError as error:
-            raise UsageError(f"--until: {error}") from None
+        latest = None if until is None else time_of("--until", until)
         asyncio.run(_export(place, output, latest))
         if pruning:
             _prune(place, output)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -24,12 +25,12 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from eventstore import ChainBroken, EventLog, read_log
+from eventstore import ChainBroken, EventLog, read_log, to_microseconds
 from eventstore.checkpoint import Checkpoint
 from uws.admin import DoesNotHold, Operation, Place, Report, problems_of
 from uws.config import load
 from uws.model import UsageError
-from uws.model.units import format_time, parse_duration
+from uws.model.units import format_time, parse_duration, parse_time
 from uws.node import administer
 
 R = TypeVar("R")
@@ -79,6 +80,19 @@ def duration_of(option: str, text: str, *, at_least: int = 0) -> int:
     if seconds < at_least:
         raise UsageError(f"{option}: expected at least {at_least} s, got {text!r}")
     return seconds
+
+
+def time_of(option: str, text: str) -> datetime:
+    """Return the UTC time that was given for an option. Raises `UsageError`."""
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def microseconds_of(option: str, text: str | None) -> int | None:
+    """Return the time that was given for an option in microseconds since 1970, None where none was."""
+    return None if text is None else to_microseconds(time_of(option, text))
 
 
 def is_declared(config: Path) -> bool:

@@ -14,13 +14,13 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import msgspec
 import typer
 
-from eventstore import RecordedEvent, to_microseconds
+from eventstore import RecordedEvent
 from projections import Sought
 from uws.admin import Place
 from uws.audit import Entry, JobThen, NotThere, Past, State, check_time, entry_of
 from uws.config import load
 from uws.model import UsageError
-from uws.model.units import format_time, parse_time
+from uws.model.units import format_time
 from uws.node import looking_back
 
 from .audit import audit
@@ -32,12 +32,14 @@ from .common import (
     err,
     faults,
     is_declared,
+    microseconds_of,
     out,
     place_of,
     print_line,
     reading,
     reported,
     table,
+    time_of,
 )
 
 R = TypeVar("R")
@@ -78,7 +80,9 @@ def log(
 ) -> None:
     """Print events: those of a job, or all that every option lets through, in the order of the log."""
     with reported():
-        sought = Sought(owner, service, actor, type_, _micros("--since", since), _micros("--until", until))
+        sought = Sought(
+            owner, service, actor, type_, microseconds_of("--since", since), microseconds_of("--until", until)
+        )
         printed = _Printed(as_json, limit)
         _run(_log(place_of(config, data), job, sought, follow, printed))
 
@@ -326,21 +330,10 @@ def _run(command: Coroutine[Any, Any, R]) -> R:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _time(option: str, text: str) -> datetime:
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
-
-
 def _past_time(option: str, text: str) -> datetime:
-    time = _time(option, text)
+    time = time_of(option, text)
     check_time(option, time, datetime.now(UTC))
     return time
-
-
-def _micros(option: str, text: str | None) -> int | None:
-    return None if text is None else to_microseconds(_time(option, text))
 
 
 def _base_url(config: Path, url: str | None) -> str:
