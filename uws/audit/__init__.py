@@ -14,6 +14,7 @@ from .past import (
     check_time,
     entries_of,
     entry_of,
+    happened_by,
 )
 from .retention import Retention, Told, tell
 
@@ -36,6 +37,7 @@ __all__ = [
     "entries_of",
     "entry_of",
     "erase_job",
+    "happened_by",
     "prune",
     "sign_head",
     "tell",

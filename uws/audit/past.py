@@ -253,13 +253,12 @@ class Past:
         """Return a job as its clients saw it at a time. Raises as `job_at_version` does."""
         recorded = await self.history(job_id)
         self._check_left(job_id, recorded)
-        moment = _moment_at(time)
-        happened = [event for event in recorded if e.time_of(event) <= moment.time]
+        happened = happened_by(recorded, time)
         if not happened:
             began = from_microseconds(e.time_of(recorded[0]))
             tell = format_time if format_time(began) != format_time(time) else msgspec.to_builtins
             raise NotThere(f"job {job_id} was created at {tell(began)}, after {tell(time)}")
-        return await self._job(job_id, happened, moment, time)
+        return await self._job(job_id, happened, _moment_at(time), time)
 
     def _check_left(self, job_id: str, recorded: Sequence[RecordedEvent]) -> None:
         if erased := next((event for event in recorded if event.type == Erased.type), None):
@@ -410,6 +409,12 @@ def _look(connection: Any, half_life: float, now: datetime, job_id: str | None) 
     services = [line.service for line in state.lines]
     usual = {service: usage.usual_duration(connection, service) for service in services}
     return _Look(state, queue_model.waiting(connection, _MOST_WAITING), used, before, usual)
+
+
+def happened_by(recorded: Iterable[RecordedEvent], time: datetime) -> list[RecordedEvent]:
+    """Return those of some events that had happened at a time (see `Past`)."""
+    moment = _moment_at(time)
+    return [event for event in recorded if e.time_of(event) <= moment.time]
 
 
 def _moment_at(time: datetime) -> Moment:
