@@ -18,7 +18,7 @@ from lxml import etree, html
 
 from eventstore import Metadata
 from eventstore.checkpoint import SigningKey, write_checkpoint
-from projections import trail
+from projections import looking_back
 from tests.access.support import basic, guarded
 from tests.harness import ManualClock, Site, job_id
 from tests.web.support import PATIENCE
@@ -335,7 +335,7 @@ async def test_while_an_auditor_asks_at_length_all_others_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, may_end, at_once = Event(), Event(), Semaphore()
-    counted = trail.counted
+    counted = looking_back.counted
 
     def counted_at_length(*asked: Any) -> Any:
         assert at_once.acquire(blocking=False), "one of them at a time"
@@ -349,7 +349,7 @@ async def test_while_an_auditor_asks_at_length_all_others_are_answered(
     clock = ManualClock()
     async with guarded(tmp_path, clock=clock) as (site, _), asyncio.timeout(PATIENCE):
         job, _ = await some_jobs(site, clock)
-        monkeypatch.setattr(trail, "counted", counted_at_length)
+        monkeypatch.setattr(looking_back, "counted", counted_at_length)
         asking = [asyncio.create_task(site.get("/audit/state", headers=AUD)) for _ in range(2)]
         try:
             await asyncio.to_thread(begun.wait, PATIENCE)

@@ -25,8 +25,9 @@ from eventstore import (
 )
 from eventstore.archive import Readable
 from eventstore.checking import Checked
-from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, trail, usage
+from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, looking_back, usage
 from projections import queue as queue_model
+from projections.trail import service_of
 from uws.model import (
     Job,
     JobNotFound,
@@ -157,7 +158,7 @@ class Past:
         if await self._log.read_stream(e.service_stream(name)):
             return
         if self.ask is not _nobody:
-            known = await self.ask(trail.services_of_old)
+            known = await self.ask(looking_back.services_of_old)
             if name in known:  # in what was imported, or of the queue
                 return
             told = ", ".join(known) or "none"
@@ -177,7 +178,7 @@ class Past:
         left = limit
         while left is None or left > 0:
             at_once = _AT_ONCE if left is None else min(_AT_ONCE, left)
-            found = await self.ask(trail.positions, sought, after=after, limit=at_once)
+            found = await self.ask(looking_back.positions, sought, after=after, limit=at_once)
             for event in await self._log.read_at(found):
                 yield event
             if len(found) < at_once:
@@ -286,7 +287,9 @@ class Past:
         return JobThen(job, services[job.service], standing, last)
 
     async def _standing(self, job: Job, moment: Moment, now: datetime) -> Standing | None:
-        look = await self.ask(trail.as_it_was, moment, job.service, _look, self._half_life, now, job.id)
+        look = await self.ask(
+            looking_back.as_it_was, moment, job.service, _look, self._half_life, now, job.id
+        )
         if look.before is None:
             return None
         situation = await self._situation(look, moment, now)
@@ -300,7 +303,7 @@ class Past:
         Services are those declared by then, for the log does not tell when one was offered no longer.
         """
         moment = _moment_at(time)
-        look = await self.ask(trail.as_it_was, moment, None, _look, self._half_life, time, None)
+        look = await self.ask(looking_back.as_it_was, moment, None, _look, self._half_life, time, None)
         return await self._situation(look, moment, time)
 
     async def _situation(self, look: _Look, moment: Moment, now: datetime) -> Situation:
@@ -328,8 +331,8 @@ class Past:
         if service is not None:
             await self._check_service(service)
         moment = _moment_at(time)
-        counts = await self.ask(trail.counted, moment, service, owner)
-        look = await self.ask(trail.as_it_was, moment, None, _look, self._half_life, time, None)
+        counts = await self.ask(looking_back.counted, moment, service, owner)
+        look = await self.ask(looking_back.as_it_was, moment, None, _look, self._half_life, time, None)
         situation = await self._situation(look, moment, time)
 
         def meant(job: Running | WaitingJob) -> bool:
@@ -350,7 +353,9 @@ class Past:
         """Yield the jobs that there were at a time, without destroyed ones, in the order of the log."""
         moment, after = _moment_at(time), 0
         while True:
-            found, on = await self.ask(trail.jobs_then, moment, service, owner, after=after, limit=_AT_ONCE)
+            found, on = await self.ask(
+                looking_back.jobs_then, moment, service, owner, after=after, limit=_AT_ONCE
+            )
             for job in found:
                 if job.phase != DESTROYED:
                     yield job
@@ -489,7 +494,7 @@ def is_sought(sought: Sought, recorded: RecordedEvent, created: e.JobCreated | N
     if recorded.erased:
         return False
     actor, time = e.actor_and_time(recorded)
-    service, owner = (created.service, created.owner) if created else (trail.service_of(recorded), None)
+    service, owner = (created.service, created.owner) if created else (service_of(recorded), None)
     return (
         (sought.since is None or time >= sought.since)
         and (sought.until is None or time < sought.until)
