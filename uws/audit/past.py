@@ -23,7 +23,6 @@ from eventstore import (
     from_microseconds,
     to_microseconds,
 )
-from eventstore.archive import Readable
 from eventstore.checking import Checked
 from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, looking_back, usage
 from projections import queue as queue_model
@@ -190,8 +189,18 @@ class Past:
         """Return all events of a job, erased ones as such, from its stream. Raises `NotFound`."""
         recorded = await self._log.read_stream(e.job_stream(job_id))
         if not recorded:
-            raise await unknown(self._log, job_id)
+            raise await self.unknown(job_id)
         return recorded
+
+    async def unknown(self, job_id: str) -> NotFound:
+        """Return what says that there is no such job in the log, and where it may be."""
+        recorded = await self._log.read_stream(Pruned.stream)
+        prunings = [event for event in recorded if event.type == Pruned.type]
+        if not prunings:
+            return JobNotFound(job_id)
+        taken = [msgspec.json.decode(event.data, type=Pruned) for event in prunings]
+        where = ", ".join(dict.fromkeys(pruned.reason for pruned in taken))
+        return NotFound(f"there is no job {job_id} in the log; part of the log was taken out of it: {where}")
 
     async def events_of(self, job_id: str, sought: Sought) -> AsyncIterator[RecordedEvent]:
         """Yield the events of a job that are sought, from its stream. Raises `NotFound`.
@@ -433,16 +442,6 @@ def _moment_of(event: RecordedEvent) -> Moment:
     if event.about.source is None:
         return Moment(position=event.position)
     return Moment(time=e.time_of(event))
-
-
-async def unknown(log: Readable, job_id: str) -> NotFound:
-    """Return what says that there is no such job in the log, and where it may be."""
-    recorded = await log.read_stream(Pruned.stream)
-    taken = [msgspec.json.decode(event.data, type=Pruned) for event in recorded if event.type == Pruned.type]
-    if not taken:
-        return JobNotFound(job_id)
-    where = ", ".join(dict.fromkeys(pruned.reason for pruned in taken))
-    return NotFound(f"there is no job {job_id} in the log; part of the log was taken out of it: {where}")
 
 
 def check_time(name: str, time: datetime, now: datetime) -> None:

@@ -17,8 +17,8 @@ from time import perf_counter
 import msgspec
 from msgspec.structs import replace
 
-from eventstore import Erased, EventStoreError, Head, RecordedEvent
-from eventstore.archive import Contents, Readable, beginning
+from eventstore import Erased, EventLog, EventStoreError, Head, RecordedEvent
+from eventstore.archive import Contents, beginning
 from eventstore.checkpoint import SigningKey
 from eventstore.scanning import scan_log
 from projections import beside, destroyed_first
@@ -66,11 +66,11 @@ class _Record:
         self.archived = [*months.values()]
 
     @classmethod
-    async def read(cls, log: Readable) -> _Record:
+    async def read(cls, log: EventLog) -> _Record:
         recorded = await log.read_stream(RETENTION_STREAM)
         return cls([*map(decode_retention, recorded)], recorded[-1].version if recorded else 0)
 
-    async def archived_up_to(self, log: Readable) -> Head:
+    async def archived_up_to(self, log: EventLog) -> Head:
         """Return where the next archive begins: behind the last one, or where the log was pruned further."""
         pruned = await beginning(log)
         if not self.archived or self.archived[-1].last < pruned.position:
@@ -327,7 +327,7 @@ class Told(msgspec.Struct, frozen=True):
     whole: int
 
 
-async def tell(log: Readable, settings: RetentionSettings, projections: Path, now: datetime) -> Told:
+async def tell(log: EventLog, settings: RetentionSettings, projections: Path, now: datetime) -> Told:
     """Tell what retention would do, from the files alone. Raises `StoreUnavailable`."""
     record = await _Record.read(log)
     pruned = (await beginning(log)).position
@@ -362,7 +362,7 @@ async def tell(log: Readable, settings: RetentionSettings, projections: Path, no
     )
 
 
-async def _destructions(log: Readable, projections: Path) -> AsyncIterator[datetime]:
+async def _destructions(log: EventLog, projections: Path) -> AsyncIterator[datetime]:
     """Yield when jobs were destroyed, those first that went first, as far as the read model knows them."""
     async with beside(projections, "usage") as model:
         job_ids = await model.ask(destroyed_first, _COUNTED) if model else []
