@@ -16,7 +16,8 @@ from .past import (
     entry_of,
     happened_by,
 )
-from .retention import Retention, Told, tell
+from .retained import Told, tell
+from .retention import Retention
 
 __all__ = [
     "READ_MODEL",

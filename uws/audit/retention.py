@@ -8,81 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
 
-import msgspec
 from msgspec.structs import replace
 
-from eventstore import Erased, EventLog, EventStoreError, Head, RecordedEvent
+from eventstore import Erased, EventStoreError, Head
 from eventstore.archive import Contents, beginning
 from eventstore.checkpoint import SigningKey
 from eventstore.scanning import scan_log
-from projections import beside, destroyed_first
 from uws.commands import SERVER
 from uws.config import RetentionSettings
 from uws.jobs import Backend
 from uws.model import UsageError, UWSError
 from uws.model import events as e
-from uws.model.events import RETENTION_STREAM, decode_retention, job_stream
+from uws.model.events import RETENTION_STREAM, job_stream
 
 from . import _failpoints as failpoint
 from .archiving import ENDED_BY, archive, prune, verified, withhold
+from .retained import Record, destroyed_at, end_of
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 100
 """Jobs that are erased before what else is due is looked at."""
-_COUNTED = 1000
-"""Jobs that are looked at to tell how many are due."""
 _RETRY = timedelta(hours=1)
 _LONGEST_FOLDING = 3600.0
 _DAY, _MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
 _ACCESS = ("security/", "session/")
 """Streams of log-ins, which are erased like jobs; one is named for its month, or is over soon."""
 _PERSONAL = ("job/", "user/", *_ACCESS)
-_JOB_DESTROYED = e.JobDestroyed.__name__
-
-
-class _Record:
-    """What the log says of retention."""
-
-    def __init__(self, events: list[e.RetentionEvent], version: int) -> None:
-        self.version = version
-        months: dict[str, e.MonthArchived] = {}
-        self.begun: list[e.Duty] = []
-        """The duties that are not done to the end."""
-        for event in events:
-            match event:
-                case e.MonthArchived(month=month):
-                    months[month] = event  # one that was written anew keeps its place
-                case e.RetentionBegun(duty=duty):
-                    self.begun.append(duty)
-                case e.RetentionApplied(duty=duty):
-                    self.begun = [other for other in self.begun if other != duty]
-        self.archived = [*months.values()]
-
-    @classmethod
-    async def read(cls, log: EventLog) -> _Record:
-        recorded = await log.read_stream(RETENTION_STREAM)
-        return cls([*map(decode_retention, recorded)], recorded[-1].version if recorded else 0)
-
-    async def archived_up_to(self, log: EventLog) -> Head:
-        """Return where the next archive begins: behind the last one, or where the log was pruned further."""
-        pruned = await beginning(log)
-        if not self.archived or self.archived[-1].last < pruned.position:
-            return pruned
-        return Head(self.archived[-1].last, bytes.fromhex(self.archived[-1].hash))
-
-    def next_month(self, time: datetime) -> str:
-        """Return the month that goes into the next archive, which begins with an event of this time."""
-        month = f"{time:%Y-%m}"
-        if not self.archived:
-            return month
-        return max(month, f"{_end_of(self.archived[-1].month):%Y-%m}")  # clocks have been set back before
 
 
 class Retention:
@@ -103,7 +61,7 @@ class Retention:
     ) -> None:
         self._backend, self._settings = backend, settings
         self._log, self._key, self._directory = log, key, directory
-        self._duties: Mapping[str, Callable[[_Record, datetime], Awaitable[bool]]] = {
+        self._duties: Mapping[str, Callable[[Record, datetime], Awaitable[bool]]] = {
             "whole archives": self._withhold,
             "archives": self._archive,
             "owners": self._erase,
@@ -132,20 +90,20 @@ class Retention:
                 continue
             try:
                 # Read each time: what fails may have put on record that it has begun.
-                if await do(await _Record.read(self._backend.store), now):
+                if await do(await Record.read(self._backend.store), now):
                     return True
             except (EventStoreError, UWSError, OSError) as error:
                 log.error("retention cannot be applied, which is tried again in an hour: %s", error)
                 self._failed[duty] = now + _RETRY
         return False
 
-    async def _note(self, record: _Record, event: e.RetentionEvent) -> None:
+    async def _note(self, record: Record, event: e.RetentionEvent) -> None:
         new = e.encode(event, SERVER.metadata)
         await self._backend.store.append(RETENTION_STREAM, [new], expected=record.version)
 
     # Archiving
 
-    async def _archive(self, record: _Record, now: datetime) -> bool:
+    async def _archive(self, record: Record, now: datetime) -> bool:
         """Archive the first month that is not, if it is over."""
         if self._settings.archive is None:
             return False
@@ -155,7 +113,7 @@ class Retention:
         if not first:
             return False
         month = record.next_month(first[0].recorded_at)
-        if now < _end_of(month):
+        if now < end_of(month):
             return False
         path = self._directory / f"{month}.gz"
         contents = await self._written(path, after, month, now)
@@ -175,7 +133,7 @@ class Retention:
         log.info("%s: positions %s to %s are archived", path, after.position + 1, contents.head.position)
         return True
 
-    async def _withhold(self, record: _Record, now: datetime) -> bool:
+    async def _withhold(self, record: Record, now: datetime) -> bool:
         """Write an archive anew that holds what jobs held, since that is not kept for ever any more."""
         if self._settings.owners is None:
             return False
@@ -196,7 +154,7 @@ class Retention:
             draft.unlink(missing_ok=True)
         key, store = self._key(), self._backend.store
         if not path.exists():
-            until = _end_of(month) - _MICROSECOND
+            until = end_of(month) - _MICROSECOND
             withheld = _is_personal if self._settings.owners is not None else _is_nobodys
             await archive(store, path, key, now, until=until, after=after, withheld=withheld)
         contents = await verified(path, key.verifier)
@@ -207,7 +165,7 @@ class Retention:
 
     # Erasing
 
-    async def _erase(self, record: _Record, now: datetime) -> bool:
+    async def _erase(self, record: Record, now: datetime) -> bool:
         """Erase some of what is kept no longer."""
         if (kept := self._settings.owners_kept) is None:
             return False
@@ -231,7 +189,7 @@ class Retention:
         await self._backend.projector.caught_up("usage", timeout=_LONGEST_FOLDING)
         store, due = self._backend.store, []
         for job_id in await self._backend.jobs.destroyed_first(_AT_ONCE):
-            if _destroyed(await store.read_stream(job_stream(job_id))) > before:
+            if destroyed_at(await store.read_stream(job_stream(job_id))) > before:
                 break
             due.append(job_id)
         return due
@@ -248,13 +206,13 @@ class Retention:
 
     # Pruning
 
-    async def _prune(self, record: _Record, now: datetime) -> bool:
+    async def _prune(self, record: Record, now: datetime) -> bool:
         """Take away what is left of jobs, all in one go, since no command is taken meanwhile."""
         if (kept := self._settings.histories_kept) is None:
             return False
         store = self._backend.store
         pruned = (await beginning(store)).position
-        due = [m for m in record.archived if m.last > pruned and _end_of(m.month) <= now - kept]
+        due = [m for m in record.archived if m.last > pruned and end_of(m.month) <= now - kept]
         if self._settings.owners is None:  # nothing is erased: what an archive lacks is in the log alone
             due = [*takewhile(lambda month: month.whole, due)]
         if not due or due[-1].last <= self._nothing_up_to:
@@ -264,7 +222,7 @@ class Retention:
             self._nothing_up_to = last.last
             return False
         if "histories" not in record.begun:
-            await self._begin(record, "histories", self._settings.histories, _end_of(last.month))
+            await self._begin(record, "histories", self._settings.histories, end_of(last.month))
         *before, path = (self._directory / month.file for month in due)
         log.info("the log gives room back of what ended up to %s: commands wait meanwhile", last.month)
         began = perf_counter()
@@ -283,13 +241,13 @@ class Retention:
     # Both
 
     async def _begin(
-        self, record: _Record, duty: e.Duty, after: int | float | str | None, before: datetime
+        self, record: Record, duty: e.Duty, after: int | float | str | None, before: datetime
     ) -> None:
         await self._note(record, e.RetentionBegun(duty=duty, after=str(after), before=before))
         record.version += 1
         failpoint.reached(failpoint.BEGUN)
 
-    async def _finish(self, record: _Record, now: datetime) -> bool:
+    async def _finish(self, record: Record, now: datetime) -> bool:
         """Leave nothing in any file of what was taken away, and say that it is done, unless it has failed."""
         done = [duty for duty in dict.fromkeys(record.begun) if duty not in self._failed]
         if not done:
@@ -303,83 +261,6 @@ class Retention:
             await self._note(record, e.RetentionApplied(duty=duty))
             record.version += 1
         return True
-
-
-# Telling
-
-
-class Told(msgspec.Struct, frozen=True):
-    """What retention has done, and what it would do now. Times are those from which on it is due.
-
-    ``due`` jobs are to be erased now, of which at most a thousand are counted; ``whole`` archives are to be
-    written anew.
-    """
-
-    archived: int
-    archived_up_to: str | None
-    next_month: str | None
-    next_archive: datetime | None
-    due: int
-    next_erasure: datetime | None
-    pruned_up_to: int
-    next_pruning: datetime | None
-    unfinished: tuple[str, ...]
-    whole: int
-
-
-async def tell(log: EventLog, settings: RetentionSettings, projections: Path, now: datetime) -> Told:
-    """Tell what retention would do, from the files alone. Raises `StoreUnavailable`."""
-    record = await _Record.read(log)
-    pruned = (await beginning(log)).position
-    month = end = None
-    if settings.archive and (
-        first := await log.read_all(after=(await record.archived_up_to(log)).position, limit=1)
-    ):
-        month = record.next_month(first[0].recorded_at)
-        end = _end_of(month)
-    due, next_erasure = 0, None
-    if kept := settings.owners_kept:
-        async for destroyed in _destructions(log, projections):
-            if destroyed > now - kept:
-                next_erasure = destroyed + kept
-                break
-            due += 1
-    next_pruning = None
-    if forever := settings.histories_kept:
-        following = next((m.month for m in record.archived if m.last > pruned), month)
-        next_pruning = _end_of(following) + forever if following else None
-    return Told(
-        archived=len(record.archived),
-        archived_up_to=record.archived[-1].month if record.archived else None,
-        next_month=month,
-        next_archive=end,
-        due=due,
-        next_erasure=next_erasure,
-        pruned_up_to=pruned,
-        next_pruning=next_pruning,
-        unfinished=tuple(dict.fromkeys(record.begun)),
-        whole=sum(m.whole for m in record.archived) if settings.owners is not None else 0,
-    )
-
-
-async def _destructions(log: EventLog, projections: Path) -> AsyncIterator[datetime]:
-    """Yield when jobs were destroyed, those first that went first, as far as the read model knows them."""
-    async with beside(projections, "usage") as model:
-        job_ids = await model.ask(destroyed_first, _COUNTED) if model else []
-    for job_id in job_ids:
-        if recorded := await log.read_stream(job_stream(job_id)):  # else it was pruned meanwhile
-            yield _destroyed(recorded)
-
-
-def _destroyed(recorded: Sequence[RecordedEvent]) -> datetime:
-    """Return when a job was destroyed, or else when something happened to it last."""
-    return next((event for event in recorded if event.type == _JOB_DESTROYED), recorded[-1]).recorded_at
-
-
-def _end_of(month: str) -> datetime:
-    """Return when the month after begins."""
-    year, number = map(int, month.split("-"))
-    return datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC)
 
 
 def _midnight_after(now: datetime) -> datetime:
