@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 100
 """Jobs that are erased before what else is due is looked at."""
 _RETRY = timedelta(hours=1)
+_FAILURES = (EventStoreError, UWSError, OSError)
 _LONGEST_FOLDING = 3600.0
 _DAY, _MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
 _ACCESS = ("security/", "session/")
@@ -71,6 +72,10 @@ class Retention:
         self._due = datetime.min.replace(tzinfo=UTC)
         self._failed: dict[str, datetime] = {}
         """When what has failed is tried again."""
+        self._left: dict[str, list[str]] = {}
+        """What each duty could not be done to, and leaves out until it is done to all else."""
+        self._is_scrubbed = False
+        """Whether nothing is in any file of what was taken away; not known at first."""
         self._nothing_up_to = 0
         """Of no stream that has ended up to this position is anything left."""
 
@@ -92,10 +97,20 @@ class Retention:
                 # Read each time: what fails may have put on record that it has begun.
                 if await do(await Record.read(self._backend.store), now):
                     return True
-            except (EventStoreError, UWSError, OSError) as error:
+            except _FAILURES as error:
                 log.error("retention cannot be applied, which is tried again in an hour: %s", error)
                 self._failed[duty] = now + _RETRY
         return False
+
+    def _leave(self, duty: str, what: str, error: Exception) -> None:
+        log.error("%s is left as it is: %s", what, error)
+        self._left.setdefault(duty, []).append(what)
+
+    def _check_left(self, duty: str) -> None:
+        """Raise `UsageError` for what was left out, which then is tried again."""
+        if left := self._left.pop(duty, None):
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            raise UsageError(f"{left[0]}{more} had to be left as they are")
 
     async def _note(self, record: Record, event: e.RetentionEvent) -> None:
         new = e.encode(event, SERVER.metadata)
@@ -137,14 +152,21 @@ class Retention:
         """Write an archive anew that holds what jobs held, since that is not kept for ever any more."""
         if self._settings.owners is None:
             return False
+        left = self._left.get("whole archives", ())
         for month in record.archived:
             path = self._directory / month.file
-            if month.whole and path.exists():
+            if not month.whole or str(path) in left or not path.exists():
+                continue
+            try:
                 contents = await withhold(path, self._key(), now, _is_personal)
-                failpoint.reached(failpoint.WITHHELD)
-                await self._note(record, replace(month, sha256=contents.sha256, whole=False))
-                log.info("%s is written anew, without what jobs held", path)
-                return True
+            except _FAILURES as error:
+                self._leave("whole archives", str(path), error)
+                continue
+            failpoint.reached(failpoint.WITHHELD)
+            await self._note(record, replace(month, sha256=contents.sha256, whole=False))
+            log.info("%s is written anew, without what jobs held", path)
+            return True
+        self._check_left("whole archives")
         return False
 
     async def _written(self, path: Path, after: Head, month: str, now: datetime) -> Contents:
@@ -172,23 +194,33 @@ class Retention:
         due = await self._due_jobs(now - kept)
         streams = [*map(job_stream, due)] or await asyncio.to_thread(self._due_access, now - kept)
         if not streams:
+            self._check_left("owners")
             return False
         if "owners" not in record.begun:
             await self._begin(record, "owners", self._settings.owners, now - kept)
         for job_id in due:
-            await self._backend.files.of(job_id).remove()
+            try:
+                await self._backend.files.of(job_id).remove()
+            except OSError as error:
+                self._leave("owners", job_stream(job_id), error)
+                streams.remove(job_stream(job_id))
         for stream in streams:
+            self._is_scrubbed = False
             reason = f"retention: owners after {self._settings.owners}"
             await self._backend.store.erase(stream, reason=reason, metadata=SERVER.metadata)
             failpoint.reached(failpoint.ERASED)
-        log.info("%s streams are erased, which are kept for %s", len(streams), self._settings.owners)
+        if streams:
+            log.info("%s streams are erased, which are kept for %s", len(streams), self._settings.owners)
         return True
 
     async def _due_jobs(self, before: datetime) -> list[str]:
         """Return the first jobs that were destroyed up to a time and are not erased."""
         await self._backend.projector.caught_up("usage", timeout=_LONGEST_FOLDING)
-        store, due = self._backend.store, []
-        for job_id in await self._backend.jobs.destroyed_first(_AT_ONCE):
+        store, due = self._backend.store, list[str]()
+        left = self._left.get("owners", ())
+        for job_id in await self._backend.jobs.destroyed_first(_AT_ONCE + len(left)):
+            if job_stream(job_id) in left:
+                continue
             if destroyed_at(await store.read_stream(job_stream(job_id))) > before:
                 break
             due.append(job_id)
@@ -224,6 +256,7 @@ class Retention:
         if "histories" not in record.begun:
             await self._begin(record, "histories", self._settings.histories, end_of(last.month))
         *before, path = (self._directory / month.file for month in due)
+        self._is_scrubbed = False
         log.info("the log gives room back of what ended up to %s: commands wait meanwhile", last.month)
         began = perf_counter()
         reason = f"retention: histories after {self._settings.histories}, archived in {last.file}"
@@ -250,17 +283,18 @@ class Retention:
     async def _finish(self, record: Record, now: datetime) -> bool:
         """Leave nothing in any file of what was taken away, and say that it is done, unless it has failed."""
         done = [duty for duty in dict.fromkeys(record.begun) if duty not in self._failed]
-        if not done:
+        if not record.begun or (self._is_scrubbed and not done):
             return False
         await self._backend.store.settle()
         projector = self._backend.projector
         await projector.caught_up(timeout=_LONGEST_FOLDING)
         await projector.scrub()
+        self._is_scrubbed = True
         failpoint.reached(failpoint.SCRUBBED)
         for duty in done:
             await self._note(record, e.RetentionApplied(duty=duty))
             record.version += 1
-        return True
+        return bool(done)
 
 
 def _midnight_after(now: datetime) -> datetime:
