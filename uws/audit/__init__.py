@@ -3,17 +3,15 @@
 from .archiving import archive, check_pruning, check_signature, prune
 from .chain import Chain, chain_of
 from .checkpoints import Checkpointing, sign_head
+from .entries import Entry, entry_of
 from .erasure import erase_job
 from .past import (
     READ_MODEL,
-    Entry,
     JobThen,
     NotThere,
     Past,
     State,
     check_time,
-    entries_of,
-    entry_of,
     happened_by,
 )
 from .retained import Told, tell
@@ -35,7 +33,6 @@ __all__ = [
     "check_pruning",
     "check_signature",
     "check_time",
-    "entries_of",
     "entry_of",
     "erase_job",
     "happened_by",

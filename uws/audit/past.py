@@ -5,7 +5,7 @@ All of it is answered from the log and the read model of the trail, which tells 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -26,7 +26,6 @@ from eventstore import (
 from eventstore.checking import Checked
 from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, looking_back, usage
 from projections import queue as queue_model
-from projections.trail import service_of
 from uws.model import (
     Job,
     JobNotFound,
@@ -41,10 +40,11 @@ from uws.model import (
 )
 from uws.model import events as e
 from uws.model.queueing import Running, Situation, Spot
-from uws.model.telling import tell_of
 from uws.model.units import format_time
 from uws.provenance import Run, run_of
 from uws.queueing import Standing, Waiting, standing_in, waiting_in
+
+from .entries import created_by, is_sought
 
 R = TypeVar("R")
 READ_MODEL = "trail"
@@ -68,25 +68,6 @@ async def _nobody(question: Callable[..., R], *arguments: Any, **named: Any) -> 
 
 class NotThere(UsageError):
     """There was no such job at the moment that was asked for, or nobody can tell any more how it was."""
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An event of the log, and what it says in words.
-
-    ``time`` is when it happened, ``recorded`` when it was recorded where that is another time. Of an erased
-    event there is left that it was there.
-    """
-
-    position: int
-    time: str
-    recorded: str | None = None
-    stream: str
-    job: str | None = None
-    version: int
-    type: str
-    actor: str | None = None
-    erased: bool = False
-    text: str
 
 
 class JobInState(Then, frozen=True, kw_only=True, omit_defaults=True):
@@ -448,60 +429,3 @@ def check_time(name: str, time: datetime, now: datetime) -> None:
     """Raise `UsageError` for a time that is to come; ``name`` is what it was given for."""
     if time > now:
         raise UsageError(f"{name}: {format_time(time)} is to come: nobody knows what will be then")
-
-
-# In words
-
-
-def entries_of(recorded: Iterable[RecordedEvent]) -> Iterator[Entry]:
-    """Put events into words."""
-    return map(entry_of, recorded)
-
-
-def entry_of(recorded: RecordedEvent) -> Entry:
-    """Put an event into words."""
-    job, happened = e.job_id_of(recorded.stream), recorded.time
-    actor, text = None, "erased: who did what is in the log no longer"
-    if not recorded.erased:
-        actor, happened = e.actor_and_time(recorded)
-        text = tell_of(recorded)
-    when = format_time(recorded.recorded_at)
-    return Entry(
-        position=recorded.position,
-        time=format_time(from_microseconds(happened)),
-        recorded=None if happened == recorded.time else when,
-        stream=recorded.stream,
-        job=job,
-        version=recorded.version,
-        type=recorded.type,
-        actor=actor,
-        erased=recorded.erased,
-        text=text,
-    )
-
-
-def created_by(recorded: Sequence[RecordedEvent]) -> e.JobCreated | None:
-    """Return the event that the stream of a job begins with, None where it was erased."""
-    if not recorded or recorded[0].erased or recorded[0].type != e.JobCreated.__name__:
-        return None
-    event = e.decode(recorded[0])
-    return event if isinstance(event, e.JobCreated) else None
-
-
-def is_sought(sought: Sought, recorded: RecordedEvent, created: e.JobCreated | None) -> bool:
-    """Whether an event is one of those that are sought; ``created`` tells of the job that it is about."""
-    if recorded.erased:
-        return False
-    actor, time = e.actor_and_time(recorded)
-    service, owner = (created.service, created.owner) if created else (service_of(recorded), None)
-    return (
-        (sought.since is None or time >= sought.since)
-        and (sought.until is None or time < sought.until)
-        and all(
-            wanted is None or wanted == there
-            for wanted, there in (
-                (sought.owner, owner), (sought.service, service), (sought.actor, actor),
-                (sought.type, recorded.type),
-            )
-        )
-    )  # fmt: skip

@@ -104,8 +104,7 @@ def _print(label: str, text: str) -> None:
 
 def _print_step(label: str, step: Step | None) -> None:
     if step:
-        by = step.actor or "nobody in particular"
-        _print(label, f"{format_time(step.time)} by {by}: {step.says}")
+        _print(label, f"{format_time(step.time)} by {step.by}: {step.says}")
 
 
 def _print_job(history: History, told: JobHistory) -> None:
@@ -119,10 +118,8 @@ def _print_job(history: History, told: JobHistory) -> None:
     _print("owner", job.owner or "nobody in particular")
     _print("created", format_time(job.created))
     if told.recorded:
-        by = told.recorded.actor or "nobody in particular"
-        _print(
-            "imported", f"{format_time(told.recorded.time)} by {by} from {told.source}, which has the times"
-        )
+        when, by = format_time(told.recorded.time), told.recorded.by
+        _print("imported", f"{when} by {by} from {told.source}, which has the times")
     try:
         _print("command", history.command_of(told))
     except ValueError as error:

@@ -496,6 +496,8 @@ def time_of(recorded: RecordedEvent) -> int:
 
 def actor_and_time(recorded: RecordedEvent) -> tuple[str | None, int]:
     """Return who caused an event, and its time (see `time_of`)."""
+    if recorded.erased:
+        return None, recorded.time
     about = _about.decode(recorded.metadata)
     return about.actor, about.time_of(recorded)
 
