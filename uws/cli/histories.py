@@ -12,9 +12,17 @@ import typer
 from eventstore.checkpoint import Checkpoint, CheckpointError, VerifierKey
 from eventstore.excerpt import check_held
 from uws.admin import DoesNotHold, Place, counting
-from uws.audit.histories import Proven, compare_results, export_histories, verify_history
-from uws.audit.history import History, HistoryError, JobHistory, Step
-from uws.audit.words import visible
+from uws.audit.proof import (
+    History,
+    HistoryError,
+    JobHistory,
+    Proven,
+    Step,
+    compare_results,
+    export_histories,
+    verify_history,
+    visible,
+)
 from uws.model import UsageError
 from uws.model.units import format_size, format_time
 
