@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.audit.logs import ECHO, log_again, log_in
-from tests.daemon import PATIENCE, UWSD, Ended, serving, uwsd
+from tests.daemon import PATIENCE, UWSD, Ended, serving, uwsd, uwsd_on_terminal, uwsd_unread
 from tests.harness import job_id, tamper
 from uws.model import Failure
 from uws.model import events as e
@@ -320,6 +320,41 @@ async def test_what_is_followed_is_held_against_its_digest_too(tmp_path: Path) -
         "ServiceDeclared", "JobCreated", "JobQueued",
     ]  # fmt: skip
     assert b"payload or metadata are not those that were recorded" in err
+
+
+STEERS = "\x9b2J \u202e \U000e0001"
+"""What clears the screen of some terminals, and turns or hides text on all."""
+
+
+async def test_what_clients_sent_steers_no_terminal(tmp_path: Path) -> None:
+    data = tmp_path / "var"
+    async with log_in(data) as log:
+        await log.create("a", parameters={"word": (STEERS,)}, run_id=STEERS)
+    beside = "--data", data
+    for replaying in (("--json",), ("--xml",), ("--steps",)):
+        command = "audit", "replay", "a", "--at-version", "1", "--url", "http://x", *replaying, *beside
+        shown = await uwsd_on_terminal(*command, shows="out")
+        assert (shown.status, shown.err) == (0, "")
+        assert not {c for c in shown.out if not c.isprintable()} - {"\r", "\n"}
+        assert "\ufffd2J \ufffd" in shown.out
+    command = "audit", "replay", "a", "--at-version", "1", "--url", "http://x", *beside
+    assert STEERS in (await uwsd(*command, "--json")).out, "byte for byte what a client would have seen"
+    told = await uwsd("audit", "log", "a", "--json", *beside)
+    assert told.out.isascii()
+    assert STEERS in json.loads(told.out.splitlines()[0])["text"]
+
+
+@pytest.mark.parametrize(
+    "command", [("log",), ("log", "--json"), ("state", "--at", "2026-06-01"), ("usage",)]
+)
+async def test_to_have_read_enough_is_told_as_of_other_programs(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    data = tmp_path / "var"
+    async with log_in(data) as log:
+        await log.create("a")
+    ended = await uwsd_unread("audit", *command, "--data", data)
+    assert (ended.status, "Broken" in ended.err, "Traceback" in ended.err) == (141, False, False)
 
 
 async def test_there_is_no_version_before_the_first(file: Path) -> None:

@@ -21,7 +21,19 @@ from uws.model import UsageError
 from uws.model.text import made_fit
 from uws.model.units import format_size
 
-from .common import CONFIG, Config, Data, bar, err, microseconds_of, out, place_of, reported, table
+from .common import (
+    CONFIG,
+    Config,
+    Data,
+    bar,
+    err,
+    microseconds_of,
+    out,
+    place_of,
+    print_json,
+    reported,
+    table,
+)
 
 _NOBODY = "(nobody)"
 
@@ -147,7 +159,7 @@ def _print_json(by: By, ledger: Ledger, rows: list[Row]) -> None:
         "erased_jobs": ledger.erased,
         "pruned_events": ledger.pruned,
     }
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(told), indent=2).decode() + "\n")
+    print_json(told, indent=2)
 
 
 def _without_of(row: Row) -> dict[str, Any]:

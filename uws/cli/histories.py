@@ -26,7 +26,7 @@ from uws.audit.proof import (
 from uws.model import UsageError
 from uws.model.units import format_size, format_time
 
-from .common import bar, faults, out, print_seen, reading
+from .common import bar, faults, out, print_seen, reading, warn_of_unsigned
 
 Through = Annotated[
     Path | None,
@@ -97,6 +97,8 @@ def verify_history_file(
         out.print(f"the log in {place.data} holds all of it", soft_wrap=True)
     if results:
         _compare(proven.history, results)
+    if not proven.signed:
+        warn_of_unsigned(path)
 
 
 async def _hold_against(place: Place, history: History) -> None:
@@ -161,8 +163,6 @@ def _print_proven(proven: Proven) -> None:
     head = checkpoint.head
     out.print(f"signed as of position {head.position} {head.hash.hex()}", soft_wrap=True)
     out.print(f"on {format_time(checkpoint.time)} by {checkpoint.origin}", soft_wrap=True)
-    if not proven.signed:
-        out.print("that it was the server that signed it was not checked: give --key", soft_wrap=True)
 
 
 def _compare(history: History, directory: Path) -> None:

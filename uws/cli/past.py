@@ -35,6 +35,8 @@ from .common import (
     microseconds_of,
     out,
     place_of,
+    print_exactly,
+    print_json,
     print_line,
     reading,
     reported,
@@ -99,7 +101,7 @@ class _Printed:
             return
         entry = entry_of(recorded)
         if self._as_json:
-            sys.stdout.write(msgspec.json.encode(entry).decode() + "\n")
+            print_json(entry)
         else:
             if not self._begun:
                 print_line(_LINE.format("position", "time", "stream", "version", "type", "actor", "what"))
@@ -203,8 +205,7 @@ async def _replay(
             then = await past.job_at_version(
                 job, len(await past.history(job)) if version is None else version
             )
-    sys.stdout.buffer.write(form.document(then))
-    sys.stdout.buffer.flush()
+    print_exactly(form.document(then))
     return then.standing is not None
 
 
@@ -269,7 +270,7 @@ async def _state(
         waited = False
         async for each in past.jobs_waiting(time, service=service, owner=owner):
             waited = waited or each.waits_for is not None
-            sys.stdout.write(msgspec.json.encode(each).decode() + "\n")
+            print_json(each)
         return waited
 
 
