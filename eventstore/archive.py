@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from ._chain import EMPTY, RESERVED, Walk, row
 from ._errors import ChainBroken, EventStoreError
 from ._lines import EventLine, fields_of
-from ._types import Head, Pruned, RecordedEvent, to_microseconds
+from ._types import EventLog, Head, Pruned, RecordedEvent, to_microseconds
 from .publishing import published, replace_durably
 
 FORMAT = "eventstore-archive/1"
@@ -37,14 +37,6 @@ class ArchiveError(EventStoreError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = path, reason
-
-
-class Readable(Protocol):
-    """What an archive is made from: the part of `EventStore` that reads."""
-
-    async def read_stream(self, stream: str, *, after: int = 0) -> tuple[RecordedEvent, ...]: ...
-
-    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]: ...
 
 
 class Contents(NamedTuple):
@@ -106,7 +98,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_event = msgspec.json.Decoder(EventLine).decode
 
 
-async def beginning(log: Readable) -> Head:
+async def beginning(log: EventLog) -> Head:
     """Return where the next archive of ``log`` begins: where it was pruned last, or at its very beginning."""
     recorded = await log.read_stream(Pruned.stream)
     prunings = [event for event in recorded if event.type == Pruned.type]
@@ -117,7 +109,7 @@ async def beginning(log: Readable) -> Head:
 
 
 async def write_archive(
-    log: Readable,
+    log: EventLog,
     path: Path,
     *,
     after: Head | None = None,
@@ -268,7 +260,7 @@ def _exists(path: Path) -> ArchiveError:
 
 
 async def _pages(
-    log: Readable, after: Head, until: datetime | None
+    log: EventLog, after: Head, until: datetime | None
 ) -> AsyncIterator[tuple[RecordedEvent, ...]]:  # fmt: skip
     latest = to_microseconds(until) if until else None
     position = after.position

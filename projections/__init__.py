@@ -7,12 +7,13 @@ from .copies import Copied, pack, unpack
 from .documents import Documents
 from .history import Page
 from .job_list import EVERYBODY, Cursor, ExpiredJob, JobList, JobReference, Whose
+from .looking_back import Moment, Sought, Then
 from .projector import READ_MODELS, Difference, Projector, Rebuilt
 from .questions import JobReadModel
 from .queue import Queue, QueueState, WaitingJob
 from .readmodel import Batch, Contents, Event, ReadModel
 from .services import DeclaredService, Services
-from .trail import Moment, Sought, Then, Trail
+from .trail import Trail
 from .usage import DESTROYED, Usage, UsageOf, destroyed_first
 from .usage import usage as usage_in
 

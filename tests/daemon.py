@@ -84,18 +84,34 @@ async def uwsd(*arguments: str | Path, cwd: Path | None = None, reads: str = "")
         return Ended(status, out.read().decode(), err.read().decode())
 
 
-async def uwsd_on_terminal(*arguments: str | Path) -> Ended:
-    """Run the command to its end; its standard error is a terminal."""
+async def uwsd_on_terminal(*arguments: str | Path, shows: str = "err") -> Ended:
+    """Run the command to its end; its standard error is a terminal, or what it prints."""
     ours, theirs = os.openpty()
+    stdout, stderr = (theirs if shows == name else PIPE for name in ("out", "err"))
     try:
-        process = await asyncio.create_subprocess_exec(UWSD, *arguments, stdout=PIPE, stderr=theirs)
+        process = await asyncio.create_subprocess_exec(UWSD, *arguments, stdout=stdout, stderr=stderr)
         os.close(theirs)
         drawing = asyncio.create_task(asyncio.to_thread(_drawn, ours))  # it holds little
-        out, _ = await process.communicate()
+        out, err = await process.communicate()
         assert process.returncode is not None
-        return Ended(process.returncode, out.decode(), await drawing)
+        drawn = await drawing
+        texts = [drawn if text is None else text.decode() for text in (out, err)]
+        return Ended(process.returncode, *texts)
     finally:
         os.close(ours)
+
+
+async def uwsd_unread(*arguments: str | Path) -> Ended:
+    """Run the command to its end; nobody reads what it prints."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        process = await asyncio.create_subprocess_exec(UWSD, *arguments, stdout=theirs, stderr=PIPE)
+    finally:
+        os.close(theirs)
+    _, err = await process.communicate()
+    assert process.returncode is not None
+    return Ended(process.returncode, "", err.decode())
 
 
 def _drawn(terminal: int) -> str:

@@ -6,9 +6,10 @@ import asyncio
 import heapq
 import itertools
 import socket
+import sqlite3
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,6 +48,18 @@ NAMESPACES = {
 }
 NIL = f"{{{NAMESPACES['xsi']}}}nil"
 HREF = f"{{{NAMESPACES['xlink']}}}href"
+
+
+def tamper(data: Path, kind: str, text: str, by: str) -> None:
+    """Change in the log, by hand, what the event of a type holds."""
+    with closing(sqlite3.connect(data / "events.db")) as log:
+        changed = log.execute(
+            "UPDATE event SET data = CAST(replace(CAST(data AS TEXT), :text, :by) AS BLOB), "
+            "metadata = CAST(replace(CAST(metadata AS TEXT), :text, :by) AS BLOB) WHERE type = :kind",
+            {"text": text, "by": by, "kind": kind},
+        )
+        assert changed.rowcount == 1
+        log.commit()
 
 
 class ManualClock:

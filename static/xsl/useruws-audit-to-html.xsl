@@ -107,7 +107,7 @@
       </xsl:with-param>
       <xsl:with-param name="main">
         <h1>Job <span class="id"><xsl:value-of select="@id"/></span> as it was</h1>
-        <form class="filter" aria-label="When" action="./{@id}">
+        <form class="filter" aria-label="After which of its events" action="./{@id}">
           <div>
             <label for="version"><xsl:value-of select="concat('After its event (1 to ', @versions, ')')"/></label>
             <input id="version" name="VERSION" type="range" min="1" max="{@versions}" value="{@version}" list="versions"/>
@@ -117,6 +117,22 @@
           </div>
           <button>Show</button>
         </form>
+        <xsl:if test="number(@lasted) &gt; 0">
+          <form class="filter" aria-label="At which time between its first event and its last" action="./{@id}">
+            <div>
+              <label for="elapsed"><xsl:value-of select="concat('Seconds after its first event (0 to ', format-number(@lasted, '0.###'), ')')"/></label>
+              <input id="elapsed" name="ELAPSED" type="range" min="0" max="{@lasted}" step="any" value="{@elapsed}" list="moments"/>
+              <datalist id="moments">
+                <xsl:for-each select="a:event"><option value="{@elapsed}" label="{@type}"/></xsl:for-each>
+              </datalist>
+            </div>
+            <button>Show</button>
+          </form>
+        </xsl:if>
+        <form class="filter" aria-label="At which time" action="./{@id}">
+          <xsl:call-template name="field"><xsl:with-param name="name" select="'AT'"/><xsl:with-param name="label" select="'At (UTC)'"/><xsl:with-param name="type" select="'datetime-local'"/></xsl:call-template>
+          <button>Show</button>
+        </form>
         <nav aria-label="Steps" class="pages">
           <xsl:choose>
             <xsl:when test="$version &gt; 1"><a href="./{@id}?VERSION={$version - 1}" rel="prev">The event before</a></xsl:when>
@@ -124,19 +140,24 @@
           </xsl:choose>
           <xsl:if test="$version &lt; number(@versions)"><a href="./{@id}?VERSION={$version + 1}" rel="next">The next event</a></xsl:if>
         </nav>
-        <section aria-label="The event">
-          <p>
-            <xsl:call-template name="time"><xsl:with-param name="of" select="$event/@time"/></xsl:call-template>
-            <xsl:text> </xsl:text>
-            <span class="text"><xsl:value-of select="$event"/></span>
-          </p>
-        </section>
+        <xsl:if test="@time">
+          <p>At <xsl:call-template name="time"><xsl:with-param name="of" select="@time"/></xsl:call-template><xsl:if test="$event">, after this:</xsl:if></p>
+        </xsl:if>
+        <xsl:if test="$event">
+          <section aria-label="The event">
+            <p>
+              <xsl:call-template name="time"><xsl:with-param name="of" select="$event/@time"/></xsl:call-template>
+              <xsl:text> </xsl:text>
+              <span class="text"><xsl:value-of select="$event"/></span>
+            </p>
+          </section>
+        </xsl:if>
         <section aria-labelledby="document">
           <h2 id="document">Its document</h2>
           <xsl:choose>
             <xsl:when test="a:missing"><p><xsl:value-of select="a:missing"/></p></xsl:when>
             <xsl:otherwise>
-              <p class="hint">As its owner saw it then; what the event changed is marked.</p>
+              <p class="hint">As its owner saw it then; what was changed <xsl:choose><xsl:when test="@time">by the event and since</xsl:when><xsl:otherwise>by the event</xsl:otherwise></xsl:choose> is marked.</p>
               <pre tabindex="0"><xsl:apply-templates select="a:lines"/></pre>
             </xsl:otherwise>
           </xsl:choose>

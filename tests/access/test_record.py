@@ -18,7 +18,7 @@ from lxml import etree, html
 
 from eventstore import Metadata
 from eventstore.checkpoint import SigningKey, write_checkpoint
-from projections import trail
+from projections import looking_back
 from tests.access.support import basic, guarded
 from tests.harness import ManualClock, Site, job_id
 from tests.web.support import PATIENCE
@@ -184,6 +184,77 @@ async def test_a_job_is_shown_as_its_owner_saw_it_after_each_event(tmp_path: Pat
         assert not (await page(site, f"{url}?VERSION=1")).xpath("//ins | //del")
 
 
+async def test_a_job_is_shown_as_its_owner_saw_it_at_any_time(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        clock.advance(microseconds=123_456)
+        began, seen = clock.now(), []
+        await site.post("/queue", {"ACTION": "PAUSE"}, headers=OPS)
+        job = (await site.post("/echo/async", {"x": "1"}, headers=ANN)).location
+        url = f"/audit/jobs/{job_id(job)}"
+        for change in ({"x": "2"}, {"PHASE": "RUN"}, {"PHASE": "ABORT"}, {}):
+            clock.advance(seconds=30)
+            answer = await site.get(job, headers={**ANN, "Accept": "application/json"})
+            seen.append((clock.now(), msgspec.json.decode(answer.body)))
+            clock.advance(seconds=30)
+            await site.post(f"{job}/phase" if "PHASE" in change else job, change, headers=ANN)
+        assert [document["phase"] for _, document in seen] == ["PENDING", "PENDING", "QUEUED", "ABORTED"]
+        assert seen[2][1]["jobInfo"], "why it waits"
+        for version, (time, document) in enumerate(seen, start=1):
+            for query in (
+                {"AT": time.replace(tzinfo=None).isoformat()},
+                {"ELAPSED": str((time - began).total_seconds())},
+            ):
+                told = await asked(site, url, **query)
+                assert (told["version"], told["time"]) == (version, format_time(time)), query
+                assert told["document"] == document
+        early = await asked(site, url, AT=format_time(began - timedelta(seconds=1)))
+        assert (early["version"], early["document"]) == (0, None)
+        assert "was created at" in early["missing"]
+        assert (await asked(site, url))["time"] is None
+
+
+async def test_a_range_over_time_is_a_form_that_needs_no_script(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        clock.advance(microseconds=123_456)
+        first, _ = await some_jobs(site, clock)
+        clock.advance(days=1)
+        url = f"/audit/jobs/{first}"
+        shown = await page(site, url)
+        (slider,) = (form for form in shown.forms if "ELAPSED" in form.fields)
+        ranged = slider.inputs["ELAPSED"]
+        assert (ranged.get("type"), ranged.get("min"), ranged.get("max")) == ("range", "0", "120.000000")
+        assert shown.xpath("//datalist[@id='moments']/option/@value") == ["0.000000", "120.000000"]
+        current = "//ol[@class='timeline']/li[@aria-current]/a/@href"
+        assert shown.xpath(current) == [f"./{first}?VERSION=2"]
+        for seconds, version in (("0", 1), ("119.9995", 1), ("1e-7", 1), (ranged.get("max"), 2)):
+            slider.fields["ELAPSED"] = seconds
+            moved = await page(site, f"{url}?{urlencode(slider.form_values())}")
+            assert moved.xpath(current) == [f"./{first}?VERSION={version}"]
+            (again,) = (form for form in moved.forms if "ELAPSED" in form.fields)
+            assert float(again.fields["ELAPSED"]) == pytest.approx(float(seconds), abs=1e-6)
+            (exactly,) = (form for form in moved.forms if "AT" in form.fields)
+            there = await page(site, f"{url}?{urlencode(exactly.form_values())}")
+            assert there.xpath("//pre//text()") == moved.xpath("//pre//text()")
+        early = await page(site, f"{url}?AT=2025")
+        assert "was created at" in early.text_content()
+        assert not early.xpath("//li[@aria-current='step']")
+
+
+async def test_of_an_erased_job_it_is_said_at_any_time(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with guarded(tmp_path, clock=clock) as (site, _):
+        first, _ = await some_jobs(site, clock)
+        clock.advance(days=1)
+        await site.node.backend.store.erase(f"job/{first}", reason="asked for")
+        for query in ({}, {"VERSION": "1"}, {"AT": format_time(clock.now())}, {"ELAPSED": "60"}):
+            told = await asked(site, f"/audit/jobs/{first}", **query)
+            assert "was erased at" in told["missing"], query
+            shown = await page(site, f"/audit/jobs/{first}?{urlencode(query)}")
+            assert told["missing"] in [text.text for text in shown.iter("p")]
+
+
 @pytest.mark.parametrize("form", ["html", "xml"])
 async def test_a_value_of_hundreds_of_thousands_of_lines_keeps_no_auditor_waiting(
     tmp_path: Path, form: str
@@ -264,7 +335,7 @@ async def test_while_an_auditor_asks_at_length_all_others_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, may_end, at_once = Event(), Event(), Semaphore()
-    counted = trail.counted
+    counted = looking_back.counted
 
     def counted_at_length(*asked: Any) -> Any:
         assert at_once.acquire(blocking=False), "one of them at a time"
@@ -278,7 +349,7 @@ async def test_while_an_auditor_asks_at_length_all_others_are_answered(
     clock = ManualClock()
     async with guarded(tmp_path, clock=clock) as (site, _), asyncio.timeout(PATIENCE):
         job, _ = await some_jobs(site, clock)
-        monkeypatch.setattr(trail, "counted", counted_at_length)
+        monkeypatch.setattr(looking_back, "counted", counted_at_length)
         asking = [asyncio.create_task(site.get("/audit/state", headers=AUD)) for _ in range(2)]
         try:
             await asyncio.to_thread(begun.wait, PATIENCE)
@@ -299,6 +370,14 @@ async def test_the_queue_at_a_time_that_was_told_has_what_happened_then(tmp_path
         then = await asked(site, "/audit/state", AT=created["time"])
         assert then["time"] == created["time"]
         assert then["counts"] == [{"service": "echo", "phase": "PENDING", "jobs": 1}]
+
+
+async def test_a_time_that_is_to_come_is_refused_in_words(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (site, _):
+        refused = await site.get("/audit/state?AT=2999", headers=AUD)
+        assert (refused.status, refused.text) == (
+            400, "UsageFault: AT: 2999-01-01T00:00:00.000Z is to come: nobody knows what will be then\n",
+        )  # fmt: skip
 
 
 async def test_the_chain_is_shown_with_its_last_checkpoint(tmp_path: Path) -> None:
@@ -336,6 +415,12 @@ async def test_the_chain_is_shown_with_its_last_checkpoint(tmp_path: Path) -> No
         ("/audit?LIMIT=0", "LIMIT: expected a whole number, at least 1, got '0'"),
         ("/audit/state?AT=then", "AT: "),
         ("/audit/jobs/{job}?VERSION=3", "VERSION: job {job} has versions 1 to 2, not 3"),
+        ("/audit/jobs/{job}?AT=soon", "AT: "),
+        ("/audit/jobs/{job}?AT=2999", "AT: 2999-01-01T00:00:00.000Z is to come"),
+        ("/audit/jobs/{job}?ELAPSED=9999999999", "ELAPSED: "),
+        ("/audit/jobs/{job}?ELAPSED=-1", "ELAPSED: expected seconds since the first event of the job, got"),
+        ("/audit/jobs/{job}?ELAPSED=nan", "ELAPSED: expected seconds since the first event of the job, got"),
+        ("/audit/jobs/{job}?AT=2026&VERSION=1", "VERSION and AT: expected only one of them"),
     ],
 )
 async def test_what_cannot_be_meant_is_told(tmp_path: Path, path: str, reason: str) -> None:

@@ -125,10 +125,10 @@ async def test_the_history_of_a_job_verifies_where_there_is_nothing_else(tmp_pat
     assert f"  result    said, logs/stdout, 5 B, SHA-256 {digest_of('M 31')}\n" in shown.out
     assert re.search(r"^5 events verified, of 1 job\nsigned as of position 5 [0-9a-f]{64}\n", shown.out, re.M)
     assert f" by {ORIGIN}\n" in shown.out
-    assert "not checked" not in shown.out
     unsigned = await verify(path)
     assert unsigned.status == 0
-    assert "that it was the server that signed it was not checked: give --key\n" in unsigned.out
+    assert unsigned.out == shown.out
+    assert f"{path}: NOT PROVED who made it" in unsigned.err
 
 
 async def test_it_says_who_had_the_job_aborted(tmp_path: Path) -> None:

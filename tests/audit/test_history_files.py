@@ -29,7 +29,7 @@ from tests.audit.logs import ANNA, ECHO, ORIGIN, RESULT, export, key_of, log_aga
 from tests.daemon import Ended, run
 from uws.admin import DoesNotHold
 from uws.audit import sign_head
-from uws.audit.histories import verify_history
+from uws.audit.proof import verify_history
 from uws.cli.histories import verify_history_file
 from uws.model import Failure, UWSError
 from uws.model import events as e

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.audit.logs import ECHO, log_again, log_in
-from tests.daemon import PATIENCE, UWSD, Ended, serving, uwsd
-from tests.harness import job_id
+from tests.daemon import PATIENCE, UWSD, Ended, serving, uwsd, uwsd_on_terminal, uwsd_unread
+from tests.harness import job_id, tamper
 from uws.model import Failure
 from uws.model import events as e
 from uws.model.units import format_time
@@ -45,18 +44,6 @@ def file(tmp_path: Path) -> Path:
 
 async def audit(file: Path, *words: str) -> Ended:
     return await uwsd("audit", *words, "--config", file)
-
-
-def tamper(data: Path, kind: str, text: str, by: str) -> None:
-    """Change in the log, by hand, what the event of a type holds."""
-    with closing(sqlite3.connect(data / "events.db")) as log:
-        changed = log.execute(
-            "UPDATE event SET data = CAST(replace(CAST(data AS TEXT), :text, :by) AS BLOB), "
-            "metadata = CAST(replace(CAST(metadata AS TEXT), :text, :by) AS BLOB) WHERE type = :kind",
-            {"text": text, "by": by, "kind": kind},
-        )
-        assert changed.rowcount == 1
-        log.commit()
 
 
 async def test_the_log_is_a_table_for_people_and_lines_of_json_for_programs(file: Path) -> None:
@@ -333,6 +320,41 @@ async def test_what_is_followed_is_held_against_its_digest_too(tmp_path: Path) -
         "ServiceDeclared", "JobCreated", "JobQueued",
     ]  # fmt: skip
     assert b"payload or metadata are not those that were recorded" in err
+
+
+STEERS = "\x9b2J \u202e \U000e0001"
+"""What clears the screen of some terminals, and turns or hides text on all."""
+
+
+async def test_what_clients_sent_steers_no_terminal(tmp_path: Path) -> None:
+    data = tmp_path / "var"
+    async with log_in(data) as log:
+        await log.create("a", parameters={"word": (STEERS,)}, run_id=STEERS)
+    beside = "--data", data
+    for replaying in (("--json",), ("--xml",), ("--steps",)):
+        command = "audit", "replay", "a", "--at-version", "1", "--url", "http://x", *replaying, *beside
+        shown = await uwsd_on_terminal(*command, shows="out")
+        assert (shown.status, shown.err) == (0, "")
+        assert not {c for c in shown.out if not c.isprintable()} - {"\r", "\n"}
+        assert "\ufffd2J \ufffd" in shown.out
+    command = "audit", "replay", "a", "--at-version", "1", "--url", "http://x", *beside
+    assert STEERS in (await uwsd(*command, "--json")).out, "byte for byte what a client would have seen"
+    told = await uwsd("audit", "log", "a", "--json", *beside)
+    assert told.out.isascii()
+    assert STEERS in json.loads(told.out.splitlines()[0])["text"]
+
+
+@pytest.mark.parametrize(
+    "command", [("log",), ("log", "--json"), ("state", "--at", "2026-06-01"), ("usage",)]
+)
+async def test_to_have_read_enough_is_told_as_of_other_programs(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    data = tmp_path / "var"
+    async with log_in(data) as log:
+        await log.create("a")
+    ended = await uwsd_unread("audit", *command, "--data", data)
+    assert (ended.status, "Broken" in ended.err, "Traceback" in ended.err) == (141, False, False)
 
 
 async def test_there_is_no_version_before_the_first(file: Path) -> None:

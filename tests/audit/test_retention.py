@@ -22,6 +22,7 @@ from eventstore.archive import verify_archive
 from eventstore.checkpoint import SigningKey
 from projections import Projector
 from tests.daemon import serving, uwsd
+from tests.disks import mounted
 from tests.harness import BasicUsers, ManualClock, Site, job_id, running
 from uws import Lifetime, Service, StrParameter
 from uws.audit import _failpoints as failpoint
@@ -324,6 +325,54 @@ async def test_an_archive_that_was_moved_away_keeps_nothing_of_owners_in_any_fil
         await applied(clock)
         assert (await duties(site))[-1] == "histories done"
         assert Pruned.type in {event.type for event in await log_of(site)}
+
+
+async def test_a_job_whose_files_cannot_be_deleted_keeps_no_other_one(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("uws.audit.retention._AT_ONCE", 2)
+    words = [f"{WORD}-{number}" for number in range(4)]
+    async with server(tmp_path, clock, RetentionSettings(owners="30d")) as site:
+        stuck, *_ = [job_id(await destroyed(site, word=word)) for word in words]
+        await applied(clock)
+        with mounted(tmp_path / "jobs" / stuck, 1 << 20):
+            clock.advance(days=40)
+            await clock.until_sleeping_for(clock.now() + timedelta(hours=1))
+            assert {word for word, files in words_in(tmp_path, *words).items() if files} == {words[0]}
+            assert f"job/{stuck} is left as it is: " in caplog.text
+            assert await duties(site) == ["owners begun"]
+            assert caplog.text.count("tried again in an hour") == 1
+            clock.advance(hours=1)
+            await clock.until_sleeping_for(clock.now() + timedelta(hours=1))
+            assert caplog.text.count("tried again in an hour") == 2
+        clock.advance(hours=1)
+        await applied(clock)
+        assert not any(words_in(tmp_path, *words).values())
+        assert await duties(site) == ["owners begun", "owners done"]
+
+
+async def test_a_damaged_archive_keeps_nothing_of_owners_in_others(
+    tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with server(tmp_path, clock, RetentionSettings(archive="monthly")) as site:
+        for _ in range(3):
+            await ran(site, OWNER, WORD)
+            clock.advance(days=31)
+            await applied(clock)
+        first, *later = archives(tmp_path)
+    assert len(later) == 2
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    async with server(tmp_path, clock, RetentionSettings(archive="monthly", owners="5y")) as site:
+        await clock.until_sleeping_for(clock.now() + timedelta(hours=1))
+        assert f"{first} is left as it is: " in caplog.text
+        for path in later:
+            assert WORD.encode() not in gzip.decompress(path.read_bytes())
+        first.write_bytes(whole)
+        clock.advance(hours=1)
+        await applied(clock)
+        assert not words_in(tmp_path / "archives", WORD)[WORD]
+        assert archives(tmp_path) == [first, *later]
 
 
 async def test_what_is_in_no_archive_is_not_pruned(tmp_path: Path, clock: ManualClock) -> None:

@@ -28,7 +28,7 @@ from prov.model import (
 )
 
 from tests.access.support import basic, guarded
-from tests.harness import BasicUsers, Site, job_id, running
+from tests.harness import BasicUsers, Site, job_id, running, tamper
 from tests.web.support import ECHO, FAIL, FILES, GRAPHVIZ, PHASES, SLEEP, record
 from uws import ResultDeclaration, Service, StrParameter
 from uws.model import events as e
@@ -243,6 +243,26 @@ async def test_of_an_archived_job_what_it_made_is_told_and_that_it_is_gone(tmp_p
         assert gone.args[0] == made.identifier
         (activity,) = document.get_records(ProvActivity)
         assert fact(activity, f"{UWSD}phase") == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "by"),
+    [("JobCreated", "ada", "eve"), ("ServiceDeclared", "Echo", "Evil")],
+    ids=["the job", "its declaration"],
+)
+async def test_what_was_tampered_with_is_not_told(tmp_path: Path, kind: str, text: str, by: str) -> None:
+    async with running(tmp_path, ECHO, authenticator=BasicUsers(), executes=False) as site:
+        job = await site.create("echo", x="1", user="ada")
+        assert (await site.get(f"{job}/provenance", user="ada")).status == 200
+    tamper(tmp_path, kind, text, by)
+    async with running(tmp_path, ECHO, authenticator=BasicUsers(), executes=False) as site:
+        url = f"/echo/async/{job_id(job)}"
+        for form in ("json", "provn", "svg"):
+            refused = await site.get(f"{url}/provenance?RESPONSEFORMAT={form}", user="ada")
+            assert refused.status == 500
+            assert "payload or metadata are not those that were recorded" in refused.text
+        history = await site.get(f"{url}/history", user="ada")
+        assert history.status == (500 if kind == "JobCreated" else 200)
 
 
 # Its forms

@@ -3,20 +3,19 @@
 from .archiving import archive, check_pruning, check_signature, prune
 from .chain import Chain, chain_of
 from .checkpoints import Checkpointing, sign_head
+from .entries import Entry, entry_of
 from .erasure import erase_job
 from .past import (
     READ_MODEL,
-    Entry,
     JobThen,
     NotThere,
     Past,
     State,
-    created_by,
-    entries_of,
-    entry_of,
-    is_sought,
+    check_time,
+    happened_by,
 )
-from .retention import Retention, Told, tell
+from .retained import Told, tell
+from .retention import Retention
 
 __all__ = [
     "READ_MODEL",
@@ -33,11 +32,10 @@ __all__ = [
     "chain_of",
     "check_pruning",
     "check_signature",
-    "created_by",
-    "entries_of",
+    "check_time",
     "entry_of",
     "erase_job",
-    "is_sought",
+    "happened_by",
     "prune",
     "sign_head",
     "tell",

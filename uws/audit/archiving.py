@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from eventstore import ChainBroken, Erased, EventStore, Head, Metadata, Verified
-from eventstore.archive import Contents, Readable, beginning, verify_archive, write_archive
+from eventstore import ChainBroken, Erased, EventLog, EventStore, Head, Metadata, Verified
+from eventstore.archive import Contents, beginning, verify_archive, write_archive
 from eventstore.archive import withhold as withhold_archive
 from eventstore.checkpoint import Checkpoint, SigningKey, VerifierKey, open_checkpoint
 from uws.audit.checkpoints import sign_head
@@ -22,7 +22,7 @@ _PAGE = 2000
 
 
 async def archive(
-    log: Readable,
+    log: EventLog,
     path: Path,
     key: SigningKey,
     now: datetime,

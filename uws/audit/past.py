@@ -5,7 +5,7 @@ All of it is answered from the log and the read model of the trail, which tells 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -23,9 +23,8 @@ from eventstore import (
     from_microseconds,
     to_microseconds,
 )
-from eventstore.archive import Readable
 from eventstore.checking import Checked
-from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, trail, usage
+from projections import DESTROYED, Moment, QueueState, Sought, Then, WaitingJob, looking_back, usage
 from projections import queue as queue_model
 from uws.model import (
     Job,
@@ -41,10 +40,11 @@ from uws.model import (
 )
 from uws.model import events as e
 from uws.model.queueing import Running, Situation, Spot
-from uws.model.telling import tell_of
 from uws.model.units import format_time
 from uws.provenance import Run, run_of
 from uws.queueing import Standing, Waiting, standing_in, waiting_in
+
+from .entries import created_by, is_sought
 
 R = TypeVar("R")
 READ_MODEL = "trail"
@@ -68,25 +68,6 @@ async def _nobody(question: Callable[..., R], *arguments: Any, **named: Any) -> 
 
 class NotThere(UsageError):
     """There was no such job at the moment that was asked for, or nobody can tell any more how it was."""
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An event of the log, and what it says in words.
-
-    ``time`` is when it happened, ``recorded`` when it was recorded where that is another time. Of an erased
-    event there is left that it was there.
-    """
-
-    position: int
-    time: str
-    recorded: str | None = None
-    stream: str
-    job: str | None = None
-    version: int
-    type: str
-    actor: str | None = None
-    erased: bool = False
-    text: str
 
 
 class JobInState(Then, frozen=True, kw_only=True, omit_defaults=True):
@@ -157,7 +138,7 @@ class Past:
         if await self._log.read_stream(e.service_stream(name)):
             return
         if self.ask is not _nobody:
-            known = await self.ask(trail.services_of_old)
+            known = await self.ask(looking_back.services_of_old)
             if name in known:  # in what was imported, or of the queue
                 return
             told = ", ".join(known) or "none"
@@ -172,12 +153,12 @@ class Past:
         """Yield the events behind the position ``after`` that are sought, in the order of the log.
 
         Each filter has its index; those of a time are looked for where they stand. No more than some hundred
-        are held in memory. What is erased cannot be sought, except by its job (`history`).
+        are held in memory. What is erased cannot be sought, except by its job (`events_of`).
         """
         left = limit
         while left is None or left > 0:
             at_once = _AT_ONCE if left is None else min(_AT_ONCE, left)
-            found = await self.ask(trail.positions, sought, after=after, limit=at_once)
+            found = await self.ask(looking_back.positions, sought, after=after, limit=at_once)
             for event in await self._log.read_at(found):
                 yield event
             if len(found) < at_once:
@@ -189,8 +170,29 @@ class Past:
         """Return all events of a job, erased ones as such, from its stream. Raises `NotFound`."""
         recorded = await self._log.read_stream(e.job_stream(job_id))
         if not recorded:
-            raise await unknown(self._log, job_id)
+            raise await self.unknown(job_id)
         return recorded
+
+    async def unknown(self, job_id: str) -> NotFound:
+        """Return what says that there is no such job in the log, and where it may be."""
+        recorded = await self._log.read_stream(Pruned.stream)
+        prunings = [event for event in recorded if event.type == Pruned.type]
+        if not prunings:
+            return JobNotFound(job_id)
+        taken = [msgspec.json.decode(event.data, type=Pruned) for event in prunings]
+        where = ", ".join(dict.fromkeys(pruned.reason for pruned in taken))
+        return NotFound(f"there is no job {job_id} in the log; part of the log was taken out of it: {where}")
+
+    async def events_of(self, job_id: str, sought: Sought) -> AsyncIterator[RecordedEvent]:
+        """Yield the events of a job that are sought, from its stream. Raises `NotFound`.
+
+        Erased ones are among them where nothing is sought in particular: nobody knows what else they were.
+        """
+        recorded = await self.history(job_id)
+        created = created_by(recorded)
+        for event in recorded:
+            if sought == Sought() or is_sought(sought, event, created):
+                yield event
 
     async def run(self, job_id: str) -> Run:
         """Return what there is of a job and its run, of a destroyed or erased one, too. Raises `NotFound`."""
@@ -242,13 +244,12 @@ class Past:
         """Return a job as its clients saw it at a time. Raises as `job_at_version` does."""
         recorded = await self.history(job_id)
         self._check_left(job_id, recorded)
-        moment = _moment_at(time)
-        happened = [event for event in recorded if e.time_of(event) <= moment.time]
+        happened = happened_by(recorded, time)
         if not happened:
             began = from_microseconds(e.time_of(recorded[0]))
             tell = format_time if format_time(began) != format_time(time) else msgspec.to_builtins
             raise NotThere(f"job {job_id} was created at {tell(began)}, after {tell(time)}")
-        return await self._job(job_id, happened, moment, time)
+        return await self._job(job_id, happened, _moment_at(time), time)
 
     def _check_left(self, job_id: str, recorded: Sequence[RecordedEvent]) -> None:
         if erased := next((event for event in recorded if event.type == Erased.type), None):
@@ -276,7 +277,9 @@ class Past:
         return JobThen(job, services[job.service], standing, last)
 
     async def _standing(self, job: Job, moment: Moment, now: datetime) -> Standing | None:
-        look = await self.ask(trail.as_it_was, moment, job.service, _look, self._half_life, now, job.id)
+        look = await self.ask(
+            looking_back.as_it_was, moment, job.service, _look, self._half_life, now, job.id
+        )
         if look.before is None:
             return None
         situation = await self._situation(look, moment, now)
@@ -290,7 +293,7 @@ class Past:
         Services are those declared by then, for the log does not tell when one was offered no longer.
         """
         moment = _moment_at(time)
-        look = await self.ask(trail.as_it_was, moment, None, _look, self._half_life, time, None)
+        look = await self.ask(looking_back.as_it_was, moment, None, _look, self._half_life, time, None)
         return await self._situation(look, moment, time)
 
     async def _situation(self, look: _Look, moment: Moment, now: datetime) -> Situation:
@@ -318,8 +321,8 @@ class Past:
         if service is not None:
             await self._check_service(service)
         moment = _moment_at(time)
-        counts = await self.ask(trail.counted, moment, service, owner)
-        look = await self.ask(trail.as_it_was, moment, None, _look, self._half_life, time, None)
+        counts = await self.ask(looking_back.counted, moment, service, owner)
+        look = await self.ask(looking_back.as_it_was, moment, None, _look, self._half_life, time, None)
         situation = await self._situation(look, moment, time)
 
         def meant(job: Running | WaitingJob) -> bool:
@@ -340,7 +343,9 @@ class Past:
         """Yield the jobs that there were at a time, without destroyed ones, in the order of the log."""
         moment, after = _moment_at(time), 0
         while True:
-            found, on = await self.ask(trail.jobs_then, moment, service, owner, after=after, limit=_AT_ONCE)
+            found, on = await self.ask(
+                looking_back.jobs_then, moment, service, owner, after=after, limit=_AT_ONCE
+            )
             for job in found:
                 if job.phase != DESTROYED:
                     yield job
@@ -401,6 +406,12 @@ def _look(connection: Any, half_life: float, now: datetime, job_id: str | None) 
     return _Look(state, queue_model.waiting(connection, _MOST_WAITING), used, before, usual)
 
 
+def happened_by(recorded: Iterable[RecordedEvent], time: datetime) -> list[RecordedEvent]:
+    """Return those of some events that had happened at a time (see `Past`)."""
+    moment = _moment_at(time)
+    return [event for event in recorded if e.time_of(event) <= moment.time]
+
+
 def _moment_at(time: datetime) -> Moment:
     """Return the moment that a time means. One to the millisecond, as all are told, is that to its end."""
     then = to_microseconds(time)
@@ -414,68 +425,7 @@ def _moment_of(event: RecordedEvent) -> Moment:
     return Moment(time=e.time_of(event))
 
 
-async def unknown(log: Readable, job_id: str) -> NotFound:
-    """Return what says that there is no such job in the log, and where it may be."""
-    recorded = await log.read_stream(Pruned.stream)
-    taken = [msgspec.json.decode(event.data, type=Pruned) for event in recorded if event.type == Pruned.type]
-    if not taken:
-        return JobNotFound(job_id)
-    where = ", ".join(dict.fromkeys(pruned.reason for pruned in taken))
-    return NotFound(f"there is no job {job_id} in the log; part of the log was taken out of it: {where}")
-
-
-# In words
-
-
-def entries_of(recorded: Iterable[RecordedEvent]) -> Iterator[Entry]:
-    """Put events into words."""
-    return map(entry_of, recorded)
-
-
-def entry_of(recorded: RecordedEvent) -> Entry:
-    """Put an event into words."""
-    job, happened = e.job_id_of(recorded.stream), recorded.time
-    actor, text = None, "erased: who did what is in the log no longer"
-    if not recorded.erased:
-        actor, happened = e.actor_and_time(recorded)
-        text = tell_of(recorded)
-    when = format_time(recorded.recorded_at)
-    return Entry(
-        position=recorded.position,
-        time=format_time(from_microseconds(happened)),
-        recorded=None if happened == recorded.time else when,
-        stream=recorded.stream,
-        job=job,
-        version=recorded.version,
-        type=recorded.type,
-        actor=actor,
-        erased=recorded.erased,
-        text=text,
-    )
-
-
-def created_by(recorded: Sequence[RecordedEvent]) -> e.JobCreated | None:
-    """Return the event that the stream of a job begins with, None where it was erased."""
-    if not recorded or recorded[0].erased or recorded[0].type != e.JobCreated.__name__:
-        return None
-    event = e.decode(recorded[0])
-    return event if isinstance(event, e.JobCreated) else None
-
-
-def is_sought(sought: Sought, recorded: RecordedEvent, created: e.JobCreated | None) -> bool:
-    """Whether an event is one of those that are sought; ``created`` tells of the job that it is about."""
-    if recorded.erased:
-        return False
-    actor, time = e.actor_and_time(recorded)
-    service, owner = (created.service, created.owner) if created else (trail.service_of(recorded), None)
-    return (
-        (sought.since is None or time >= sought.since)
-        and (sought.until is None or time < sought.until)
-        and all(
-            wanted is None or wanted == there
-            for wanted, there in (
-                (sought.owner, owner), (sought.service, service), (sought.actor, actor),
-                (sought.type, recorded.type),
-            )
-        )
-    )  # fmt: skip
+def check_time(name: str, time: datetime, now: datetime) -> None:
+    """Raise `UsageError` for a time that is to come; ``name`` is what it was given for."""
+    if time > now:
+        raise UsageError(f"{name}: {format_time(time)} is to come: nobody knows what will be then")

@@ -8,81 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
 
-import msgspec
 from msgspec.structs import replace
 
-from eventstore import Erased, EventStoreError, Head, RecordedEvent
-from eventstore.archive import Contents, Readable, beginning
+from eventstore import Erased, EventStoreError, Head
+from eventstore.archive import Contents, beginning
 from eventstore.checkpoint import SigningKey
 from eventstore.scanning import scan_log
-from projections import beside, destroyed_first
 from uws.commands import SERVER
 from uws.config import RetentionSettings
 from uws.jobs import Backend
 from uws.model import UsageError, UWSError
 from uws.model import events as e
-from uws.model.events import RETENTION_STREAM, decode_retention, job_stream
+from uws.model.events import RETENTION_STREAM, job_stream
 
 from . import _failpoints as failpoint
 from .archiving import ENDED_BY, archive, prune, verified, withhold
+from .retained import Record, destroyed_at, end_of
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 100
 """Jobs that are erased before what else is due is looked at."""
-_COUNTED = 1000
-"""Jobs that are looked at to tell how many are due."""
 _RETRY = timedelta(hours=1)
+_FAILURES = (EventStoreError, UWSError, OSError)
 _LONGEST_FOLDING = 3600.0
 _DAY, _MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
 _ACCESS = ("security/", "session/")
 """Streams of log-ins, which are erased like jobs; one is named for its month, or is over soon."""
 _PERSONAL = ("job/", "user/", *_ACCESS)
-_JOB_DESTROYED = e.JobDestroyed.__name__
-
-
-class _Record:
-    """What the log says of retention."""
-
-    def __init__(self, events: list[e.RetentionEvent], version: int) -> None:
-        self.version = version
-        months: dict[str, e.MonthArchived] = {}
-        self.begun: list[e.Duty] = []
-        """The duties that are not done to the end."""
-        for event in events:
-            match event:
-                case e.MonthArchived(month=month):
-                    months[month] = event  # one that was written anew keeps its place
-                case e.RetentionBegun(duty=duty):
-                    self.begun.append(duty)
-                case e.RetentionApplied(duty=duty):
-                    self.begun = [other for other in self.begun if other != duty]
-        self.archived = [*months.values()]
-
-    @classmethod
-    async def read(cls, log: Readable) -> _Record:
-        recorded = await log.read_stream(RETENTION_STREAM)
-        return cls([*map(decode_retention, recorded)], recorded[-1].version if recorded else 0)
-
-    async def archived_up_to(self, log: Readable) -> Head:
-        """Return where the next archive begins: behind the last one, or where the log was pruned further."""
-        pruned = await beginning(log)
-        if not self.archived or self.archived[-1].last < pruned.position:
-            return pruned
-        return Head(self.archived[-1].last, bytes.fromhex(self.archived[-1].hash))
-
-    def next_month(self, time: datetime) -> str:
-        """Return the month that goes into the next archive, which begins with an event of this time."""
-        month = f"{time:%Y-%m}"
-        if not self.archived:
-            return month
-        return max(month, f"{_end_of(self.archived[-1].month):%Y-%m}")  # clocks have been set back before
 
 
 class Retention:
@@ -103,7 +62,7 @@ class Retention:
     ) -> None:
         self._backend, self._settings = backend, settings
         self._log, self._key, self._directory = log, key, directory
-        self._duties: Mapping[str, Callable[[_Record, datetime], Awaitable[bool]]] = {
+        self._duties: Mapping[str, Callable[[Record, datetime], Awaitable[bool]]] = {
             "whole archives": self._withhold,
             "archives": self._archive,
             "owners": self._erase,
@@ -113,6 +72,10 @@ class Retention:
         self._due = datetime.min.replace(tzinfo=UTC)
         self._failed: dict[str, datetime] = {}
         """When what has failed is tried again."""
+        self._left: dict[str, list[str]] = {}
+        """What each duty could not be done to, and leaves out until it is done to all else."""
+        self._is_scrubbed = False
+        """Whether nothing is in any file of what was taken away; not known at first."""
         self._nothing_up_to = 0
         """Of no stream that has ended up to this position is anything left."""
 
@@ -132,20 +95,30 @@ class Retention:
                 continue
             try:
                 # Read each time: what fails may have put on record that it has begun.
-                if await do(await _Record.read(self._backend.store), now):
+                if await do(await Record.read(self._backend.store), now):
                     return True
-            except (EventStoreError, UWSError, OSError) as error:
+            except _FAILURES as error:
                 log.error("retention cannot be applied, which is tried again in an hour: %s", error)
                 self._failed[duty] = now + _RETRY
         return False
 
-    async def _note(self, record: _Record, event: e.RetentionEvent) -> None:
+    def _leave(self, duty: str, what: str, error: Exception) -> None:
+        log.error("%s is left as it is: %s", what, error)
+        self._left.setdefault(duty, []).append(what)
+
+    def _check_left(self, duty: str) -> None:
+        """Raise `UsageError` for what was left out, which then is tried again."""
+        if left := self._left.pop(duty, None):
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            raise UsageError(f"{left[0]}{more} had to be left as they are")
+
+    async def _note(self, record: Record, event: e.RetentionEvent) -> None:
         new = e.encode(event, SERVER.metadata)
         await self._backend.store.append(RETENTION_STREAM, [new], expected=record.version)
 
     # Archiving
 
-    async def _archive(self, record: _Record, now: datetime) -> bool:
+    async def _archive(self, record: Record, now: datetime) -> bool:
         """Archive the first month that is not, if it is over."""
         if self._settings.archive is None:
             return False
@@ -155,7 +128,7 @@ class Retention:
         if not first:
             return False
         month = record.next_month(first[0].recorded_at)
-        if now < _end_of(month):
+        if now < end_of(month):
             return False
         path = self._directory / f"{month}.gz"
         contents = await self._written(path, after, month, now)
@@ -175,18 +148,25 @@ class Retention:
         log.info("%s: positions %s to %s are archived", path, after.position + 1, contents.head.position)
         return True
 
-    async def _withhold(self, record: _Record, now: datetime) -> bool:
+    async def _withhold(self, record: Record, now: datetime) -> bool:
         """Write an archive anew that holds what jobs held, since that is not kept for ever any more."""
         if self._settings.owners is None:
             return False
+        left = self._left.get("whole archives", ())
         for month in record.archived:
             path = self._directory / month.file
-            if month.whole and path.exists():
+            if not month.whole or str(path) in left or not path.exists():
+                continue
+            try:
                 contents = await withhold(path, self._key(), now, _is_personal)
-                failpoint.reached(failpoint.WITHHELD)
-                await self._note(record, replace(month, sha256=contents.sha256, whole=False))
-                log.info("%s is written anew, without what jobs held", path)
-                return True
+            except _FAILURES as error:
+                self._leave("whole archives", str(path), error)
+                continue
+            failpoint.reached(failpoint.WITHHELD)
+            await self._note(record, replace(month, sha256=contents.sha256, whole=False))
+            log.info("%s is written anew, without what jobs held", path)
+            return True
+        self._check_left("whole archives")
         return False
 
     async def _written(self, path: Path, after: Head, month: str, now: datetime) -> Contents:
@@ -196,7 +176,7 @@ class Retention:
             draft.unlink(missing_ok=True)
         key, store = self._key(), self._backend.store
         if not path.exists():
-            until = _end_of(month) - _MICROSECOND
+            until = end_of(month) - _MICROSECOND
             withheld = _is_personal if self._settings.owners is not None else _is_nobodys
             await archive(store, path, key, now, until=until, after=after, withheld=withheld)
         contents = await verified(path, key.verifier)
@@ -207,31 +187,41 @@ class Retention:
 
     # Erasing
 
-    async def _erase(self, record: _Record, now: datetime) -> bool:
+    async def _erase(self, record: Record, now: datetime) -> bool:
         """Erase some of what is kept no longer."""
         if (kept := self._settings.owners_kept) is None:
             return False
         due = await self._due_jobs(now - kept)
         streams = [*map(job_stream, due)] or await asyncio.to_thread(self._due_access, now - kept)
         if not streams:
+            self._check_left("owners")
             return False
         if "owners" not in record.begun:
             await self._begin(record, "owners", self._settings.owners, now - kept)
         for job_id in due:
-            await self._backend.files.of(job_id).remove()
+            try:
+                await self._backend.files.of(job_id).remove()
+            except OSError as error:
+                self._leave("owners", job_stream(job_id), error)
+                streams.remove(job_stream(job_id))
         for stream in streams:
+            self._is_scrubbed = False
             reason = f"retention: owners after {self._settings.owners}"
             await self._backend.store.erase(stream, reason=reason, metadata=SERVER.metadata)
             failpoint.reached(failpoint.ERASED)
-        log.info("%s streams are erased, which are kept for %s", len(streams), self._settings.owners)
+        if streams:
+            log.info("%s streams are erased, which are kept for %s", len(streams), self._settings.owners)
         return True
 
     async def _due_jobs(self, before: datetime) -> list[str]:
         """Return the first jobs that were destroyed up to a time and are not erased."""
         await self._backend.projector.caught_up("usage", timeout=_LONGEST_FOLDING)
-        store, due = self._backend.store, []
-        for job_id in await self._backend.jobs.destroyed_first(_AT_ONCE):
-            if _destroyed(await store.read_stream(job_stream(job_id))) > before:
+        store, due = self._backend.store, list[str]()
+        left = self._left.get("owners", ())
+        for job_id in await self._backend.jobs.destroyed_first(_AT_ONCE + len(left)):
+            if job_stream(job_id) in left:
+                continue
+            if destroyed_at(await store.read_stream(job_stream(job_id))) > before:
                 break
             due.append(job_id)
         return due
@@ -248,13 +238,13 @@ class Retention:
 
     # Pruning
 
-    async def _prune(self, record: _Record, now: datetime) -> bool:
+    async def _prune(self, record: Record, now: datetime) -> bool:
         """Take away what is left of jobs, all in one go, since no command is taken meanwhile."""
         if (kept := self._settings.histories_kept) is None:
             return False
         store = self._backend.store
         pruned = (await beginning(store)).position
-        due = [m for m in record.archived if m.last > pruned and _end_of(m.month) <= now - kept]
+        due = [m for m in record.archived if m.last > pruned and end_of(m.month) <= now - kept]
         if self._settings.owners is None:  # nothing is erased: what an archive lacks is in the log alone
             due = [*takewhile(lambda month: month.whole, due)]
         if not due or due[-1].last <= self._nothing_up_to:
@@ -264,8 +254,9 @@ class Retention:
             self._nothing_up_to = last.last
             return False
         if "histories" not in record.begun:
-            await self._begin(record, "histories", self._settings.histories, _end_of(last.month))
+            await self._begin(record, "histories", self._settings.histories, end_of(last.month))
         *before, path = (self._directory / month.file for month in due)
+        self._is_scrubbed = False
         log.info("the log gives room back of what ended up to %s: commands wait meanwhile", last.month)
         began = perf_counter()
         reason = f"retention: histories after {self._settings.histories}, archived in {last.file}"
@@ -283,103 +274,27 @@ class Retention:
     # Both
 
     async def _begin(
-        self, record: _Record, duty: e.Duty, after: int | float | str | None, before: datetime
+        self, record: Record, duty: e.Duty, after: int | float | str | None, before: datetime
     ) -> None:
         await self._note(record, e.RetentionBegun(duty=duty, after=str(after), before=before))
         record.version += 1
         failpoint.reached(failpoint.BEGUN)
 
-    async def _finish(self, record: _Record, now: datetime) -> bool:
+    async def _finish(self, record: Record, now: datetime) -> bool:
         """Leave nothing in any file of what was taken away, and say that it is done, unless it has failed."""
         done = [duty for duty in dict.fromkeys(record.begun) if duty not in self._failed]
-        if not done:
+        if not record.begun or (self._is_scrubbed and not done):
             return False
         await self._backend.store.settle()
         projector = self._backend.projector
         await projector.caught_up(timeout=_LONGEST_FOLDING)
         await projector.scrub()
+        self._is_scrubbed = True
         failpoint.reached(failpoint.SCRUBBED)
         for duty in done:
             await self._note(record, e.RetentionApplied(duty=duty))
             record.version += 1
-        return True
-
-
-# Telling
-
-
-class Told(msgspec.Struct, frozen=True):
-    """What retention has done, and what it would do now. Times are those from which on it is due.
-
-    ``due`` jobs are to be erased now, of which at most a thousand are counted; ``whole`` archives are to be
-    written anew.
-    """
-
-    archived: int
-    archived_up_to: str | None
-    next_month: str | None
-    next_archive: datetime | None
-    due: int
-    next_erasure: datetime | None
-    pruned_up_to: int
-    next_pruning: datetime | None
-    unfinished: tuple[str, ...]
-    whole: int
-
-
-async def tell(log: Readable, settings: RetentionSettings, projections: Path, now: datetime) -> Told:
-    """Tell what retention would do, from the files alone. Raises `StoreUnavailable`."""
-    record = await _Record.read(log)
-    pruned = (await beginning(log)).position
-    month = end = None
-    if settings.archive and (
-        first := await log.read_all(after=(await record.archived_up_to(log)).position, limit=1)
-    ):
-        month = record.next_month(first[0].recorded_at)
-        end = _end_of(month)
-    due, next_erasure = 0, None
-    if kept := settings.owners_kept:
-        async for destroyed in _destructions(log, projections):
-            if destroyed > now - kept:
-                next_erasure = destroyed + kept
-                break
-            due += 1
-    next_pruning = None
-    if forever := settings.histories_kept:
-        following = next((m.month for m in record.archived if m.last > pruned), month)
-        next_pruning = _end_of(following) + forever if following else None
-    return Told(
-        archived=len(record.archived),
-        archived_up_to=record.archived[-1].month if record.archived else None,
-        next_month=month,
-        next_archive=end,
-        due=due,
-        next_erasure=next_erasure,
-        pruned_up_to=pruned,
-        next_pruning=next_pruning,
-        unfinished=tuple(dict.fromkeys(record.begun)),
-        whole=sum(m.whole for m in record.archived) if settings.owners is not None else 0,
-    )
-
-
-async def _destructions(log: Readable, projections: Path) -> AsyncIterator[datetime]:
-    """Yield when jobs were destroyed, those first that went first, as far as the read model knows them."""
-    async with beside(projections, "usage") as model:
-        job_ids = await model.ask(destroyed_first, _COUNTED) if model else []
-    for job_id in job_ids:
-        if recorded := await log.read_stream(job_stream(job_id)):  # else it was pruned meanwhile
-            yield _destroyed(recorded)
-
-
-def _destroyed(recorded: Sequence[RecordedEvent]) -> datetime:
-    """Return when a job was destroyed, or else when something happened to it last."""
-    return next((event for event in recorded if event.type == _JOB_DESTROYED), recorded[-1]).recorded_at
-
-
-def _end_of(month: str) -> datetime:
-    """Return when the month after begins."""
-    year, number = map(int, month.split("-"))
-    return datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC)
+        return bool(done)
 
 
 def _midnight_after(now: datetime) -> datetime:

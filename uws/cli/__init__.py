@@ -24,7 +24,7 @@ from . import past as _past  # noqa: F401 - so does it
 from .access import token, user
 from .accounting import usage
 from .audit import audit
-from .common import FAILED, INTERRUPTED, duration_of, err, out, reported, table
+from .common import FAILED, INTERRUPTED, Commands, duration_of, err, out, reported, table
 from .importing import importing
 from .jobs import jobs
 from .projections import projections
@@ -34,6 +34,7 @@ from .running import run
 from .storing import migrate, nodes, storing
 
 app = typer.Typer(
+    cls=Commands,
     help="An IVOA Universal Worker Service for programs that you declare.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import msgspec
 import typer
 
 from uws.access.users import hashed
@@ -23,7 +22,7 @@ from uws.admin.access import (
 from uws.model import Scope, UsageError
 from uws.model.units import format_time, parse_duration
 
-from .common import CONFIG, Config, Data, carried_out, out, place_of, reported, table
+from .common import CONFIG, Config, Data, carried_out, out, place_of, print_json, reported, table
 
 user = typer.Typer(help="Say who has a password here.", no_args_is_help=True, pretty_exceptions_enable=False)
 token = typer.Typer(
@@ -75,7 +74,7 @@ def list_users(as_json: Json = False, config: Config = CONFIG, data: Data = None
     with reported():
         found = carried_out(place_of(config, data), ListUsers(), "asking")
     if as_json:
-        _print_json(found)
+        print_json(found, indent=2)
         return
     rows = table("user", "groups", "roles", "password of")
     for entry in found:
@@ -112,7 +111,7 @@ def list_tokens(
     with reported():
         found = carried_out(place_of(config, data), ListTokens(name), "asking")
     if as_json:
-        _print_json(found)
+        print_json(found, indent=2)
         return
     rows = table("token", "made", "expires", "scope", "ended")
     for entry in found:
@@ -166,7 +165,3 @@ def _scopes(text: str | None) -> tuple[Scope, ...] | None:
         return tuple(Scope(name) for name in named)
     except ValueError:
         raise UsageError(f"--scope: expected {', '.join(Scope)}, got {text!r}") from None
-
-
-def _print_json(found: object) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")

@@ -13,16 +13,27 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from eventstore import to_microseconds
 from eventstore.scanning import scan_log
 from projections import UsageOf, beside, usage_in
 from uws.admin import DoesNotHold, Place, counting
 from uws.audit.accounting import Key, Ledger, Sums, add_up, partings
 from uws.model import UsageError
 from uws.model.text import made_fit
-from uws.model.units import format_size, parse_time
+from uws.model.units import format_size
 
-from .common import CONFIG, Config, Data, bar, err, out, place_of, reported, table
+from .common import (
+    CONFIG,
+    Config,
+    Data,
+    bar,
+    err,
+    microseconds_of,
+    out,
+    place_of,
+    print_json,
+    reported,
+    table,
+)
 
 _NOBODY = "(nobody)"
 
@@ -75,7 +86,7 @@ def usage(
         if plot is not None and plot.suffix != ".svg":
             raise UsageError(f"--plot: expected the name of a file that ends in .svg, got {plot}")
         place = place_of(config, data)
-        earliest, latest = _microseconds("--since", since), _microseconds("--until", until)
+        earliest, latest = microseconds_of("--since", since), microseconds_of("--until", until)
         shown = asyncio.run(_shown(place))
         ledger = _added_up(place, shown[0] if shown else 0, earliest, latest)
         rows = [_row(of, sums) for of, sums in ledger.by(by.of).items()]
@@ -95,13 +106,6 @@ def usage(
                 soft_wrap=True,
             )
         _compare(ledger, shown, say)
-
-
-def _microseconds(option: str, text: str | None) -> int | None:
-    try:
-        return to_microseconds(parse_time(text)) if text is not None else None
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
 
 
 async def _shown(place: Place) -> tuple[int, list[UsageOf]] | None:
@@ -155,7 +159,7 @@ def _print_json(by: By, ledger: Ledger, rows: list[Row]) -> None:
         "erased_jobs": ledger.erased,
         "pruned_events": ledger.pruned,
     }
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(told), indent=2).decode() + "\n")
+    print_json(told, indent=2)
 
 
 def _without_of(row: Row) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from eventstore.checkpoint import Checkpoint, CheckpointError, VerifierKey, open
 from uws.admin import EraseJob, Place, PruneLog, counting
 from uws.audit import archive, check_pruning, check_signature, sign_head
 from uws.model import UsageError
-from uws.model.units import format_size, parse_time
+from uws.model.units import format_size
 
 from .common import (
     CONFIG,
@@ -30,8 +30,11 @@ from .common import (
     out,
     place_of,
     print_seen,
+    print_warning,
     reading,
     reported,
+    time_of,
+    warn_of_unsigned,
 )
 from .histories import Results, Through, export_history, looks_like_history, verify_history_file
 
@@ -101,7 +104,7 @@ async def _verify_log(
     if verified.erased or verified.pruned:
         out.print(f"{verified.erased} erased and {verified.pruned} pruned, as is on record")
     if verified.pruning and key is None:
-        out.print("that it was the server that pruned was not checked: give --key", soft_wrap=True)
+        print_warning("that it was the server that pruned was not checked: give --key")
     _print_head(verified.head)
     print_seen(seen)
 
@@ -113,9 +116,9 @@ def _verify_archive(path: Path, key: VerifierKey | None, seen: list[tuple[Path, 
         if key:
             seen = [(path, check_signature(contents, key)), *seen]
     _print_contents(contents)
-    if key is None:
-        out.print("that it was the server that wrote it was not checked: give --key", soft_wrap=True)
     print_seen(seen)
+    if key is None:
+        warn_of_unsigned(path)
 
 
 @audit.command("checkpoint")
@@ -180,10 +183,7 @@ def export(
         if through:
             raise UsageError("--through: goes with histories of jobs; say which jobs")
         place = place_of(config, data)
-        try:
-            latest = parse_time(until) if until is not None else None
-        except ValueError as error:
-            raise UsageError(f"--until: {error}") from None
+        latest = None if until is None else time_of("--until", until)
         asyncio.run(_export(place, output, latest))
         if pruning:
             _prune(place, output)

@@ -7,9 +7,12 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from json import dumps
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -23,13 +26,14 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 from rich.text import Text
+from typer.core import TyperGroup
 
-from eventstore import ChainBroken, EventLog, read_log
+from eventstore import ChainBroken, EventLog, read_log, to_microseconds
 from eventstore.checkpoint import Checkpoint
 from uws.admin import DoesNotHold, Operation, Place, Report, problems_of
 from uws.config import load
 from uws.model import UsageError
-from uws.model.units import format_time, parse_duration
+from uws.model.units import format_time, parse_duration, parse_time
 from uws.node import administer
 
 R = TypeVar("R")
@@ -40,13 +44,35 @@ USAGE = 2
 """The exit status for a wrong declaration or option, or surroundings in which a command cannot work."""
 INTERRUPTED = 130
 """The exit status after Ctrl-C."""
+READ_ENOUGH = 141
+"""The exit status when whoever reads has read enough: what shells say of programs that SIGPIPE ends."""
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The declaration, in TOML.")]
 Data = Annotated[Path | None, typer.Option(help="The data directory, if not the declaration's.")]
 CONFIG = Path("uwsd.toml")
 
+
+class Commands(TyperGroup):
+    """Commands that end with status 141 when whoever reads has read enough, as `head` does."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+            raise typer.Exit(READ_ENOUGH) from None
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - it is called where the error is handled
+
+
 # What operators write is printed as it is: no markup, no emoji.
-out = Console(markup=False, emoji=False, highlight=False)
+out = _Console(markup=False, emoji=False, highlight=False)
 err = Console(markup=False, emoji=False, highlight=False, stderr=True)
 
 
@@ -58,9 +84,8 @@ def reported() -> Iterator[None]:
     """
     try:
         yield
-    except BrokenPipeError:  # whoever reads this has read enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(FAILED) from None
+    except BrokenPipeError:
+        raise
     except Exception as error:
         problems = problems_of(error)
         if not problems:
@@ -79,6 +104,19 @@ def duration_of(option: str, text: str, *, at_least: int = 0) -> int:
     if seconds < at_least:
         raise UsageError(f"{option}: expected at least {at_least} s, got {text!r}")
     return seconds
+
+
+def time_of(option: str, text: str) -> datetime:
+    """Return the UTC time that was given for an option. Raises `UsageError`."""
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def microseconds_of(option: str, text: str | None) -> int | None:
+    """Return the time that was given for an option in microseconds since 1970, None where none was."""
+    return None if text is None else to_microseconds(time_of(option, text))
 
 
 def is_declared(config: Path) -> bool:
@@ -192,4 +230,43 @@ def table(*columns: str) -> Table:
 
 def print_line(line: str) -> None:
     """Print a line as it is, of any width; what clients sent in it may not steer the reader's terminal."""
-    sys.stdout.write("".join(each if each.isprintable() else "\ufffd" for each in line) + "\n")
+    sys.stdout.write(_harmless(line) + "\n")
+
+
+def print_json(value: Any, *, indent: int | None = None) -> None:
+    """Print a value as JSON, on one line unless it is indented. What is not seen is escaped in it."""
+    encoded = msgspec.json.encode(value)
+    text = (encoded if indent is None else msgspec.json.format(encoded, indent=indent)).decode()
+    sys.stdout.write("\n".join(map(json_line, text.split("\n"))) + "\n")
+
+
+def json_line(text: str) -> str:
+    """Return a line of JSON that says the same, and steers no terminal."""
+    # Outside of strings there is nothing that is not printed.
+    return text if text.isprintable() else "".join(c if c.isprintable() else dumps(c)[1:-1] for c in text)
+
+
+def print_exactly(document: bytes) -> None:
+    """Write a document byte for byte; on a terminal, what would steer it is replaced."""
+    sys.stdout.flush()
+    if sys.stdout.isatty():
+        document = "\n".join(map(_harmless, document.decode().split("\n"))).encode()
+    sys.stdout.buffer.write(document)
+    sys.stdout.buffer.flush()
+
+
+def print_warning(text: str) -> None:
+    """Say what must not be missed, beside the output."""
+    err.print(text, style="bold yellow", soft_wrap=True)
+
+
+def warn_of_unsigned(path: Path) -> None:
+    """Say what was not shown of a file that was verified without a key."""
+    print_warning(
+        f"{path}: NOT PROVED who made it: it agrees with itself, which anybody can see to; "
+        "give --key with the verifier key of the server"
+    )
+
+
+def _harmless(line: str) -> str:
+    return line if line.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in line)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable
 from typing import Annotated
 
-import msgspec
 import typer
 
 from uws.admin import Place, RerunJob
@@ -25,6 +24,8 @@ from .common import (
     carried_out,
     faults,
     place_of,
+    print_exactly,
+    print_json,
     print_line,
     reading,
     reported,
@@ -47,7 +48,7 @@ def diff(
     with reported():
         compared = _compared(place_of(config, data), job, other)
         if as_json:
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(compared)).decode() + "\n")
+            print_json(compared, indent=2)
         else:
             _print_comparison(compared)
     raise typer.Exit(0 if compared.is_same else FAILED)
@@ -112,8 +113,7 @@ def provenance(
         if as_json + as_provn + as_svg > 1:
             raise UsageError("--json, --provn, --svg: expected one of them")
         (run,) = asyncio.run(_read(place_of(config, data), job))
-        sys.stdout.flush()
-        sys.stdout.buffer.write(_written(run, provn=as_provn, svg=as_svg))
+        print_exactly(_written(run, provn=as_provn, svg=as_svg))
 
 
 def _written(run: Run, *, provn: bool, svg: bool) -> bytes:

@@ -12,13 +12,21 @@ import typer
 from eventstore.checkpoint import Checkpoint, CheckpointError, VerifierKey
 from eventstore.excerpt import check_held
 from uws.admin import DoesNotHold, Place, counting
-from uws.audit.histories import Proven, compare_results, export_histories, verify_history
-from uws.audit.history import History, HistoryError, JobHistory, Step
-from uws.audit.words import visible
+from uws.audit.proof import (
+    History,
+    HistoryError,
+    JobHistory,
+    Proven,
+    Step,
+    compare_results,
+    export_histories,
+    verify_history,
+    visible,
+)
 from uws.model import UsageError
 from uws.model.units import format_size, format_time
 
-from .common import bar, faults, out, print_seen, reading
+from .common import bar, faults, out, print_seen, reading, warn_of_unsigned
 
 Through = Annotated[
     Path | None,
@@ -89,6 +97,8 @@ def verify_history_file(
         out.print(f"the log in {place.data} holds all of it", soft_wrap=True)
     if results:
         _compare(proven.history, results)
+    if not proven.signed:
+        warn_of_unsigned(path)
 
 
 async def _hold_against(place: Place, history: History) -> None:
@@ -104,8 +114,7 @@ def _print(label: str, text: str) -> None:
 
 def _print_step(label: str, step: Step | None) -> None:
     if step:
-        by = step.actor or "nobody in particular"
-        _print(label, f"{format_time(step.time)} by {by}: {step.says}")
+        _print(label, f"{format_time(step.time)} by {step.by}: {step.says}")
 
 
 def _print_job(history: History, told: JobHistory) -> None:
@@ -119,10 +128,8 @@ def _print_job(history: History, told: JobHistory) -> None:
     _print("owner", job.owner or "nobody in particular")
     _print("created", format_time(job.created))
     if told.recorded:
-        by = told.recorded.actor or "nobody in particular"
-        _print(
-            "imported", f"{format_time(told.recorded.time)} by {by} from {told.source}, which has the times"
-        )
+        when, by = format_time(told.recorded.time), told.recorded.by
+        _print("imported", f"{when} by {by} from {told.source}, which has the times")
     try:
         _print("command", history.command_of(told))
     except ValueError as error:
@@ -156,8 +163,6 @@ def _print_proven(proven: Proven) -> None:
     head = checkpoint.head
     out.print(f"signed as of position {head.position} {head.hash.hex()}", soft_wrap=True)
     out.print(f"on {format_time(checkpoint.time)} by {checkpoint.origin}", soft_wrap=True)
-    if not proven.signed:
-        out.print("that it was the server that signed it was not checked: give --key", soft_wrap=True)
 
 
 def _compare(history: History, directory: Path) -> None:

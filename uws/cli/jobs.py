@@ -42,8 +42,10 @@ from .common import (
     carried_out,
     duration_of,
     err,
+    json_line,
     out,
     place_of,
+    print_json,
     print_line,
     reported,
 )
@@ -107,7 +109,7 @@ def show(job: JobId, as_json: AsJson = False, config: Config = CONFIG, data: Dat
     with reported():
         found = carried_out(place_of(config, data), ShowJob(job), "asking")
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
+        print_json(found, indent=2)
         return
     facts = asdict(found) | {"execution_duration": format_duration(found.execution_duration)}
     for nested in ("parameters", "results", "failure"):
@@ -347,7 +349,7 @@ def _print_json(entries: Iterator[Entry]) -> None:
     """Print a list as it comes, an entry a line."""
     separator = "[\n"
     for entry in entries:
-        sys.stdout.write(separator + msgspec.json.encode(entry).decode())
+        sys.stdout.write(separator + json_line(msgspec.json.encode(entry).decode()))
         separator = ",\n"
     sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
 

@@ -14,13 +14,13 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import msgspec
 import typer
 
-from eventstore import RecordedEvent, to_microseconds
+from eventstore import RecordedEvent
 from projections import Sought
 from uws.admin import Place
-from uws.audit import Entry, JobThen, NotThere, Past, State, created_by, entry_of, is_sought
+from uws.audit import Entry, JobThen, NotThere, Past, State, check_time, entry_of
 from uws.config import load
 from uws.model import UsageError
-from uws.model.units import format_time, parse_time
+from uws.model.units import format_time
 from uws.node import looking_back
 
 from .audit import audit
@@ -32,12 +32,16 @@ from .common import (
     err,
     faults,
     is_declared,
+    microseconds_of,
     out,
     place_of,
+    print_exactly,
+    print_json,
     print_line,
     reading,
     reported,
     table,
+    time_of,
 )
 
 R = TypeVar("R")
@@ -78,7 +82,9 @@ def log(
 ) -> None:
     """Print events: those of a job, or all that every option lets through, in the order of the log."""
     with reported():
-        sought = Sought(owner, service, actor, type_, _micros("--since", since), _micros("--until", until))
+        sought = Sought(
+            owner, service, actor, type_, microseconds_of("--since", since), microseconds_of("--until", until)
+        )
         printed = _Printed(as_json, limit)
         _run(_log(place_of(config, data), job, sought, follow, printed))
 
@@ -95,7 +101,7 @@ class _Printed:
             return
         entry = entry_of(recorded)
         if self._as_json:
-            sys.stdout.write(msgspec.json.encode(entry).decode() + "\n")
+            print_json(entry)
         else:
             if not self._begun:
                 print_line(_LINE.format("position", "time", "stream", "version", "type", "actor", "what"))
@@ -126,31 +132,18 @@ async def _log(place: Place, job: str | None, sought: Sought, follow: bool, prin
         # A job's stream is enough for what is asked of it alone.
         past = Past(log) if job is not None else await stack.enter_async_context(looking_back(place))
         await past.check(sought)
-        if job is not None:
-            head = max(head, await _print_job(past, job, sought, printed))
-        else:
-            async for event in past.events(sought, limit=printed.left):
-                printed(event)
-                head = max(head, event.position)
+        found = past.events(sought, limit=printed.left) if job is None else past.events_of(job, sought)
+        async for event in found:
+            printed(event)
+            head = max(head, event.position)
         while follow and not printed.enough:
             sys.stdout.flush()
-            found, reached = await past.new_events(sought, after=head, job_id=job)
-            for event in found:
+            new, reached = await past.new_events(sought, after=head, job_id=job)
+            for event in new:
                 printed(event)
             if reached == head:
                 await asyncio.sleep(_PAUSE)
             head = reached
-
-
-async def _print_job(past: Past, job: str, sought: Sought, printed: _Printed) -> int:
-    """Print what is sought of a job, and return where the last of its events stands."""
-    recorded = await past.history(job)
-    created = created_by(recorded)
-    for event in recorded:
-        # What was erased is shown to who asks for all of the job: nobody knows what else it was.
-        if sought == Sought() or is_sought(sought, event, created):
-            printed(event)
-    return recorded[-1].position
 
 
 @audit.command()
@@ -212,8 +205,7 @@ async def _replay(
             then = await past.job_at_version(
                 job, len(await past.history(job)) if version is None else version
             )
-    sys.stdout.buffer.write(form.document(then))
-    sys.stdout.buffer.flush()
+    print_exactly(form.document(then))
     return then.standing is not None
 
 
@@ -278,7 +270,7 @@ async def _state(
         waited = False
         async for each in past.jobs_waiting(time, service=service, owner=owner):
             waited = waited or each.waits_for is not None
-            sys.stdout.write(msgspec.json.encode(each).decode() + "\n")
+            print_json(each)
         return waited
 
 
@@ -339,22 +331,10 @@ def _run(command: Coroutine[Any, Any, R]) -> R:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _time(option: str, text: str) -> datetime:
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
-
-
 def _past_time(option: str, text: str) -> datetime:
-    time = _time(option, text)
-    if time > datetime.now(UTC):
-        raise UsageError(f"{option}: {format_time(time)} is to come: nobody knows what will be then")
+    time = time_of(option, text)
+    check_time(option, time, datetime.now(UTC))
     return time
-
-
-def _micros(option: str, text: str | None) -> int | None:
-    return None if text is None else to_microseconds(_time(option, text))
 
 
 def _base_url(config: Path, url: str | None) -> str:

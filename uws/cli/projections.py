@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Literal
 
-import msgspec
 import typer
 
 from eventstore.connection import translated
@@ -20,7 +19,19 @@ from uws.model import UsageError
 from uws.model.units import format_size
 from uws.node import open_log
 
-from .common import CONFIG, Config, Data, Rate, carried_out, err, out, place_of, reported, table
+from .common import (
+    CONFIG,
+    Config,
+    Data,
+    Rate,
+    carried_out,
+    err,
+    out,
+    place_of,
+    print_json,
+    reported,
+    table,
+)
 
 projections = typer.Typer(
     help="Look at the read models, make them anew, compare them with the log.",
@@ -45,7 +56,7 @@ def status(
     with reported():
         found = carried_out(place_of(config, data), ProjectionsStatus(), "asking")
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
+        print_json(found, indent=2)
         return
     rows = table("name", "version", "position", "lag", "size", "state")
     for column in rows.columns[1:5]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
-import msgspec
 import typer
 
 from uws.admin import PauseQueue, ResumeQueue, ShowQueue
 from uws.model import UsageError
 from uws.model.units import format_time
 
-from .common import CONFIG, Config, Data, carried_out, out, place_of, reported, table
+from .common import CONFIG, Config, Data, carried_out, out, place_of, print_json, reported, table
 
 queueing = typer.Typer(
     help="Show which jobs wait and why, pause the queue, resume it.",
@@ -39,7 +37,7 @@ def queue(
             return
         found = carried_out(place_of(config, data), ShowQueue(limit), "asking")
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
+        print_json(found, indent=2)
         return
     for service, since in found.paused:
         out.print(f"{_queue_of(service)} is paused since {format_time(since)}", soft_wrap=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from eventstore import RecordedEvent, StoreUnavailable, to_microseconds
+from eventstore.checking import Checked
 from projections import Cursor, JobReference, Page, Whose
 from uws.commands import Caller
 from uws.jobs.carrying_out import CarriesOut
@@ -139,10 +140,17 @@ class Questions(CarriesOut):
             return job
 
     async def history(self, job_id: str, caller: Caller) -> Sequence[RecordedEvent]:
-        """Return the events of a job, in order. Raises `OtherService` for another service's job."""
-        recorded = await self.backend.store.read_stream(e.job_stream(job_id))
+        """Return the events of a job, in order.
+
+        Raises `OtherService` for another service's job, `ChainBroken` for what is not what was recorded.
+        """
+        recorded = await Checked(self.backend.store).read_stream(e.job_stream(job_id))
         self._admitted(fold(recorded), job_id, caller, Action.HISTORY)
         return recorded
+
+    async def declarations(self) -> Sequence[RecordedEvent]:
+        """Return the events of this service, in order. Raises `ChainBroken`, as `history` does."""
+        return await Checked(self.backend.store).read_stream(e.service_stream(self.service.name))
 
     async def estimate(
         self,

@@ -487,12 +487,17 @@ def decode_security(recorded: RecordedEvent, upcasters: Upcasters = UPCASTERS) -
 
 
 def time_of(recorded: RecordedEvent) -> int:
-    """Return when an event happened, whenever it was recorded, in microseconds since 1970 UTC."""
-    return _about.decode(recorded.metadata).time_of(recorded)
+    """Return when an event happened, whenever it was recorded, in microseconds since 1970 UTC.
+
+    Of an erased one nobody knows more than when it was recorded.
+    """
+    return recorded.time if recorded.erased else _about.decode(recorded.metadata).time_of(recorded)
 
 
 def actor_and_time(recorded: RecordedEvent) -> tuple[str | None, int]:
     """Return who caused an event, and its time (see `time_of`)."""
+    if recorded.erased:
+        return None, recorded.time
     about = _about.decode(recorded.metadata)
     return about.actor, about.time_of(recorded)
 

@@ -80,10 +80,12 @@ def tell(event: e.JobEvent) -> str:
 
 
 def tell_of(recorded: RecordedEvent) -> str:
-    """Return one line that says what any event of a log is about that was not erased.
+    """Return one line that says what any event of a log is about.
 
-    Of one in a form that this version does not know there is only its type to be told.
+    Of one that was erased, or is in a form that this version does not know, there is no more to be told.
     """
+    if recorded.erased:
+        return "what it held was erased"
     try:
         return _tell_any(recorded)
     except (UnknownForm, msgspec.MsgspecError):
@@ -93,7 +95,8 @@ def tell_of(recorded: RecordedEvent) -> str:
 def _tell_any(recorded: RecordedEvent) -> str:
     kind = recorded.type
     if kind == Erased.type:
-        return _because("erased", msgspec.json.decode(recorded.data, type=Erased).reason)
+        erased = msgspec.json.decode(recorded.data, type=Erased)
+        return _because(f"the events up to version {erased.through} were erased", erased.reason)
     if kind == Pruned.type:
         pruned = msgspec.json.decode(recorded.data, type=Pruned)
         return _because(f"pruned through position {pruned.through}", pruned.reason)

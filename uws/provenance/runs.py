@@ -100,7 +100,7 @@ def _step(recorded: RecordedEvent) -> Step:
 
 
 def _time(recorded: RecordedEvent) -> datetime:
-    return from_microseconds(recorded.time if recorded.erased else e.time_of(recorded))
+    return from_microseconds(e.time_of(recorded))
 
 
 def _importing(first: RecordedEvent) -> Recorded | None:

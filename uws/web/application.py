@@ -21,7 +21,7 @@ from uws.model.text import first_foreign
 from . import handlers as on
 from . import previews
 from .accounting import METRICS, PROBES, accounted, metrics, note_malformed_in_words, with_metrics
-from .auditing import chain, job_then, record, state_then, to_record
+from .auditing import chain, record, state_then, to_record
 from .availability import availability, healthz, note_start, readyz, service_availability
 from .capabilities import capabilities
 from .connections import Connection
@@ -44,6 +44,7 @@ from .fetching import Fetcher
 from .forms import key_of, take_bad_headers_quietly
 from .history import history
 from .job_lists import job_list
+from .job_then import job_then
 from .login import login, login_form, logout
 from .negotiation import is_for_reading
 from .openapi import openapi

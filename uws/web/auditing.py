@@ -1,10 +1,9 @@
-"""``/audit``: the record, for auditors: what happened, a job as it was, the queue as it was, the chain."""
+"""``/audit``: the record, for auditors: what happened, the queue as it was, the chain."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from difflib import SequenceMatcher
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -17,13 +16,11 @@ from projections import Sought
 from uws.audit import (
     READ_MODEL,
     Entry,
-    NotThere,
     Past,
     State,
     chain_of,
-    created_by,
+    check_time,
     entry_of,
-    is_sought,
 )
 from uws.jobs import Backend
 from uws.model import Action, NotAuthenticated, NotAuthorized, NotFound, UsageError, did_you_mean
@@ -34,7 +31,6 @@ from uws.model.units import format_time
 from .documents import add, with_stylesheet
 from .forms import Pair, instant, query_of, single, whole_number
 from .negotiation import HTML, JSON, Form, form_of
-from .past import document_then
 from .queues import Paused, Waits, add_job, told_of
 from .resource import Resource
 
@@ -45,8 +41,6 @@ SHOWN, MOST = 100, 1000
 """Events of a page, by default and at most."""
 JOBS_SHOWN = 200
 """Jobs of each kind that are shown of a queue as it was."""
-MOST_COMPARED = 500
-"""Lines that two documents have not in common at either end, and that are compared with each other still."""
 TIMES = ("SINCE", "UNTIL")
 FILTERS = ("JOB", "OWNERID", "SERVICE", "ACTOR", "TYPE", *TIMES)
 
@@ -60,17 +54,6 @@ class Events(msgspec.Struct, frozen=True):
     events: list[Entry]
     next: str | None
     missing: str | None
-
-
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it was right after one of its events: ``document`` is None when there was none any more."""
-
-    job: str
-    version: int
-    versions: int
-    document: msgspec.Raw | None
-    missing: str | None
-    events: list[Entry]
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -108,24 +91,24 @@ class StateThen(msgspec.Struct, frozen=True, kw_only=True):
 
 async def record(request: web.Request) -> web.Response:
     """``/audit``: events that all filters let through; on a page without any, the last ones."""
-    resource, pairs, form = _asked(request, *FILTERS, "AFTER", "LIMIT")
-    past = _past(resource)
+    resource, pairs, form = asked(request, *FILTERS, "AFTER", "LIMIT")
+    past = past_of(resource)
     sought, job_id = _sought(pairs), single(pairs, "JOB")
     await past.check(sought)
-    limit = min(_number(pairs, "LIMIT", SHOWN, 1), MOST)
-    after = _number(pairs, "AFTER", -1, 0)
+    limit = min(number_of(pairs, "LIMIT", SHOWN, 1), MOST)
+    after = number_of(pairs, "AFTER", -1, 0)
     if after < 0:
         is_bare = form is HTML and not any(single(pairs, name) for name in FILTERS)
-        after = max(0, (await _backend(resource).store.head()).position - limit) if is_bare else 0
+        after = max(0, (await backend_of(resource).store.head()).position - limit) if is_bare else 0
     found, missing = await _events(past, sought, job_id, after, limit + 1)
     following = _url(resource, pairs, found[limit - 1].position) if len(found) > limit else None
     entries = [entry_of(event) for event in found[:limit]]
     if form is JSON:
         return resource.answer(msgspec.json.encode(Events(entries, following, missing)), form)
-    root = _root("record")
+    root = root_of("record")
     for name in FILTERS:
         if value := single(pairs, name):
-            add(root, "filter", _as_field(value, name) if name in TIMES else value, name=name)
+            add(root, "filter", as_field(instant(value, name)) if name in TIMES else value, name=name)
     if after:
         root.set("first", _url(resource, pairs, 0))
     if following:
@@ -135,62 +118,30 @@ async def record(request: web.Request) -> web.Response:
     for kind in sorted(e.EVENT_TYPES):
         add(root, "type", kind)
     for entry in entries:
-        _add_entry(root, entry)
+        add_entry(root, entry)
     return resource.answer(with_stylesheet(root, resource.preamble("audit")), form)
 
 
 async def to_record(request: web.Request) -> web.Response:
     """``/audit/`` is ``/audit``."""
-    resource, _, _ = _asked(request)
+    resource, _, _ = asked(request)
     return resource.see(f"{resource.base_url}/audit")
-
-
-async def job_then(request: web.Request) -> web.Response:
-    """``/audit/jobs/{id}``: the events of a job, and its document right after one of them."""
-    resource, pairs, form = _asked(request, "VERSION")
-    past, job_id = _past(resource), request.match_info["job"]
-    recorded = await past.history(job_id)
-    version = _number(pairs, "VERSION", len(recorded), 1)
-    if version > len(recorded):
-        raise UsageError(f"VERSION: job {job_id} has versions 1 to {len(recorded)}, not {version}")
-    document, missing = await _document(past, job_id, resource.base_url, version, as_json=form is JSON)
-    entries = [entry_of(event) for event in recorded]
-    if form is JSON:
-        seen = Seen(
-            job=job_id, version=version, versions=len(recorded),
-            document=msgspec.Raw(document) if document else None, missing=missing, events=entries,
-        )  # fmt: skip
-        return resource.answer(msgspec.json.encode(seen), form)
-    root = _root("job", id=job_id, version=str(version), versions=str(len(recorded)))
-    if missing:
-        add(root, "missing", missing)
-    else:
-        before, _ = (
-            await _document(past, job_id, resource.base_url, version - 1) if version > 1 else (b"", None)
-        )
-        # In a thread, and by the run: a document may have as many lines as its owner has sent line breaks.
-        for change, lines in await asyncio.to_thread(_changes, before, document):
-            add(root, "lines", lines, **({"change": change} if change else {}))
-    for entry in entries:
-        _add_entry(root, entry)
-    return resource.answer(with_stylesheet(root, resource.preamble("audit")), form)
 
 
 async def state_then(request: web.Request) -> web.Response:
     """``/audit/state``: how many jobs there were at a time, which ran, and who waited for whom."""
-    resource, pairs, form = _asked(request, "AT", "SERVICE", "OWNERID")
+    resource, pairs, form = asked(request, "AT", "SERVICE", "OWNERID")
     at, service, owner = (single(pairs, name) or None for name in ("AT", "SERVICE", "OWNERID"))
-    backend = _backend(resource)
-    past = _past(resource)
+    backend = backend_of(resource)
+    past = past_of(resource)
     now = backend.clock.now()
     time = instant(at, "AT") if at else now
-    if time > now:
-        raise UsageError(f"AT: {format_time(time)} is to come: nobody knows what will be then")
+    check_time("AT", time, now)
     state = _told(await past.state(time, service=service, owner=owner))
     if form is JSON:
         return resource.answer(msgspec.json.encode(state), form)
-    root = _root("state", time=state.time, destroyed=str(state.destroyed))
-    shown = _as_field(at or state.time, "AT")
+    root = root_of("state", time=state.time, destroyed=str(state.destroyed))
+    shown = as_field(instant(at or state.time, "AT"))
     for name, value in (("AT", shown), ("SERVICE", service), ("OWNERID", owner)):
         if value:
             add(root, "filter", value, name=name)
@@ -210,13 +161,13 @@ async def state_then(request: web.Request) -> web.Response:
 
 async def chain(request: web.Request) -> web.Response:
     """``/audit/chain``: where the log ends, and its last checkpoint."""
-    resource, _, form = _asked(request)
-    backend, settings = _backend(resource), resource.site.audit
+    resource, _, form = asked(request)
+    backend, settings = backend_of(resource), resource.site.audit
     data = backend.files.data
     found = await chain_of(backend.store, data / settings.key, data / settings.checkpoints)
     if form is JSON:
         return resource.answer(msgspec.json.encode(found), form)
-    root = _root("chain", position=str(found.position), hash=found.hash)
+    root = root_of("chain", position=str(found.position), hash=found.hash)
     if found.missing:
         add(root, "missing", found.missing)
     if signed := found.checkpoint:
@@ -228,7 +179,7 @@ async def chain(request: web.Request) -> web.Response:
 # How it is found
 
 
-def _asked(request: web.Request, *names: str) -> tuple[Resource, Sequence[Pair], Form]:
+def asked(request: web.Request, *names: str) -> tuple[Resource, Sequence[Pair], Form]:
     """Return what all begin with, for auditors alone. What was left blank was not asked for.
 
     Raises `NotAuthenticated`, `NotAuthorized`; `UsageError` for what has another name than ``names``.
@@ -249,15 +200,16 @@ def _asked(request: web.Request, *names: str) -> tuple[Resource, Sequence[Pair],
     return resource, [pair for pair in pairs if pair.value], form_of(request, pairs)
 
 
-def _backend(resource: Resource) -> Backend:
+def backend_of(resource: Resource) -> Backend:
+    """Return what is asked. Raises `NotFound` where there is none."""
     if (backend := resource.site.backend) is None:
         raise NotFound("there is no service, and nothing on record")
     return backend
 
 
-def _past(resource: Resource) -> Past:
+def past_of(resource: Resource) -> Past:
     """Return what answers; the read model is waited for by what needs it."""
-    backend = _backend(resource)
+    backend = backend_of(resource)
 
     async def ask(question: Callable[..., R], *arguments: Any, **named: Any) -> R:
         await backend.projector.caught_up(READ_MODEL)
@@ -280,9 +232,9 @@ def _url(resource: Resource, pairs: Sequence[Pair], after: int) -> str:
     return f"{resource.base_url}/audit?{urlencode([*kept, ('AFTER', after)])}"
 
 
-def _as_field(text: str, name: str) -> str:
+def as_field(time: datetime) -> str:
     """Return a time as fields of browsers take it; one that is finer than theirs, to the microsecond."""
-    time = instant(text, name).replace(tzinfo=None)
+    time = time.replace(tzinfo=None)
     return time.isoformat(timespec="microseconds" if time.microsecond % 1000 else "milliseconds")
 
 
@@ -290,7 +242,8 @@ def _micros(text: str | None, name: str) -> int | None:
     return to_microseconds(instant(text, name)) if text else None
 
 
-def _number(pairs: Sequence[Pair], name: str, default: int, least: int) -> int:
+def number_of(pairs: Sequence[Pair], name: str, default: int, least: int) -> int:
+    """Return a whole number that was asked for. Raises `UsageError`."""
     text = single(pairs, name)
     return default if text is None else whole_number(text, name, least)
 
@@ -305,57 +258,10 @@ async def _events(
     if job_id is None:
         return [event async for event in past.events(sought, after=after, limit=limit)], None
     try:
-        recorded = await past.history(job_id)
+        found = [event async for event in past.events_of(job_id, sought) if event.position > after]
     except NotFound as error:
         return [], str(error)
-    created = created_by(recorded)
-    found = (event for event in recorded if sought == Sought() or is_sought(sought, event, created))
-    return [event for event in found if event.position > after][:limit], None
-
-
-async def _document(
-    past: Past, job_id: str, base_url: str, version: int, *, as_json: bool = False
-) -> tuple[bytes, str | None]:
-    """Return a job's document as its owner saw it then, or why there was none."""
-    try:
-        then = await past.job_at_version(job_id, version)
-    except NotThere as error:
-        return b"", str(error)
-    return document_then(then, base_url, as_json=as_json), None
-
-
-def _changes(before: bytes, after: bytes) -> list[tuple[str, str]]:
-    """Return all lines of a document, and those it had before, by runs: what became of them, if anything."""
-    if not before:
-        return [("", "\n".join(_lines(after)))]
-    return [(change, "\n".join(lines)) for change, lines in _runs(_lines(before), _lines(after)) if lines]
-
-
-def _runs(before: list[str], after: list[str]) -> Iterator[tuple[str, list[str]]]:
-    head = _begin_alike(before, after)
-    tail = _begin_alike(before[head:][::-1], after[head:][::-1])
-    old, new = before[head : len(before) - tail], after[head : len(after) - tail]
-    yield "", after[:head]
-    if len(old) + len(new) > MOST_COMPARED:
-        yield from (("removed", old), ("added", new))
-    else:
-        for what, first, last, begin, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-            if what == "equal":
-                yield "", new[begin:end]
-            else:
-                yield from (("removed", old[first:last]), ("added", new[begin:end]))
-    yield "", after[len(after) - tail :]
-
-
-def _begin_alike(one: list[str], other: list[str]) -> int:
-    """Return with how many of the same lines both begin."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((number for number, (line, twin) in pairs if line != twin), min(len(one), len(other)))
-
-
-def _lines(document: bytes) -> list[str]:
-    """Return the lines of a document, without what stands there for its page alone."""
-    return [line for line in document.decode().splitlines() if not line.startswith("<?")]
+    return found[:limit], None
 
 
 def _told(state: State) -> StateThen:
@@ -374,11 +280,13 @@ def _told(state: State) -> StateThen:
     )
 
 
-def _root(name: str, **facts: str) -> etree._Element:
+def root_of(name: str, **facts: str) -> etree._Element:
+    """Return the root of a document that tells of the record."""
     return etree.Element(f"{{{RECORD}}}{name}", facts, {"a": RECORD})
 
 
-def _add_entry(root: etree._Element, entry: Entry) -> None:
+def add_entry(root: etree._Element, entry: Entry) -> etree._Element:
+    """Add an event, and return it."""
     facts = msgspec.structs.asdict(entry)
     text = facts.pop("text")
     told = {
@@ -389,3 +297,4 @@ def _add_entry(root: etree._Element, entry: Entry) -> None:
     event = add(root, "event", text)
     for name, fact in told.items():
         event.set(name, made_fit(fact))
+    return event

@@ -8,7 +8,7 @@ from lxml import etree
 
 from eventstore import RecordedEvent, from_microseconds
 from uws.model import events as e
-from uws.model.telling import tell
+from uws.model.telling import tell_of
 from uws.model.text import made_fit
 from uws.model.units import format_time
 
@@ -62,6 +62,6 @@ def _step(recorded: RecordedEvent) -> Step:
         format_time(from_microseconds(e.time_of(recorded))),
         recorded.type,
         recorded.about.actor,
-        tell(e.decode(recorded)),
+        tell_of(recorded),
         msgspec.Raw(recorded.data),
     )

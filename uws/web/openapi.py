@@ -109,6 +109,12 @@ QUERY: dict[str, Schema] = {
     "SINCE": _TIME,
     "UNTIL": _TIME,
     "AT": _TIME,
+    "ELAPSED": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 10**10 - 1,
+        "description": "seconds since the first event of the job",
+    },
     "BEHIND": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "description": "a position"},
     "POSITION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
 }
@@ -199,7 +205,9 @@ OPERATIONS: dict[str, Operation] = {
     "GET /audit": _document("Events of the log, for auditors", *FILTERS, "BEHIND", "LIMIT"),
     "GET /audit/": Operation("Leads to the events of the log", {303: ()}),
     "GET /audit/chain": _document("Where the log ends, and its last checkpoint"),
-    "GET /audit/jobs/{job}": _document("A job as it was right after one of its events", "VERSION"),
+    "GET /audit/jobs/{job}": _document(
+        "A job as it was right after one of its events, or at a time", "VERSION", "AT", "ELAPSED"
+    ),
     "GET /audit/state": _document("The queue as it was at a time", "AT", "SERVICE", "OWNERID"),
     "GET /login": Operation("Who one is, and a form to be somebody", {200: ("text/html",)}, ("NEXT",)),
     "POST /login": Operation(

@@ -7,7 +7,6 @@ import asyncio
 from aiohttp import web
 
 from uws.model import Unavailable
-from uws.model import events as e
 from uws.provenance import Run, run_of
 from uws.provenance.drawing import SECONDS, draw
 
@@ -27,8 +26,7 @@ async def provenance(request: web.Request) -> web.Response:
     resource = Resource(request)
     form = form_of(request, query_of(request), FORMS)
     recorded = await resource.uws.history(resource.job_id, resource.caller)
-    declared = await resource.uws.backend.store.read_stream(e.service_stream(resource.uws.service.name))
-    run = run_of(recorded, declared)
+    run = run_of(recorded, await resource.uws.declarations())
     if form is SVG:
         headers = resource.headers(tag_of_state("provenance", run.job.id, recorded[-1].version))
         if is_held(request, headers["ETag"]):

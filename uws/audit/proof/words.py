@@ -1,4 +1,4 @@
-"""Histories in words: what a program's command line was, what happened, and characters that nobody sees."""
+"""Histories in words: what a program's command line was, and characters that nobody sees."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from eventstore import Erased, RecordedEvent
 from uws.model import Job, Service, UWSError, make_user_uws_job_class
-from uws.model.events import decode
-from uws.model.telling import tell
 
 RESULTS, PARAMETERS, UPLOADS = "results", "parameters.json", "uploads"
 """Where the files of a job are, below its directory."""
@@ -42,13 +39,3 @@ def quoted(argv: Sequence[str]) -> str:
 
 def _escaped(word: str) -> str:
     return "$'" + visible(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
-
-
-def says(event: RecordedEvent) -> str:
-    """Return one line about an event of a job, an erased one included. Raises what `decode` does."""
-    if event.erased:
-        return "what it held was erased"
-    if event.type == Erased.type:
-        erased = msgspec.json.decode(event.data, type=Erased)
-        return f"the events up to version {erased.through} were erased: {erased.reason}"
-    return tell(decode(event))

@@ -23,14 +23,14 @@ from eventstore import EventLog, Head
 from eventstore.checkpoint import Checkpoint, SigningKey, VerifierKey, open_checkpoint, read_checkpoint
 from eventstore.excerpt import check_held, excerpt
 from eventstore.publishing import published
+from uws.audit.archiving import check_pruning
+from uws.audit.checkpoints import sign_head
+from uws.audit.past import Past
 from uws.model import Result, UsageError
 from uws.model import events as e
 
-from .archiving import check_pruning
-from .checkpoints import sign_head
 from .history import FORMAT, PINNING, Header, History, HistoryError, check_links, examine, read_header
-from .history_page import write_page
-from .past import unknown
+from .page import write_page
 from .stored_zip import Member, adding, chunks, directory, lines, read_members
 
 README, EVENTS, PAGE, CHECKPOINT = "README.txt", "history.jsonl", "history.html", "checkpoint"
@@ -118,7 +118,7 @@ async def _found(log: EventLog, jobs: Iterable[str]) -> dict[str, list[int]]:
         positions = await log.positions(e.job_stream(job))
         found[job] = [position for position in positions if position <= head.position]
         if not found[job]:
-            raise await unknown(log, job)
+            raise await Past(log).unknown(job)
     return found
 
 

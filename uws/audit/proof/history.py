@@ -16,8 +16,9 @@ from eventstore.excerpt import Links
 from uws.model import Job, Phase, Result, UnknownForm, UWSError
 from uws.model import events as e
 from uws.model.job import apply
+from uws.model.telling import tell_of
 
-from .words import command_line, quoted, says
+from .words import command_line, quoted
 
 FORMAT = "uwsd-history/1"
 PINNING = (e.JobCreated.__name__, e.JobStarted.__name__)
@@ -54,11 +55,13 @@ class Step(NamedTuple):
 
     @classmethod
     def of(cls, event: RecordedEvent) -> Step:
-        time = event.time if event.erased else e.time_of(event)
-        about = event.about
-        return cls(
-            event.position, event.type, from_microseconds(time), about.actor, about.client, says(event)
-        )
+        time, about = from_microseconds(e.time_of(event)), event.about
+        return cls(event.position, event.type, time, about.actor, about.client, tell_of(event))
+
+    @property
+    def by(self) -> str:
+        """Who did it, in words."""
+        return self.actor or "nobody in particular"
 
 
 @dataclass

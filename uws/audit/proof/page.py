@@ -208,8 +208,7 @@ def _title(declaration: str) -> str:
 
 
 def _who(step: Step) -> str:
-    by = step.actor or "nobody in particular"
-    return f"{by}, {format_time(step.time)}, position {step.position}: {step.says}"
+    return f"{step.by}, {format_time(step.time)}, position {step.position}: {step.says}"
 
 
 def _parameters(job: Job) -> Iterator[tuple[str, str, str]]:
@@ -241,7 +240,7 @@ def _row(told: JobHistory, event: RecordedEvent, *, several: bool) -> tuple[str,
         str(step.position),
         format_time(step.time),
         *(told.id,) * several,
-        "" if event.erased else step.actor or "nobody in particular",
+        "" if event.erased else step.by,
         step.client or "",
         step.type,
         step.says,
