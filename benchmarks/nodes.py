@@ -48,9 +48,11 @@ COMMANDS, READ_ELSEWHERE, MEDIAN, P99 = (
     "wake-up at another, median",
     "wake-up at another, 99 of 100",
 )
+BYTES = "a recorded event of 420 bytes"
 PROCESSOR, OF_DATABASE = "processor time a command", "of that, the database's"
 LINES = (
     *(Line(f"appends, {callers} callers", "1/s") for callers in CALLERS),
+    Line(BYTES, "bytes"),
     Line(COMMANDS, "1/s"),
     Line(PROCESSOR, "ms"),
     Line(OF_DATABASE, "ms"),
@@ -125,6 +127,7 @@ async def append(column: str, places: Sequence[Path | str], figures: Figures) ->
                 for number, appends in enumerate(work):
                     group.create_task(append_all(stores[number % len(stores)], appends))
             figures[f"appends, {callers} callers"][column] = sum(map(len, work)) / (perf_counter() - begin)
+            figures[BYTES][column] = await stores[0].size() / (await stores[0].head()).position
 
 
 async def ask(column: str, servers: Sequence[Server], database: int, figures: Figures) -> None:
