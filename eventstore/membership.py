@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -48,9 +48,14 @@ class NodeId(NamedTuple):
 
 
 class Membership(Protocol):
-    """What a server is among those that share its log. ``name`` is None where it is alone."""
+    """What a server is among those that share its log. ``name`` is None where it is alone.
+
+    With the ``key``, which they alone have, nodes sign what they ask of each other; it is empty where one is
+    alone.
+    """
 
     name: str | None
+    key: bytes
 
     @property
     def leads(self) -> bool:
@@ -59,6 +64,15 @@ class Membership(Protocol):
 
     def is_gone(self, name: str | None) -> bool:
         """Whether a node was not heard of for as long as it takes to be gone."""
+        ...
+
+    @property
+    def others(self) -> Collection[str]:
+        """The names of the other nodes that there are or were."""
+        ...
+
+    async def url_of(self, name: str) -> str | None:
+        """Return where a node is reached that there is or was; None for any other."""
         ...
 
     def leading(self, duties: Duties) -> AbstractAsyncContextManager[None]:
@@ -70,7 +84,9 @@ class Alone:
     """The only server of a log."""
 
     name: str | None = None
+    key = b""
     leads = True
+    others = ()
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
@@ -78,6 +94,10 @@ class Alone:
     def is_gone(self, name: str | None) -> bool:
         """See `Membership.is_gone`: there was another, of a log that was copied to here."""
         return name is not None
+
+    async def url_of(self, name: str) -> str | None:
+        """See `Membership.url_of`: there is no other."""
+        return None
 
     @asynccontextmanager
     async def leading(self, duties: Duties) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, cast
@@ -43,6 +43,10 @@ class OneOfSeveral:
     ) -> None:
         self._store, self._node, self._gone_after, self._leased = store, node, gone_after, leased
         self.name: str | None = node.name
+        self.key = b""
+        self._urls: dict[str, str] = {}
+        self._seen = asyncio.Event()
+        """Set when this has looked, in whose place there is another then."""
         self._watched: dict[str, tuple[int, float]] = {}
         """The last beat of each node, and when it was seen to come."""
         self._since: float | None = None
@@ -64,6 +68,19 @@ class OneOfSeveral:
             return False
         _, heard = self._watched.get(name, (0, self._since))
         return self._looked - max(heard, self._since) > self._gone_after
+
+    @property
+    def others(self) -> Collection[str]:
+        """See `Membership.others`."""
+        return self._urls.keys() - {self.name}
+
+    async def url_of(self, name: str) -> str | None:
+        """See `Membership.url_of`. Of one that has come just now, it is known when this has looked again."""
+        if name not in self._urls:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * _SLOWEST):
+                    await self._seen.wait()
+        return self._urls.get(name)
 
     @asynccontextmanager
     async def leading(self, duties: Duties) -> AsyncIterator[None]:
@@ -98,6 +115,8 @@ class OneOfSeveral:
         connection = await self._connected()
         try:
             await self._beat(connection)
+            with translated(_UNHEARD):
+                self.key = await connection.fetchval("SELECT key FROM secret")
         except BaseException:
             connection.terminate()
             raise
@@ -141,7 +160,11 @@ class OneOfSeveral:
         self._leased(began + LEASE * self._gone_after)
 
     async def _look(self, connection: Connection) -> None:
-        there = dict(await connection.fetch("SELECT name, beats FROM node"))
+        found = await connection.fetch("SELECT name, beats, url FROM node")
+        there = {name: beats for name, beats, _ in found}
+        self._urls = {name: url for name, _, url in found}
+        self._seen.set()
+        self._seen = asyncio.Event()
         self._looked = now = time.monotonic()
         self._since = now if self._since is None else self._since
         before = self._watched

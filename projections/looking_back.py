@@ -204,7 +204,7 @@ def as_it_was(
 def _make_queue(connection: sqlite3.Connection, past: sqlite3.Connection, moment: Moment) -> None:
     rows = (_stood(connection, row, moment)[0] for row in connection.execute(_ACTIVE, _limits(moment)))
     active = [(*astuple(row), row.position) for row in rows if row.phase not in OVER]
-    past.executemany("INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", active)
+    past.executemany("INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", active)
     for kind, stream, time, position in connection.execute(_NODES, _limits(moment)):
         if kind == e.NodeJoined.__name__:
             past.execute("INSERT OR IGNORE INTO node VALUES (?, ?, ?)", (stream, time, position))

@@ -145,9 +145,12 @@ class JobReadModel:
         """Return what a guess at the end of a job needs that joins the queue, all of one moment."""
         return await self._ask(_outlook, service, owner, parameters)
 
-    async def queue_state(self) -> QueueState:
-        """Return all that decides which job is to be started: who waits, who runs, what is paused."""
-        return await self._ask(queue.queue_state)
+    async def queue_state(self, away: Iterable[str] = ()) -> QueueState:
+        """Return all that decides which job is to be started: who waits, who runs, what is paused.
+
+        Jobs that need files of nodes that are ``away`` do not wait.
+        """
+        return await self._ask(queue.queue_state, away)
 
     async def paused(self) -> dict[str | None, datetime]:
         """Return since when services are paused; None stands for the whole queue."""

@@ -29,18 +29,24 @@ from .readmodel import (
 )
 
 _LOAD = """
-SELECT position, id, service, owner, phase, queued, started, quotas, node FROM active
+SELECT position, id, service, owner, phase, queued, started, quotas, node, files FROM active
 WHERE id IN (SELECT value FROM json_each(?))
 """
-_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM active WHERE id = ?"
 _LINES = """
-SELECT service, owner, id, min(coalesce(queued, 0)), count(*), quotas FROM active WHERE phase = 'QUEUED'
+SELECT service, owner, id, min(coalesce(queued, 0)), count(*), quotas FROM active
+WHERE phase = 'QUEUED' AND (files = '' OR NOT EXISTS (
+    SELECT 1 FROM json_tree(files) WHERE type = 'text' AND value IN (SELECT value FROM json_each(?))
+))
 GROUP BY service, owner
 """
 _FIRST = """
-SELECT id, coalesce(queued, 0) FROM active WHERE phase = 'QUEUED' AND service = ? AND owner IS ?
+SELECT id, coalesce(queued, 0) FROM active
+WHERE phase = 'QUEUED' AND service = ? AND owner IS ? AND (files = '' OR NOT EXISTS (
+    SELECT 1 FROM json_tree(files) WHERE type = 'text' AND value IN (SELECT value FROM json_each(?))
+))
 ORDER BY queued, position LIMIT ?
 """
 _RUNNING = """
@@ -68,6 +74,9 @@ SELECT count(*) FROM active WHERE phase IN (SELECT value FROM json_each(?)) AND 
 """
 _STARTED = "SELECT position, id, service, node FROM active WHERE phase IN (SELECT value FROM json_each(?))"
 
+_NODE = b'"node"'
+_files = msgspec.json.Decoder(dict[str, list[str]])
+
 _LEAVING = frozenset({e.JobDestroyed, Erased}) | {
     kind for kind, phase in PHASES_AFTER.items() if phase in ENDED
 }
@@ -85,13 +94,14 @@ class Active(msgspec.Struct, gc=False):
     started: int | None
     quotas: str
     node: str | None = None
+    files: str = ""
 
 
 class Queue(ReadModel[Active]):
     """The jobs that have not ended; those that have need no row. Who takes them, and what is paused."""
 
     name = "queue"
-    version = 4
+    version = 5
     share = 0.6
     tables = resources.files(__package__).joinpath("queue.sql").read_text()
     indexes = """
@@ -112,6 +122,8 @@ class Queue(ReadModel[Active]):
                 row = _created(event)
             elif kind in _LEAVING:
                 row = None
+            elif kind is e.ParametersSet and row and (row.files or _NODE in event.recorded.data):
+                row.files = _with_files(row.files, event.payload.parameters)
             elif kind not in PHASES_AFTER:
                 pass_over(event)
             elif row:
@@ -121,7 +133,7 @@ class Queue(ReadModel[Active]):
                 elif kind is e.JobStarted:
                     row.started = event.time
                     # Most name none, and need not be read for it.
-                    row.node = event.payload.node if b'"node"' in event.recorded.data else None
+                    row.node = event.payload.node if _NODE in event.recorded.data else None
                 elif kind is e.JobRequeued:
                     row.started = None
         return row
@@ -158,7 +170,20 @@ class Queue(ReadModel[Active]):
 def _created(event: Event) -> Active:
     payload: e.JobCreated = event.payload
     quotas = as_json(payload.quotas) if payload.quotas else ""
-    return Active(event.position, event.key, payload.service, payload.owner, "PENDING", None, None, quotas)
+    row = Active(event.position, event.key, payload.service, payload.owner, "PENDING", None, None, quotas)
+    if _NODE in event.recorded.data:
+        row.files = _with_files("", payload.parameters)
+    return row
+
+
+def _with_files(files: str, parameters: Mapping[str, e.Values]) -> str:
+    """Return the nodes that have what was sent for a job, after parameters were set."""
+    nodes = _files.decode(files) if files else {}
+    for name, values in parameters.items():
+        have = {value.node for value in values if isinstance(value, e.Upload)}
+        nodes[name] = sorted(node for node in have if isinstance(node, str))
+    nodes = {name: there for name, there in nodes.items() if there}
+    return msgspec.json.encode(nodes, order="deterministic").decode() if nodes else ""
 
 
 def _names(quotas: str) -> tuple[str, ...]:
@@ -189,10 +214,10 @@ class WaitingJob(msgspec.Struct, frozen=True):
     quotas: tuple[str, ...] = ()
 
 
-def queue_state(connection: sqlite3.Connection) -> QueueState:
-    """Return all that decides which job is to be started."""
+def queue_state(connection: sqlite3.Connection, away: Iterable[str] = ()) -> QueueState:
+    """Return all that decides which job is to be started; none needs files of nodes that are ``away``."""
     return QueueState(
-        _lines(connection),
+        _lines(connection, as_json(away)),
         [
             Running(service, owner, from_microseconds(started), job_id, node)
             for service, owner, started, job_id, node in connection.execute(_RUNNING, (as_json(STARTED),))
@@ -203,15 +228,15 @@ def queue_state(connection: sqlite3.Connection) -> QueueState:
     )
 
 
-def _lines(connection: sqlite3.Connection) -> list[Line]:
+def _lines(connection: sqlite3.Connection, away: str) -> list[Line]:
     """Return the lines; where there are few, with some jobs behind the first, as all may start at once."""
-    found = connection.execute(_LINES).fetchall()
+    found = connection.execute(_LINES, (away,)).fetchall()
     known = AT_ONCE // len(found) if found else 0
     lines = []
     for service, owner, job_id, queued, jobs, quotas in found:
         first = [(job_id, queued)]
         if jobs > 1 and known > 1:
-            first = connection.execute(_FIRST, (service, owner, known)).fetchall()
+            first = connection.execute(_FIRST, (service, owner, away, known)).fetchall()
         (head, since), *behind = ((job, from_microseconds(time)) for job, time in first)
         lines.append(Line(service, owner, head, since, jobs, tuple(behind), _names(quotas)))
     return lines

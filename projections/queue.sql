@@ -9,6 +9,7 @@ CREATE TABLE active (
     started  INTEGER,
     quotas   TEXT    NOT NULL,        -- the tables of quotas it was made under, as JSON; empty for none
     node     TEXT,                    -- where its program was started last
+    files    TEXT    NOT NULL,        -- the nodes that have what was sent, by parameter, as JSON; empty for none
     last     INTEGER NOT NULL         -- position of the job's last event
 ) STRICT;
 

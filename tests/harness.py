@@ -239,6 +239,7 @@ async def running(
     limits: LimitSettings | None = None,
     retention: RetentionSettings | None = None,
     store: StoreSettings | None = None,
+    listening: socket.socket | None = None,
     executes: bool = True,
 ) -> AsyncIterator[Site]:
     """Serve ``services`` on a free port of the loopback interface.
@@ -277,7 +278,7 @@ async def running(
         runner = web.AppRunner(outer, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            listening = stack.enter_context(listening or socket.create_server(("127.0.0.1", 0)))
             url = f"http://127.0.0.1:{listening.getsockname()[1]}{mount or ''}"
             async with answering(runner, [listening], limits), aiohttp.ClientSession() as session:
                 yield Site(node, url, session, app)

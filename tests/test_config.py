@@ -181,6 +181,16 @@ def at_cutout(*lines: str) -> str:
             STORE + '[node]\nname = "a b"\n' + SERVICE,
             "node.name: expected up to 64 letters, digits, dots and dashes, got 'a b'",
         ),
+        (
+            STORE + SERVICE,
+            "node.url: each node keeps files of jobs in its data directory, where the others have to reach "
+            'them: say where this one is, as in url = "http://10.0.0.2:8080", or have one directory for all '
+            'nodes, as in jobs = "/nfs/uwsd"',
+        ),
+        (
+            STORE + '[node]\nurl = "10.0.0.2:8080"\n' + SERVICE,
+            "node.url: expected an http(s) URL such as http://10.0.0.2:8080, got '10.0.0.2:8080'",
+        ),
         (STORE + '[node]\ngone_after = "1s"\n' + SERVICE, "node.gone_after: 1s is below the minimum 3s"),
         (
             STORE + '[node]\ngone_after = "soon"\n' + SERVICE,
@@ -370,6 +380,9 @@ def test_where_the_log_and_the_files_are_is_two_lines_of_the_file(tmp_path: Path
     assert (store.url, store.jobs) == ("postgresql://db.example/uwsd", tmp_path / "shared")
     assert store.node.called == socket.gethostname()[:64]
     assert store.node.seconds == 60
+    assert store.keeper is None
+    file.write_text(STORE + '[node]\nname = "a"\nurl = "http://10.0.0.2:8080"\n' + SERVICE)
+    assert load(file).store.keeper == "a"
 
 
 def test_times_may_be_written_as_toml_has_them(tmp_path: Path) -> None:

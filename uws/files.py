@@ -37,6 +37,7 @@ from uws.model import (
     Example,
     FileParameter,
     NotFound,
+    OnOtherNode,
     OutOfSpace,
     Result,
     Service,
@@ -69,8 +70,11 @@ class Spooled:
         self.source: str | msgspec.UnsetType = msgspec.UNSET
         """The same without what may be secret in it."""
 
-    def as_upload(self, parameter: str) -> Upload:
-        """Describe the file under a name of ours, which keeps harmless suffixes such as ``.fits.gz``."""
+    def as_upload(self, parameter: str, node: str | None = None) -> Upload:
+        """Describe the file under a name of ours, which keeps harmless suffixes such as ``.fits.gz``.
+
+        ``node`` is the one that has it, where each keeps its own.
+        """
         suffixes = _SUFFIXES.search(self.filename)
         return Upload(
             file=f"{parameter}-{secrets.token_hex(4)}{suffixes[0] if suffixes else ''}",
@@ -79,6 +83,7 @@ class Spooled:
             sha256=self.sha256,
             media_type=self.media_type,
             source=self.source,
+            node=msgspec.UNSET if node is None else node,
         )
 
 
@@ -131,6 +136,19 @@ class Spool:
         spooled.sha256 = digest.hexdigest()
         return spooled
 
+    async def copy(self, chunks: AsyncIterator[bytes], name: str, upload: Upload) -> Spooled:
+        """Write what should be the bytes of ``upload`` to disk. Raises what `receive` does, and `Altered`."""
+        copy = await self.receive(
+            chunks,
+            name=name,
+            filename=upload.filename,
+            media_type=upload.media_type,
+            max_size=upload.size,
+        )
+        if (copy.size, copy.sha256) != (upload.size, upload.sha256):
+            raise Altered("its contents were changed")
+        return copy
+
     def _count(self, more: int) -> None:
         self._received += more
         for coming in (allowance.coming for allowance in self._allowances if allowance.coming):
@@ -169,7 +187,8 @@ class OwnFile:
     def open(self) -> BufferedReader:
         """Open it to be read.
 
-        Raises `NotFound` when it is no longer there or is no file of the job's own, `Altered`, `Unavailable`.
+        Raises `NotFound` when it is no longer there or is no file of the job's own, `Altered`, `Unavailable`,
+        `OnOtherNode`.
         """
         try:
             file = self.find()
@@ -201,10 +220,10 @@ class OwnFile:
 
 
 class JobDirectory:
-    """The directory of one job."""
+    """The directory of one job. One that is ``elsewhere`` has nothing that could be opened."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, elsewhere: OnOtherNode | None = None) -> None:
+        self.root, self._elsewhere = root, elsewhere
         self.work = root / "work"
         self.results = root / "results"
         self.uploads = root / "uploads"
@@ -219,6 +238,16 @@ class JobDirectory:
             beneath.make_private(directory)
         if os.path.lexists(self.uploads):
             beneath.make_private(self.uploads)
+
+    def unmake(self) -> None:
+        """Take back what `make` has made, as far as there is nothing in it."""
+        for directory in (self.work, self.results, self.logs, self.starts, self.uploads, self.root):
+            with suppress(OSError):
+                directory.rmdir()
+
+    def has(self, upload: Upload) -> bool:
+        """Whether a file that a client has sent is here."""
+        return os.path.lexists(self.uploads / upload.file)
 
     def take(self, spooled: Spooled, upload: Upload) -> None:
         """Move a received file to its place. Raises `Unavailable`, `OutOfSpace`."""
@@ -252,8 +281,10 @@ class JobDirectory:
         """Open a file in here; None when there is none that is its own: no link, no device, no pipe.
 
         With other names it may be somebody else's, and counts only where this need not be the ``sole`` one.
-        Raises `OSError` for what may pass.
+        Raises `OSError` for what may pass, and `OnOtherNode`.
         """
+        if self._elsewhere:
+            raise OnOtherNode(self._elsewhere.node)
         try:
             below = path.relative_to(self.root)
         except ValueError:
@@ -348,8 +379,8 @@ class Files:
         if opened:
             log.warning("%s directories were not the server's alone, and are now: %s", len(opened), opened[0])
 
-    def of(self, job_id: str) -> JobDirectory:
-        return JobDirectory(self._jobs / job_id)
+    def of(self, job_id: str, elsewhere: OnOtherNode | None = None) -> JobDirectory:
+        return JobDirectory(self._jobs / job_id, elsewhere)
 
     def check_room(self) -> None:
         """Raise `OutOfSpace` when less than the reserve is free: nothing new should be begun then.

@@ -96,7 +96,15 @@ async def open_backend(
             await _declare(store, service)
         services = {service.name: service for service in place.services}
         yield Backend(
-            store, projector, JobReadModel(projector), files, clock, services, place.queue, place.quotas
+            store,
+            projector,
+            JobReadModel(projector),
+            files,
+            clock,
+            services,
+            place.queue,
+            place.quotas,
+            keeper=place.store.keeper,
         )
 
 
@@ -208,6 +216,12 @@ async def run_node(
         backend = await stack.enter_async_context(open_backend(place, clock=clock))
         member = await stack.enter_async_context(_membership(place, backend, base_url))
         backend = replace(backend, membership=member)
+        if backend.keeper:
+            from uws.peers import Peers
+
+            peers = Peers(member, backend.clock)
+            stack.push_async_callback(peers.close)
+            backend = replace(backend, peers=peers)
         uwses = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
         find = _finder(backend, uwses)
         from uws.admin.door import listening  # which a command that runs alone needs not
@@ -233,7 +247,7 @@ async def run_node(
 
 def _membership(place: Place, backend: Backend, base_url: str) -> AbstractAsyncContextManager[Membership]:
     settings = place.store.node
-    node = NodeId(settings.called, identity_of(place.data), base_url, VERSION)
+    node = NodeId(settings.called, identity_of(place.data), settings.url or base_url, VERSION)
     return membership(backend.store, node, gone_after=settings.seconds, leased=backend.files.extend_lease)
 
 

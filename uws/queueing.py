@@ -97,13 +97,15 @@ class Queueing:
 
     # Questions
 
-    async def situation(self, *, timeout: float = 10.0) -> Situation:
+    async def situation(self, *, away: Iterable[str] = (), timeout: float = 10.0) -> Situation:
         """Return all that decides which job starts next. Raises `Behind` after ``timeout`` seconds.
+
+        Jobs that need files of nodes that are ``away`` are not in it.
 
         What owners have used is what is known of it: no job waits for that read model to be mended.
         """
         await self.projector.caught_up("queue", timeout=timeout)
-        return await self._situation(await self.jobs.queue_state())
+        return await self._situation(await self.jobs.queue_state(away))
 
     async def _situation(self, state: QueueState, also: Iterable[str | None] = ()) -> Situation:
         now = self.clock.now()

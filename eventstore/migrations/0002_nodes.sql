@@ -8,6 +8,12 @@ CREATE TABLE node (
     program  text NOT NULL        -- its version
 );
 
+-- What the servers sign with what they ask of each other: 244 random bits that are nowhere else.
+CREATE TABLE secret (key bytea NOT NULL);
+INSERT INTO secret VALUES (
+    decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')
+);
+
 -- The process of the database that serves the leader, who has this lock; null when nobody leads.
 CREATE FUNCTION leaders_process(lock bigint) RETURNS int LANGUAGE sql AS $$
     SELECT pid FROM pg_locks

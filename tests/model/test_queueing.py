@@ -210,6 +210,14 @@ def test_starting_one_after_the_other_never_exceeds_a_limit_and_ends_when_all_ot
         assert "next" not in now.reason(Spot(name, owner))
 
 
+def test_a_node_keeps_room_for_jobs_that_it_is_about_to_start() -> None:
+    coming = Running("a", "bob", NOW, "a-bob", "x")
+    now = situation(line("ada"), services={"a": service("a", max_running=1)})
+    assert now.on("x").next() == line("ada")
+    assert now.on("x", [coming]).next() is None
+    assert now.on("y", [coming]).next() == line("ada")
+
+
 @pytest.mark.parametrize(
     ("queued", "reason"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -29,7 +30,10 @@ async def url(postgres_server: Server) -> str:
 
 @pytest.fixture
 def start(tmp_path: Path, url: str) -> Start:
-    """Starts a node of a name, with a data directory of its own; jobs are in one that all have in common."""
+    """Starts a node of a name, with a data directory of its own; jobs are in one that all have in common.
+
+    With ``jobs=None`` each has its own, and the others reach it ``at`` a URL, by default where it is.
+    """
 
     shared = tmp_path / "jobs"
 
@@ -40,12 +44,18 @@ def start(tmp_path: Path, url: str) -> Start:
         through: str = url,
         jobs: Path | None = shared,
         data: Path | None = None,
+        at: str | None = None,
         **options: Any,
     ) -> AsyncIterator[Site]:
-        node = NodeSettings(name=name, gone_after=GONE_AFTER)
+        listening = socket.create_server(("127.0.0.1", 0))
+        here = f"http://127.0.0.1:{listening.getsockname()[1]}{options.get('mount', '')}"
+        node = NodeSettings(name=name, url=at or here, gone_after=GONE_AFTER)
         store = StoreSettings(url=through, jobs=jobs, node=node)
-        async with running(data or tmp_path / name, *services, store=store, **options) as site:
-            yield site
+        with listening:
+            async with running(
+                data or tmp_path / name, *services, store=store, listening=listening, **options
+            ) as site:
+                yield site
 
     return start
 

@@ -36,6 +36,20 @@ class Link:
     def url(self) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
+    def lead_to(self, port: int) -> None:
+        """Carry connections that come from now on to another port."""
+        self._to = port
+
+    @property
+    def connections(self) -> int:
+        """How many are carried."""
+        return len(self._carrying)
+
+    def break_off(self) -> None:
+        """Close all that are carried."""
+        for task in self._carrying:
+            task.cancel()
+
     def cut(self) -> None:
         """Let nothing through from now on."""
         self._open.clear()

@@ -194,8 +194,13 @@ _endings = st.sampled_from(
         Ending(signal="SIGTERM", failure=Failure(message="ended", type="transient", detail="x\ny")),
     ]
 )
+_HOLDERS: tuple[str | msgspec.UnsetType, ...] = (msgspec.UNSET, msgspec.UNSET, "a", "b")
 _uploads = st.integers(0, 3).map(
-    lambda size: (e.Upload(file=f"f{size}", filename="f", size=size, sha256="0" * 64),) if size else ()
+    lambda size: (
+        (e.Upload(file=f"f{size}", filename="f", size=size, sha256="0" * 64, node=_HOLDERS[size]),)
+        if size
+        else ()
+    )
 )
 _by_nobody = st.sampled_from(
     [
@@ -434,6 +439,7 @@ async def told_by(store: EventStore) -> Rows:
                 _micros(job.started),
                 job.quotas,
                 job.node,
+                _nodes_of_files(job),
                 last[stream],
             )
             for stream, job in jobs.items()
@@ -515,8 +521,23 @@ def _readable(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
     if table == "course":
         return *row[:4], tuple(msgspec.json.decode(row[4] or "[]")), *row[5:]
     if table == "active":
-        return *row[:7], tuple(msgspec.json.decode(row[7] or "[]")), *row[8:]
+        return (
+            *row[:7],
+            tuple(msgspec.json.decode(row[7] or "[]")),
+            row[8],
+            msgspec.json.decode(row[9] or "{}"),
+            *row[10:],
+        )
     return row
+
+
+def _nodes_of_files(job: Job) -> dict[str, list[str]]:
+    found = {
+        name: {value.node for value in values if isinstance(value, e.Upload)}
+        for name, values in job.parameters.items()
+    }
+    nodes = {name: sorted(node for node in there if isinstance(node, str)) for name, there in found.items()}
+    return {name: there for name, there in nodes.items() if there}
 
 
 def _micros(time: Any) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -10,7 +11,8 @@ import msgspec
 from eventstore import ChainBroken
 from uws.audit import Past
 from uws.commands import Caller
-from uws.files import JobDirectory, Spool, Spooled
+from uws.files import Spool, Spooled
+from uws.jobs import Backend
 from uws.model import Upload, UsageError, UWSError
 from uws.provenance import Run, declarations_differ
 
@@ -54,37 +56,24 @@ class RerunJob(Operation[Rerun], frozen=True, tag="audit rerun"):
                 "They differ:\n" + ("\n".join(lines) or "(the text of the first is not on record)")
             )
         async with backend.files.spool() as spool:
-            files = await _copied(first, backend.files.of(self.job_id), spool)
+            files = await _copied(first, backend, spool)
             job = await uws.rerun_job(first.job, files, caller)
         return Rerun(job.id, lines)
 
 
-async def _copied(first: Run, directory: JobDirectory, spool: Spool) -> dict[Upload, Spooled]:
+async def _copied(first: Run, backend: Backend, spool: Spool) -> dict[Upload, Spooled]:
     """Copy the files that a job was given. Raises `UsageError` naming all that are gone or changed."""
     copies: dict[Upload, Spooled] = {}
     gone: list[str] = []
-    for name, values in first.job.parameters.items():
-        for upload in (value for value in values if isinstance(value, Upload)):
-            try:
-                copies[upload] = await _copy(name, upload, directory, spool)
-            except (UWSError, OSError) as error:
-                gone.append(f"{name}: {upload.filename}, SHA-256 {upload.sha256}: {error}")
+    for name, upload, file in backend.uploads_of(first.job):
+        try:
+            async with aclosing(file.chunks()) as chunks:
+                copies[upload] = await spool.copy(chunks, name, upload)
+        except (UWSError, OSError) as error:
+            gone.append(f"{name}: {upload.filename}, SHA-256 {upload.sha256}: {error}")
     if gone:
         raise UsageError(_without(first, gone))
     return copies
-
-
-async def _copy(name: str, upload: Upload, directory: JobDirectory, spool: Spool) -> Spooled:
-    copy = await spool.receive(
-        directory.upload(upload).chunks(),
-        name=name,
-        filename=upload.filename,
-        media_type=upload.media_type,
-        max_size=upload.size,
-    )
-    if copy.sha256 != upload.sha256:
-        raise UsageError("its contents were changed")
-    return copy
 
 
 def _without(first: Run, gone: Sequence[str]) -> str:

@@ -198,12 +198,16 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     name: str = ""
     """What it is called; by default as its machine is."""
+    url: str | None = None
+    """Where the others reach it, without any proxy between them."""
     gone_after: int | float | str = "1min"
     """A duration after which one that is not heard of is gone, and its jobs are lost."""
 
     def __post_init__(self) -> None:
         if self.name and not _NODE.fullmatch(self.name):
             raise ValueError(f"name: expected up to 64 letters, digits, dots and dashes, got {self.name!r}")
+        if self.url is not None and not _BASE_URL.fullmatch(self.url):
+            raise ValueError(f"url: expected an http(s) URL such as http://10.0.0.2:8080, got {self.url!r}")
         try:
             seconds = parse_duration(self.gone_after)
         except ValueError as error:
@@ -230,6 +234,11 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Path | None = None
     """The directory of the jobs' own directories, which nodes may have in common."""
     node: NodeSettings = NodeSettings()
+
+    @property
+    def keeper(self) -> str | None:
+        """The name of this node as who has files of jobs for itself; None where they are not its own."""
+        return self.node.called if self.url is not None and self.jobs is None else None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

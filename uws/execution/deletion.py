@@ -7,8 +7,10 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 
+from eventstore import EventStoreError, RecordedEvent
 from projections import Behind
 from uws.jobs import Backend
+from uws.model import UnknownForm, fold
 from uws.model.events import job_id_of
 
 from ._persistence import for_each, keep_doing
@@ -69,6 +71,25 @@ class Deletion:
             self._discard(
                 job_id for event in batch if event.type in _ENDS_FILES and (job_id := job_id_of(event.stream))
             )
+            if self._backend.keeper:
+                for event in batch:
+                    if event.type == "ParametersSet":
+                        await self._drop(event)
+
+    async def _drop(self, event: RecordedEvent) -> None:
+        """Delete files that were sent to this node, and that a command at another one has done away with."""
+        directory = self._backend.files.of(job_id_of(event.stream) or "")
+        if not directory.uploads.exists():
+            return
+        try:
+            recorded = await self._backend.store.read_stream(event.stream)
+            before = fold(recorded[: event.version - 1])
+            after = fold(recorded[event.version - 1 : event.version], before)
+        except (EventStoreError, UnknownForm) as error:
+            log.warning("files that were replaced stay until their job goes: %s", error)
+            return
+        if before and after:
+            directory.drop(before.uploads - after.uploads)
 
     def _discard(self, job_ids: Iterable[str]) -> None:
         self._unwanted.update(job_ids)

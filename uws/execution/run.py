@@ -11,6 +11,8 @@ from errno import EAGAIN, EIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from eventstore import EventStoreError, from_microseconds
 from uws.clock import first_of, pause
 from uws.environment import job_environment
@@ -24,13 +26,16 @@ from uws.model import (
     JobGone,
     MissingParameters,
     ParameterError,
+    Phase,
     Superseded,
     Unavailable,
     fold,
 )
 from uws.model.events import Finding, StopReason, job_stream
+from uws.model.queueing import Running
 
 from . import _failpoints as failpoint
+from .fetching import fetch
 from .process import LAST_WAIT, LauncherGone, Launchers, NotStarted, Process, end_sessions, sessions_with
 from .programs import Programs
 from .progress import Progress
@@ -66,8 +71,8 @@ class Run:
 
     task: asyncio.Task[None]
 
-    def __init__(self, uws: UserUWS, job_id: str, here: Here) -> None:
-        self._uws, self.job_id, self._here = uws, job_id, here
+    def __init__(self, uws: UserUWS, job_id: str, here: Here, owner: str | None = None) -> None:
+        self._uws, self.job_id, self._here, self._owner = uws, job_id, here, owner
         self._directory = uws.backend.files.of(job_id)
         self._progress = Progress(uws, job_id, self._directory)
         # It tells this server's jobs from those of a server on a copy of the data.
@@ -76,6 +81,9 @@ class Run:
         """Set when it is on record that the job was started or what was found, or nothing is to be done."""
         self.failed = False
         """Whether nothing could be recorded: somebody else has to take the job up."""
+        self.fetches = False
+        """Whether files that it needs are on their way from another node."""
+        self._passed_over = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_reason: StopReason | None = None
         self._start = 0
@@ -91,16 +99,31 @@ class Run:
         if self._start and version > self._start:
             self.stop(None)
 
+    def pass_over(self) -> None:
+        """Fetch nothing for it any more: its start is decided, perhaps elsewhere."""
+        self._passed_over.set()
+
+    @property
+    def as_running(self) -> Running:
+        """The job as one that takes room where it is not started yet."""
+        backend = self._uws.backend
+        return Running(self._uws.service.name, self._owner, backend.clock.now(), self.job_id, backend.node)
+
     async def start(self) -> None:
-        """Start the program of a job that waits, and see it through."""
-        if self._here.closing.is_set():
+        """Start the program of a job that waits, and see it through.
+
+        Where it needs files of another node, these are fetched, and it waits for its turn again. Raises
+        `FilesAway` when they cannot be had.
+        """
+        if self._here.closing.is_set() or await self._fetch():
             return
         with suppress(OSError):  # it is tried again, and told, when the start is decided
             self._directory.make()
         program = await self._here.programs.of(self._uws.service)
         try:
             job = await self._recording(lambda: self._uws.start_job(self.job_id, program))
-        except IllegalPhase:  # aborted in the meantime
+        except IllegalPhase:  # aborted in the meantime, or started elsewhere
+            await self._tidy()
             return
         except JobGone:
             await self._directory.remove()
@@ -110,6 +133,37 @@ class Run:
         failpoint.reached(failpoint.DECIDED)
         self._start = job.start
         await self._launch(job)
+
+    async def _fetch(self) -> bool:
+        """Fetch what other nodes have of the job's files; returns whether there was such."""
+        backend = self._uws.backend
+        job = await self._job() if backend.keeper else None
+        if not (job and any(backend.is_elsewhere(job, upload) for upload in job.uploads)):
+            return False
+        self.fetches = True
+        self.decided.set()  # others have their turn meanwhile
+        try:
+            fetching = asyncio.ensure_future(fetch(backend, job))
+            await first_of(fetching, self._passed_over.wait(), self._here.closing.wait())
+            if not fetching.cancelled():
+                fetching.result()
+        finally:
+            await self._tidy()
+        return True
+
+    async def _tidy(self) -> None:
+        """Where nodes have files of their own, delete what was made or fetched in vain."""
+        if not (keeper := self._uws.backend.keeper):
+            return
+        job = await self._job()
+        if job is None or job.destroyed or job.phase is Phase.ARCHIVED:
+            await self._directory.remove()
+        elif job.phase is not Phase.QUEUED and job.node != keeper:
+            self._directory.drop(each for each in job.uploads if each.node not in (keeper, msgspec.UNSET))
+            self._directory.unmake()
+
+    async def _job(self) -> Job | None:
+        return fold(await self._uws.backend.store.read_stream(job_stream(self.job_id)))
 
     async def take_over(self) -> None:
         """Find out what became of the program of a job that was started, and see it through."""

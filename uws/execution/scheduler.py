@@ -21,6 +21,7 @@ from uws.model.events import job_id_of, job_stream
 from uws.model.queueing import AT_ONCE
 
 from ._persistence import keep_doing
+from .fetching import AGAIN, FilesAway
 from .process import Launchers, end_sessions, jobs_with_programs
 from .programs import Programs
 from .records import has_restarted, leave_mark
@@ -57,6 +58,8 @@ class Scheduler:
         self._end_with_server = end_with_server
         self._here = Here(Launchers(), Programs(), grace, asyncio.Event(), has_restarted(backend.files.boot))
         self._running: dict[str, Run] = {}
+        self._put_off: dict[str, asyncio.TimerHandle] = {}
+        """Jobs whose files could not be had, and nodes whose files all jobs wait for, perhaps elsewhere."""
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -86,6 +89,8 @@ class Scheduler:
         all is recorded.
         """
         self._here.closing.set()
+        for looked_at_again in self._put_off.values():
+            looked_at_again.cancel()
         for task in self._tasks[1:]:
             task.cancel()
         runs = list(self._running.values())
@@ -103,6 +108,8 @@ class Scheduler:
     async def _follow(self, position: int) -> None:
         async for batch in self._backend.follow(position):
             for event in batch:
+                if event.type == "JobStarted" and (run := self._running.get(job_id_of(event.stream) or "")):
+                    run.pass_over()
                 if event.type not in _STOPS or not (run := self._running.get(job_id_of(event.stream) or "")):
                     continue
                 if event.type == "StopRequested":
@@ -125,7 +132,9 @@ class Scheduler:
 
     async def _move(self) -> bool:
         """Do what comes next; False when there is nothing to do until something moves."""
-        situation = (await self._backend.queueing.situation()).on(self._backend.node)
+        coming = [run.as_running for run in self._running.values() if run.fetches]
+        situation = await self._backend.queueing.situation(away=self._put_off)
+        situation = situation.on(self._backend.node, coming)
         if any(job.job_id not in self._running and self._is_own(job.node) for job in situation.running):
             await self._take_over()
             return True
@@ -133,10 +142,10 @@ class Scheduler:
             return True
         starting: list[Run] = []
         while len(starting) < AT_ONCE:
-            line = situation.next(but=self._running.keys())
+            line = situation.next(but=self._running.keys() | self._put_off.keys())
             if line is None or not line.job_id:
                 break
-            starting.append(Run(self._offered[line.service], line.job_id, self._here))
+            starting.append(Run(self._offered[line.service], line.job_id, self._here, line.owner))
             situation = situation.after(line)
         await asyncio.gather(*(self._begin(run, Run.start) for run in starting))
         return bool(starting)
@@ -172,6 +181,16 @@ class Scheduler:
         # Of a node that is gone, and of a server that was alone with the log before, the leader settles it.
         return member is not None and member.leads and (node is None or member.is_gone(node))
 
+    def _pass_over(self, whom: str) -> None:
+        """Start neither this job for a while, nor any that needs files of this node."""
+
+        def look_again() -> None:
+            del self._put_off[whom]
+            self._look.set()
+
+        if whom not in self._put_off and not self._here.closing.is_set():
+            self._put_off[whom] = asyncio.get_running_loop().call_later(AGAIN, look_again)
+
     async def _release(self, held: Sequence[tuple[str, str | None, str]]) -> bool:
         """Queue held jobs for which there is room again; returns whether there was."""
         released = False
@@ -193,6 +212,9 @@ class Scheduler:
             await step(run)
         except (Superseded, JobGone) as error:
             log.warning("%s", error)
+        except FilesAway as error:
+            log.info("job %s is not started here for now: %s", run.job_id, error)
+            self._pass_over(error.node or run.job_id)
         except Exception:
             log.exception("job %s is left to itself for a moment", run.job_id)
             run.failed = True

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 
+import msgspec
+from msgspec.structs import replace
+
 from eventstore import DuplicateEventId, new_id
 from uws.commands import SERVER, Caller, Changes, Command
 from uws.files import Spool, Spooled
@@ -113,7 +116,13 @@ class UserUWS(ServerCommands):
         for name in first.parameters:
             if self.service.find(name) is None:
                 raise ParameterError(name, self.service.unknown(name))
-        parameters = dict(self.job_class.check(name, values) for name, values in first.parameters.items())
+        node = self.backend.keeper or msgspec.UNSET
+        parameters = dict(
+            self.job_class.check(
+                name, [replace(one, node=node) if isinstance(one, Upload) else one for one in values]
+            )
+            for name, values in first.parameters.items()
+        )
         owner, names, quota = first.owner, first.quotas, self.backend.quotas.of(SERVER, first)
         quote = await self.estimate(owner, parameters)
         queued = await self.estimate(owner, parameters, queued=True, quotas=names)
@@ -346,7 +355,7 @@ class UserUWS(ServerCommands):
                 sent.setdefault(spelling, []).extend(texts)
         for name, files in changes.files.items():
             if spelling := self._known(name):
-                uploads = [spooled.as_upload(spelling) for spooled in files]
+                uploads = [spooled.as_upload(spelling, self.backend.keeper) for spooled in files]
                 sent.setdefault(spelling, []).extend(uploads)
                 taken += zip(files, uploads, strict=True)
         return dict(self.job_class.check(name, values) for name, values in sent.items()), taken

@@ -127,6 +127,22 @@ class Unavailable(UWSError):
         self.retry_after = retry_after
 
 
+class NodeAway(Unavailable):
+    """Another node has what is asked for, and cannot be reached now."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"the file is on node {node}, which cannot be reached now", retry_after=10)
+        self.node = node
+
+
+class OnOtherNode(UWSError):
+    """A file of a job is on another ``node``; None where nobody knows on which."""
+
+    def __init__(self, node: str | None) -> None:
+        super().__init__(f"the file is on {f'node {node}' if node else 'another node'}")
+        self.node = node
+
+
 class OutOfSpace(Unavailable):
     """There is no room left where files are kept."""
 

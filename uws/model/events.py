@@ -21,6 +21,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True, tag="upload"):
     """A received file: ``file`` is its name among the job's uploads, ``filename`` the client's name.
 
     One that was fetched has its URL as ``source``, without query, user and password, which may be secret.
+    ``node`` is the one that has it, where each keeps its own files.
     """
 
     file: str
@@ -29,6 +30,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True, tag="upload"):
     sha256: str
     media_type: str = "application/octet-stream"
     source: str | msgspec.UnsetType = msgspec.UNSET
+    node: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

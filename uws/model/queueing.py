@@ -174,9 +174,12 @@ class Situation:
     nodes: int = 0
     node: str | None = None
 
-    def on(self, node: str | None) -> Situation:
-        """Return the situation as it is for a node that looks for a job to start; None is the only one."""
-        return replace(self, node=node, nodes=1)
+    def on(self, node: str | None, coming: Sequence[Running] = ()) -> Situation:
+        """Return the situation as it is for a node that looks for a job to start; None is the only one.
+
+        There are jobs ``coming`` for which it keeps room.
+        """
+        return replace(self, node=node, nodes=1, running=[*self.running, *coming])
 
     def after(self, line: Line) -> Situation:
         """Return what the situation is once the first job of a line was started."""

@@ -15,7 +15,15 @@ from aiohttp.http import HttpVersion10, HttpVersion11
 from uws.config import AuditSettings, UploadSettings
 from uws.jobs import UserUWS
 from uws.metrics import Metrics
-from uws.model import Action, Identity, NotAuthenticated, NotAuthorized, OtherService, UsageError
+from uws.model import (
+    Action,
+    Identity,
+    NotAuthenticated,
+    NotAuthorized,
+    OnOtherNode,
+    OtherService,
+    UsageError,
+)
 from uws.model.text import first_foreign
 
 from . import handlers as on
@@ -50,6 +58,7 @@ from .negotiation import is_for_reading
 from .openapi import openapi
 from .origins import check_host, check_origin
 from .pages import STATIC, protect
+from .peering import handed_on, is_of_node, offering_files
 from .provenance import DRAWINGS, Drawings, provenance
 from .queues import queue, steer
 from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, Resource, Site
@@ -64,6 +73,9 @@ _COMMANDS = frozenset({"POST", "PUT", "DELETE"})
 _REFUSALS = (NotAuthenticated, NotAuthorized)
 _FOR_ANYBODY = PROBES | {"availability", "service-availability", "static", "login", "logout"}
 """The routes on which nobody is asked who he is (VOSI, and what machines ask)."""
+_welcome = offering_files(
+    on.parameter, on.result, on.log, previews.result_preview, previews.log_preview, previews.picture
+)
 _FOR_NOBODY_TOO = frozenset({"login-form", "capabilities"})
 """The routes on which he is who he says, or nobody: he may be here to learn how to be somebody."""
 
@@ -202,10 +214,12 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
     response: web.StreamResponse | None
     try:
         _check_framing(request)
-        check_host(request, request.app[SITE].base_url)
+        _welcome(request)
+        if not is_of_node(request):
+            check_host(request, request.app[SITE].base_url)
         if request.method in _COMMANDS:
             check_origin(request, request.app[SITE].base_url)
-        if request.match_info.route.name not in _FOR_ANYBODY:
+        if request.match_info.route.name not in _FOR_ANYBODY and not is_of_node(request):
             await _find_out_who(authenticator, request)
             if request.match_info.route.name != "capabilities":
                 _check_service(request)
@@ -314,6 +328,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await led_on(request) or await handler(request)
     except OtherService as error:
         return Resource(request).elsewhere(error)
+    except OnOtherNode as error:
+        return await handed_on(request, error)
 
 
 async def _let_waiting_go(app: web.Application) -> None:

@@ -34,6 +34,7 @@ from uws.model import (
     UsageError,
 )
 from uws.model.units import format_size
+from uws.peers import PeerFile
 
 from .addresses import is_public
 from .errors import legible
@@ -71,7 +72,7 @@ class Fetches:
         fetcher: Fetcher,
         request: web.Request,
         spool: Spool,
-        find_own: Callable[[URL], Awaitable[OwnFile | None]],
+        find_own: Callable[[URL], Awaitable[OwnFile | PeerFile | None]],
     ) -> None:
         self._fetcher, self._request, self._spool, self._find_own = fetcher, request, spool, find_own
         self._settings = fetcher.settings

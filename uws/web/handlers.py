@@ -270,7 +270,7 @@ async def parameter(request: web.Request) -> web.StreamResponse:
     value = values[0]
     if isinstance(value, Upload):
         resource.caller.check(Action.FILES, job, resource.uws.backend.clock.now())
-        return stored_file(request, resource.uws.backend.files.of(job.id).upload(value))
+        return stored_file(request, resource.uws.backend.upload_of(job, value))
     return _text("\n".join(str(value) for value in values))
 
 
@@ -320,9 +320,9 @@ def result_of(resource: Resource, job: Job) -> OwnFile:
     if found is None:
         known = [item.id for item in job.results]
         raise NotFound(f"job {job.id} has no result {wanted}{did_you_mean(wanted, known)}")
-    return resource.uws.backend.files.of(job.id).result(found)
+    return resource.uws.backend.files_of(job).result(found)
 
 
 def log_of(resource: Resource, job: Job) -> OwnFile:
     """Return the output that the URL names; there is none before the job's program was started."""
-    return resource.uws.backend.files.of(job.id).log(resource.request.match_info["name"])
+    return resource.uws.backend.files_of(job).log(resource.request.match_info["name"])

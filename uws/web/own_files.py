@@ -11,6 +11,7 @@ from uws.commands import Caller
 from uws.files import OwnFile, files_of_example
 from uws.jobs import UserUWS
 from uws.model import Action, Job, NotFound, Upload
+from uws.peers import PeerFile
 
 _OF_JOB = re.compile(
     r"/(?P<service>[^/]+)/(async|uws\.xml)/(?P<job>[^/]+)"
@@ -23,8 +24,10 @@ _OF_EXAMPLE = re.compile(
 
 async def own_file(
     services: Mapping[str, UserUWS], base_url: str, caller: Caller, url: URL
-) -> OwnFile | None:
+) -> OwnFile | PeerFile | None:
     """Return the file of a job, or of an example, that a URL below ``base_url`` names; None for any other.
+
+    That of a job may be on another node.
 
     Raises `NotFound` when there is no such file, and what `UserUWS.get_job` does for a job that the caller
     may not look at.
@@ -40,16 +43,16 @@ async def own_file(
         caller.check_use(Action.READ, uws.service)
         return file_of_example(uws, found["example"], item, number)
     job = await uws.get_job(found["job"], caller, Action.FILES)
-    return file_of_job(uws, job, found["kind"], item, number)
+    return uws.backend.wherever(file_of_job(uws, job, found["kind"], item, number), path)
 
 
 def file_of_job(uws: UserUWS, job: Job, kind: str, item: str, number: int) -> OwnFile:
     """Return a result of a job, or the ``number``-th file of a parameter, from 1. Raises `NotFound`."""
-    directory = uws.backend.files.of(job.id)
     if kind == "parameters":
         values = job.parameters.get(uws.service.find(item) or "", ())[number - 1 : number]
-        files = [directory.upload(value) for value in values if isinstance(value, Upload)]
+        files = [uws.backend.upload_of(job, value) for value in values if isinstance(value, Upload)]
     else:
+        directory = uws.backend.files_of(job)
         files = [directory.result(one) for one in job.results if (one.id, number) == (item, 1)]
     if not files:
         raise NotFound(f"job {job.id} has no such file")

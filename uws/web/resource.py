@@ -30,6 +30,7 @@ from uws.model import (
     Phase,
     did_you_mean,
 )
+from uws.peers import PeerFile
 
 from .conditions import is_held, tag_of, tag_of_state
 from .documents import serialise
@@ -233,7 +234,7 @@ class Resource:
         """Return what gets the files that this request names by URL."""
         return Fetches(self.request.app[FETCHER], self.request, spool, self.own_file)
 
-    async def own_file(self, url: URL) -> OwnFile | None:
+    async def own_file(self, url: URL) -> OwnFile | PeerFile | None:
         """Return what `own_files.own_file` does for the caller."""
         return await own_file(self.site.services, self.base_url, self.caller, url)
 

@@ -20,7 +20,7 @@ _UNTRUSTED = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+")
-_CONDITIONS = (
+CONDITIONS = (
     "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"
 )  # fmt: skip
 
@@ -55,7 +55,7 @@ class StoredFile(web.FileResponse):
         self._opened = opened
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        sent = {name: request.headers.get(name, "") for name in _CONDITIONS}
+        sent = {name: request.headers.get(name, "") for name in CONDITIONS}
         if _first_byte(request) is None:
             del sent["Range"]
         conditions = {name: value for name, value in sent.items() if value and value.isascii()}
