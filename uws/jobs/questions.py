@@ -180,7 +180,7 @@ class Questions(CarriesOut):
         """Return how a job waits; ``start`` is when it may start. None when it does not wait in the queue."""
         if job.phase is not Phase.QUEUED:
             return None
-        return await self.backend.queueing.standing(job.id, job.service, job.owner)
+        return await self.backend.queueing.standing(job)
 
     async def _listable(self, looking_into_jobs: bool) -> None:
         await self.backend.projector.caught_up("job_list", *["documents"] * looking_into_jobs)
