@@ -89,6 +89,7 @@ _PHASE_OF = {kind.__name__: phase for kind, phase in PHASES_AFTER.items() if kin
     e.JobDestroyed.__name__: DESTROYED
 }
 _IN_BATCH = {e.JobSubmitted.__name__, e.JobAccepted.__name__}
+_OUT_OF_BATCH = {e.JobQueued.__name__, e.JobHeld.__name__, e.JobRequeued.__name__}
 
 
 class Sought(msgspec.Struct, frozen=True):
@@ -252,9 +253,11 @@ def _stood(
         elif kind == e.JobStarted.__name__:
             job.started = time
         elif kind == e.JobRequeued.__name__:
-            job.started = job.node = None
+            job.started = None
         elif kind in _IN_BATCH:
             job.phase, job.node = SUBMITTED, IN_SLURM
+        if kind in _OUT_OF_BATCH:
+            job.node = None
     return job, created, ended
 
 

@@ -74,6 +74,7 @@ SUBMITTED = "SUBMITTED"
 IN_SLOTS = (*sorted(STARTED), SUBMITTED)
 """The phases of jobs that count as running."""
 _IN_BATCH = {e.JobSubmitted, e.JobAccepted}
+_OUT_OF_BATCH = {e.JobQueued, e.JobHeld, e.JobRequeued}
 _LEAVING = frozenset({e.JobDestroyed, Erased}) | {
     kind for kind, phase in PHASES_AFTER.items() if phase in ENDED
 }
@@ -131,10 +132,12 @@ class Queue(ReadModel[Active]):
                     # Most name none, and need not be read for it.
                     if row.node != IN_SLURM:
                         row.node = event.payload.node if b'"node"' in event.recorded.data else None
-                elif kind is e.JobSubmitted:
+                elif kind in _IN_BATCH:
                     row.node = IN_SLURM
                 elif kind is e.JobRequeued:
-                    row.started = row.node = None
+                    row.started = None
+                if kind in _OUT_OF_BATCH and row.node == IN_SLURM:
+                    row.node = None
         return row
 
     def load(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Active]:

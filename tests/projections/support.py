@@ -435,7 +435,7 @@ async def told_by(store: EventStore) -> Rows:
                 _micros(job.queued),
                 _micros(job.started),
                 job.quotas,
-                _node(job, streams[stream]),
+                node_of(job),
                 _reason(streams[stream]),
                 last[stream],
             )
@@ -466,12 +466,9 @@ def _waits_in(job: Job) -> str:
     return "SUBMITTED" if job.phase == "QUEUED" and job.submitted else job.phase
 
 
-def _node(job: Job, events: Sequence[RecordedEvent]) -> str | None:
-    """Return where the program of a job was started last, if it was not queued again since."""
-    if job.submitted:
-        return "/slurm"
-    moved = [event.type for event in events if event.type in ("JobStarted", "JobRequeued")]
-    return job.node if moved and moved[-1] == "JobStarted" else None
+def node_of(job: Job) -> str | None:
+    """Return where the program of a job was started last, or is to be, which may be in Slurm."""
+    return "/slurm" if job.submitted else job.node
 
 
 def _reason(events: Sequence[RecordedEvent]) -> str:

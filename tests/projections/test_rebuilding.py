@@ -382,7 +382,7 @@ async def test_a_new_version_that_cannot_be_made_leaves_the_old_one_in_use(
         assert (await on.keeps.get_job(job, NOBODY)).phase is Phase.ABORTED
         assert (await status(on, "documents")).version == Documents.version
     async with world(tmp_path, clock, store, with_models(NextDocuments())) as on:
-        await switched(on, "documents", 2)
+        await switched(on, "documents", NextDocuments.version)
         assert (await on.keeps.get_job(job, NOBODY)).note == "the next version"
 
 

@@ -199,8 +199,8 @@ _CHANGES: Mapping[type[e.JobEvent], _Change] = {
     e.RunIdSet: lambda job, event, now: replace(job, run_id=event.run_id),
     e.ExecutionDurationSet: lambda job, event, now: replace(job, execution_duration=event.seconds),
     e.DestructionSet: lambda job, event, now: replace(job, destruction=event.destruction),
-    e.JobQueued: lambda job, event, now: replace(job, queued=now, quote=event.quote, note=""),
-    e.JobHeld: lambda job, event, now: replace(job, note=event.reason),
+    e.JobQueued: lambda job, event, now: replace(job, queued=now, quote=event.quote, note="", submitted=None),
+    e.JobHeld: lambda job, event, now: replace(job, note=event.reason, submitted=None),
     e.JobSubmitted: lambda job, event, now: replace(
         job,
         submitted=now,
@@ -214,7 +214,12 @@ _CHANGES: Mapping[type[e.JobEvent], _Change] = {
         doing="",
     ),
     e.JobAccepted: lambda job, event, now: replace(
-        job, batch_job=event.batch_job, note=event.reason, reports=job.reports + 1
+        job,
+        submitted=job.submitted or now,
+        node=None,
+        batch_job=event.batch_job,
+        note=event.reason,
+        reports=job.reports + 1,
     ),
     e.JobStarted: lambda job, event, now: replace(
         job,
@@ -224,7 +229,7 @@ _CHANGES: Mapping[type[e.JobEvent], _Change] = {
         note="",
         progress=None,
         doing="",
-        node=event.node,
+        node=event.node if job.submitted is None else None,
         host=event.host,
     ),
     e.JobSuspended: lambda job, event, now: replace(job, note=event.reason),
