@@ -58,6 +58,8 @@ async def test_a_job_runs_in_slurm_and_its_results_logs_and_facts_are_there(tmp_
         told = json.loads((await site.get(job, headers={"Accept": "application/json"})).body)
         assert told["jobInfo"]["batchJob"] == facts["batchJob"]
         assert told["jobInfo"]["host"] == facts["host"]
+        provenance = (await site.get(f"{job}/provenance", headers={"Accept": "application/json"})).text
+        assert f'uwsd:host": "{facts["host"]}"' in provenance
         start, end = parse_time(told["startTime"]), parse_time(told["endTime"])
         assert parse_time(told["creationTime"]) <= start <= end
 

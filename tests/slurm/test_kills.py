@@ -169,5 +169,5 @@ async def test_a_submission_that_slurm_has_and_the_server_gave_up_runs_nothing(
         cluster.run("scontrol", "update", "partitionname=main", "state=up")
     while cluster.run("squeue", "-h", "--me"):
         await asyncio.sleep(0.05)
-    assert cluster.run("squeue", "-h", "-t", "all", "-j", number, "-o", "%T") == "COMPLETED"
+    assert cluster.run("squeue", "-h", "-t", "all", "-j", number, "-o", "%T") == "FAILED"  # with status 79
     assert ran(tmp_path) == [job_id(job)]
