@@ -71,15 +71,16 @@ async def killed(directory: Path, at: str, after: float = 0) -> str:
 
 
 @pytest.mark.parametrize("at", failpoint.NAMES_IN_SLURM)
-@pytest.mark.usefixtures("cluster")
 async def test_wherever_a_server_is_killed_while_it_submits_a_job_that_runs_once(
-    tmp_path: Path, at: str
+    tmp_path: Path, cluster: Slurm, at: str
 ) -> None:
     job = await killed(tmp_path, at)
     async with running(tmp_path / "data", service(tmp_path), slurm=SOON) as site:
         document = await site.ended(f"{site.list_url('run')}/{job}")
         assert text(document, "phase") == "COMPLETED"
     assert ran(tmp_path) == [job]
+    submitted = [name for name in cluster.names() if job in name]
+    assert len(submitted) == 1, "it was not looked for before it was submitted again"
 
 
 @pytest.mark.parametrize("after", [0.002, 0.01, 0.02, 0.03, 0.05, 0.5, 1.5])
