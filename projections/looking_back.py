@@ -14,8 +14,10 @@ from msgspec.structs import asdict, astuple
 
 from eventstore import from_microseconds
 from uws.model import events as e
+from uws.model.phases import Phase
+from uws.model.queueing import IN_SLURM
 
-from .queue import Active, Queue
+from .queue import SUBMITTED, Active, Queue
 from .readmodel import PHASES_AFTER, as_json
 from .trail import OVER, ROLES, STRETCH
 from .usage import DESTROYED, EXPERIENCE, LEAST_CHARGED, Usage
@@ -86,6 +88,8 @@ _NO_LIMIT = (1 << 63) - 1
 _PHASE_OF = {kind.__name__: phase for kind, phase in PHASES_AFTER.items() if kind} | {
     e.JobDestroyed.__name__: DESTROYED
 }
+_IN_BATCH = {e.JobSubmitted.__name__, e.JobAccepted.__name__}
+_OUT_OF_BATCH = {e.JobQueued.__name__, e.JobHeld.__name__, e.JobRequeued.__name__}
 
 
 class Sought(msgspec.Struct, frozen=True):
@@ -177,7 +181,8 @@ def jobs_then(
         queued, started, over = times
         jobs.append(
             Then(
-                id=job.id, service=job.service, owner=job.owner, phase=job.phase,
+                id=job.id, service=job.service, owner=job.owner,
+                phase=Phase.QUEUED if job.phase == SUBMITTED else job.phase,
                 created=from_microseconds(created), queued=queued, started=started, ended=over,
             )
         )  # fmt: skip
@@ -204,7 +209,7 @@ def as_it_was(
 def _make_queue(connection: sqlite3.Connection, past: sqlite3.Connection, moment: Moment) -> None:
     rows = (_stood(connection, row, moment)[0] for row in connection.execute(_ACTIVE, _limits(moment)))
     active = [(*astuple(row), row.position) for row in rows if row.phase not in OVER]
-    past.executemany("INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", active)
+    past.executemany("INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", active)
     for kind, stream, time, position in connection.execute(_NODES, _limits(moment)):
         if kind == e.NodeJoined.__name__:
             past.execute("INSERT OR IGNORE INTO node VALUES (?, ?, ?)", (stream, time, position))
@@ -249,6 +254,10 @@ def _stood(
             job.started = time
         elif kind == e.JobRequeued.__name__:
             job.started = None
+        elif kind in _IN_BATCH:
+            job.phase, job.node = SUBMITTED, IN_SLURM
+        if kind in _OUT_OF_BATCH:
+            job.node = None
     return job, created, ended
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from eventstore import Erased, from_microseconds
 from uws.model import events as e
 from uws.model.phases import ENDED, STARTED, Phase
-from uws.model.queueing import AT_ONCE, Line, Running
+from uws.model.queueing import AT_ONCE, IN_SLURM, Line, Running
 
 from .readmodel import (
     PHASES_AFTER,
@@ -29,11 +29,11 @@ from .readmodel import (
 )
 
 _LOAD = """
-SELECT position, id, service, owner, phase, queued, started, quotas, node, files FROM active
+SELECT position, id, service, owner, phase, queued, started, quotas, node, files, reason FROM active
 WHERE id IN (SELECT value FROM json_each(?))
 """
-_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM active WHERE id = ?"
 _LINES = """
 SELECT service, owner, id, min(coalesce(queued, 0)), count(*), quotas FROM active
@@ -50,7 +50,7 @@ WHERE phase = 'QUEUED' AND service = ? AND owner IS ? AND (files = '' OR NOT EXI
 ORDER BY queued, position LIMIT ?
 """
 _RUNNING = """
-SELECT service, owner, coalesce(started, queued, 0), id, node FROM active
+SELECT service, owner, coalesce(started, queued, 0), id, node, phase FROM active
 WHERE phase IN (SELECT value FROM json_each(?))
 """
 _PAUSED = "SELECT service, since FROM paused ORDER BY service"
@@ -67,7 +67,8 @@ WHERE job.id = ? AND job.phase = 'QUEUED' GROUP BY job.id
 _QUEUED = "SELECT count(*) FROM active WHERE phase = 'QUEUED' AND service = ? AND owner IS ?"
 _HELD = "SELECT service, owner, id, min(position) FROM active WHERE phase = 'HELD' GROUP BY service, owner"
 _WAITING = """
-SELECT id, service, owner, phase, queued, quotas FROM active WHERE phase = ? ORDER BY queued, position LIMIT ?
+SELECT id, service, owner, phase, queued, quotas, reason FROM active WHERE phase = ?
+ORDER BY queued, position LIMIT ?
 """
 _RUNNING_OF = """
 SELECT count(*) FROM active WHERE phase IN (SELECT value FROM json_each(?)) AND owner IS ?
@@ -77,6 +78,12 @@ _STARTED = "SELECT position, id, service, node FROM active WHERE phase IN (SELEC
 _NODE = b'"node"'
 _files = msgspec.json.Decoder(dict[str, list[str]])
 
+SUBMITTED = "SUBMITTED"
+"""The phase of a job that is QUEUED in a batch system: it waits, and has its slot already."""
+IN_SLOTS = (*sorted(STARTED), SUBMITTED)
+"""The phases of jobs that count as running."""
+_IN_BATCH = {e.JobSubmitted, e.JobAccepted}
+_OUT_OF_BATCH = {e.JobQueued, e.JobHeld, e.JobRequeued}
 _LEAVING = frozenset({e.JobDestroyed, Erased}) | {
     kind for kind, phase in PHASES_AFTER.items() if phase in ENDED
 }
@@ -95,13 +102,14 @@ class Active(msgspec.Struct, gc=False):
     quotas: str
     node: str | None = None
     files: str = ""
+    reason: str = ""
 
 
 class Queue(ReadModel[Active]):
     """The jobs that have not ended; those that have need no row. Who takes them, and what is paused."""
 
     name = "queue"
-    version = 5
+    version = 6
     share = 0.6
     tables = resources.files(__package__).joinpath("queue.sql").read_text()
     indexes = """
@@ -127,15 +135,21 @@ class Queue(ReadModel[Active]):
             elif kind not in PHASES_AFTER:
                 pass_over(event)
             elif row:
-                row.phase = PHASES_AFTER[kind]
+                row.phase = SUBMITTED if kind in _IN_BATCH else PHASES_AFTER[kind]
+                row.reason = event.payload.reason if kind is e.JobAccepted else ""
                 if kind is e.JobQueued:
                     row.queued = event.time
                 elif kind is e.JobStarted:
                     row.started = event.time
                     # Most name none, and need not be read for it.
-                    row.node = event.payload.node if _NODE in event.recorded.data else None
+                    if row.node != IN_SLURM:
+                        row.node = event.payload.node if _NODE in event.recorded.data else None
+                elif kind in _IN_BATCH:
+                    row.node = IN_SLURM
                 elif kind is e.JobRequeued:
                     row.started = None
+                if kind in _OUT_OF_BATCH and row.node == IN_SLURM:
+                    row.node = None
         return row
 
     def load(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Active]:
@@ -204,7 +218,10 @@ class QueueState(NamedTuple):
 
 
 class WaitingJob(msgspec.Struct, frozen=True):
-    """A job that is QUEUED or HELD; ``queued`` is None for one that never was."""
+    """A job that is QUEUED or HELD; ``queued`` is None for one that never was.
+
+    Of one that waits in a batch system ``reason`` says what for, as far as that is known.
+    """
 
     job_id: str
     service: str
@@ -212,6 +229,7 @@ class WaitingJob(msgspec.Struct, frozen=True):
     phase: Phase
     queued: datetime | None
     quotas: tuple[str, ...] = ()
+    reason: str | None = None
 
 
 def queue_state(connection: sqlite3.Connection, away: Iterable[str] = ()) -> QueueState:
@@ -219,8 +237,10 @@ def queue_state(connection: sqlite3.Connection, away: Iterable[str] = ()) -> Que
     return QueueState(
         _lines(connection, as_json(away)),
         [
-            Running(service, owner, from_microseconds(started), job_id, node)
-            for service, owner, started, job_id, node in connection.execute(_RUNNING, (as_json(STARTED),))
+            Running(service, owner, from_microseconds(started), job_id, node, phase == SUBMITTED)
+            for service, owner, started, job_id, node, phase in connection.execute(
+                _RUNNING, (as_json(IN_SLOTS),)
+            )
         ],
         paused(connection),
         _first_held(connection),
@@ -259,8 +279,8 @@ def queued_of(connection: sqlite3.Connection, owner: str | None, services: Itera
 
 
 def running_of(connection: sqlite3.Connection, owner: str | None) -> int:
-    """Return for how many jobs of an owner there may be a program running."""
-    return int(connection.execute(_RUNNING_OF, (as_json(STARTED), owner)).fetchone()[0])
+    """Return for how many jobs of an owner there may be a program, here or in a batch system."""
+    return int(connection.execute(_RUNNING_OF, (as_json(IN_SLOTS), owner)).fetchone()[0])
 
 
 def _first_held(connection: sqlite3.Connection) -> list[tuple[str, str | None, str]]:
@@ -269,20 +289,21 @@ def _first_held(connection: sqlite3.Connection) -> list[tuple[str, str | None, s
 
 
 def waiting(connection: sqlite3.Connection, limit: int) -> list[WaitingJob]:
-    """Return the jobs that are QUEUED, those that wait longest first, then those that are HELD."""
+    """Return the jobs that wait, longest first: in a batch system, QUEUED here, and those that are HELD."""
     found: list[tuple[Any, ...]] = []
-    for phase in (Phase.QUEUED, Phase.HELD):
+    for phase in (SUBMITTED, Phase.QUEUED, Phase.HELD):
         found += connection.execute(_WAITING, (phase, limit - len(found)))
     return [
         WaitingJob(
             job_id,
             service,
             owner,
-            Phase(phase),
+            Phase.QUEUED if phase == SUBMITTED else Phase(phase),
             None if queued is None else from_microseconds(queued),
             _names(quotas),
+            reason if phase == SUBMITTED else None,
         )
-        for job_id, service, owner, phase, queued, quotas in found
+        for job_id, service, owner, phase, queued, quotas, reason in found
     ]
 
 
@@ -292,6 +313,9 @@ def nodes(connection: sqlite3.Connection) -> list[str]:
 
 
 def started(connection: sqlite3.Connection) -> list[tuple[str, str, str | None]]:
-    """Return id, service and node of the jobs for which there may be a program running, oldest first."""
-    found = sorted(connection.execute(_STARTED, (as_json(STARTED),)))
+    """Return id, service and node of the jobs that may have a program, oldest first.
+
+    The node is `IN_SLURM` for those that were handed to Slurm.
+    """
+    found = sorted(connection.execute(_STARTED, (as_json(IN_SLOTS),)))
     return [(job_id, service, node) for _, job_id, service, node in found]

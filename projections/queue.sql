@@ -4,12 +4,13 @@ CREATE TABLE active (
     id       TEXT    NOT NULL UNIQUE,
     service  TEXT    NOT NULL,
     owner    TEXT,
-    phase    TEXT    NOT NULL,
+    phase    TEXT    NOT NULL,        -- SUBMITTED is QUEUED, in a batch system
     queued   INTEGER,
     started  INTEGER,
     quotas   TEXT    NOT NULL,        -- the tables of quotas it was made under, as JSON; empty for none
-    node     TEXT,                    -- where its program was started last
+    node     TEXT,                    -- where its program was started last; /slurm is in Slurm
     files    TEXT    NOT NULL,        -- the nodes that have what was sent, by parameter, as JSON; empty for none
+    reason   TEXT    NOT NULL,        -- what it waits for in a batch system; empty for nothing that is known
     last     INTEGER NOT NULL         -- position of the job's last event
 ) STRICT;
 

@@ -33,7 +33,7 @@ from uws import (
 from uws.admin import Place
 from uws.app import authenticator_of
 from uws.clock import Clock
-from uws.config import LimitSettings, RetentionSettings, StoreSettings
+from uws.config import LimitSettings, RetentionSettings, SlurmSettings, StoreSettings
 from uws.jobs import make_uws_for_service
 from uws.model import Identity, NotAuthenticated
 from uws.node import open_backend
@@ -240,6 +240,7 @@ async def running(
     retention: RetentionSettings | None = None,
     store: StoreSettings | None = None,
     listening: socket.socket | None = None,
+    slurm: SlurmSettings | None = None,
     executes: bool = True,
 ) -> AsyncIterator[Site]:
     """Serve ``services`` on a free port of the loopback interface.
@@ -257,6 +258,7 @@ async def running(
         quotas=quotas,
         retention=retention,
         store=store,
+        slurm=slurm,
     )
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(executing if executes else _showing(data, services, clock))

@@ -166,7 +166,7 @@ def at_cutout(*lines: str) -> str:
             "prot = 1\n" + SERVICE,
             "prot: unknown key; "
             "known are audit, auth, data, jobs, limits, node, queue, quotas, retention, server, services, "
-            "store, uploads",
+            "slurm, store, uploads",
         ),
         (
             'store = "mysql://db.example/uwsd"\n' + SERVICE,
@@ -195,6 +195,25 @@ def at_cutout(*lines: str) -> str:
         (
             STORE + '[node]\ngone_after = "soon"\n' + SERVICE,
             "node.gone_after: expected a duration such as 60 (seconds), 20min, 12h or 7d, got 'soon'",
+        ),
+        ("[slurm]\nevery = 0\n" + SERVICE, "slurm.every: 0.0 is no number of seconds above 0"),
+        (SERVICE + 'executor = "slrum"\n', "services.cutout.executor: invalid enum value 'slrum'"),
+        (
+            SERVICE + "[services.cutout.slurm]\ncpus = 2\n",
+            'services.cutout.slurm: is for jobs that Slurm runs: add executor = "slurm", or leave it out',
+        ),
+        (
+            SERVICE + "[services.cutout.slurm]\ncpus = 0\n",
+            "services.cutout.slurm.cpus: 0 is below the minimum 1",
+        ),
+        (
+            SERVICE + "[services.cutout.slurm]\nqueue = 'main'\n",
+            "services.cutout.slurm.queue: unknown key; "
+            "known are account, constraint, cpus, gres, partition, qos",
+        ),
+        (
+            SERVICE + "[services.cutout.slurm]\npartition = '--wrap=x y'\n",
+            "services.cutout.slurm.partition: '--wrap=x y' is nothing that Slurm knows by a name",
         ),
         ("[queue]\nmax_running = 0\n" + SERVICE, "queue.max_running: 0 is below the minimum 1"),
         ('[queue]\nhalf_life = "10min"\n' + SERVICE, "queue.half_life: 10min is below the minimum 1h"),
@@ -302,7 +321,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     """
     assert problems(tmp_path, text) == (
         "prot: unknown key; known are audit, auth, data, jobs, limits, node, queue, quotas, retention, "
-        "server, services, store, uploads",
+        "server, services, slurm, store, uploads",
         "services.a.tilte: unknown key (did you mean title?)",
         "services.a.command: expected list, got str",
         "services.a.parameters.ra.min: expected float, got str",

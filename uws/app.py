@@ -16,7 +16,14 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from uws.clock import Clock, first_of
-from uws.config import AuditSettings, RetentionSettings, Settings, StoreSettings, UploadSettings
+from uws.config import (
+    AuditSettings,
+    RetentionSettings,
+    Settings,
+    SlurmSettings,
+    StoreSettings,
+    UploadSettings,
+)
 from uws.environment import raise_open_files
 from uws.jobs import Backend
 from uws.model import QueueSettings, QuotaSettings, Service, UWSError
@@ -68,6 +75,7 @@ def make_uws_application(
     queue: QueueSettings | None = None,
     quotas: QuotaSettings | None = None,
     store: StoreSettings | None = None,
+    slurm: SlurmSettings | None = None,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an application that is a whole server: mount it with `aiohttp.web.Application.add_subapp`.
@@ -99,6 +107,7 @@ def make_uws_application(
             auth=authenticator.settings if authenticator else None,
             quotas=quotas,
             store=store,
+            slurm=slurm,
             clock=clock,
         ) as node:
             app[SITE].services.update({uws.service.name: uws for uws in node.services})
@@ -162,6 +171,7 @@ async def serve(
             queue=settings.queue,
             quotas=settings.quotas,
             store=settings.store,
+            slurm=settings.slurm,
             clock=clock,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)

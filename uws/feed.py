@@ -361,7 +361,7 @@ class Feed:
         waiting = [job_id for job_id in self._listeners if isinstance(job_id, str) and self._queued(job_id)]
         for job_id in waiting[:_LOOKED_AT]:
             if job := self._queued(job_id):
-                standing = await self._queueing.standing(job.id, job.service, job.owner)
+                standing = await self._queueing.standing(job)
                 if standing and self._queued(job_id):
                     words = self._queue(job_id, standing)
                     for listener in self._listeners.get(job_id, ()):

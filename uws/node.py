@@ -35,8 +35,8 @@ from uws.audit import READ_MODEL, Checkpointing, Past, Retention
 from uws.beneath import check_ours
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
-from uws.config import AuditSettings, AuthSettings, RetentionSettings, StoreSettings
-from uws.execution import Deletion, Destruction, Scheduler, taking_jobs
+from uws.config import AuditSettings, AuthSettings, RetentionSettings, SlurmSettings, StoreSettings
+from uws.execution import Deletion, Destruction, Scheduler, SlurmScheduler, taking_jobs
 from uws.files import Files, identity_of
 from uws.jobs import Backend, UserUWS, make_uws_for_service
 from uws.model import QueueSettings, QuotaSettings, Service, UnknownForm
@@ -188,6 +188,7 @@ async def run_node(
     auth: AuthSettings | None = None,
     quotas: QuotaSettings | None = None,
     store: StoreSettings | None = None,
+    slurm: SlurmSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Node]:
     """Open the data directory, take over what an earlier server ran, and run jobs until the context is left.
@@ -198,7 +199,8 @@ async def run_node(
     Where several servers share the log, this is a node of them.
     Leaving closes the log; programs go on under their supervisors, and the
     next server takes them over. With ``jobs_end_with_server`` they are stopped (SIGTERM, SIGKILL after
-    ``grace`` seconds), and their jobs recorded as ERROR. Raises what `open_backend` does.
+    ``grace`` seconds), and their jobs recorded as ERROR; those that are in Slurm go on all the same, as
+    ``slurm`` says how to look after. Raises what `open_backend` does.
     """
     signed = audit or AuditSettings()
     place = Place(
@@ -240,7 +242,7 @@ async def run_node(
         deletion = Deletion(backend)
         await deletion.start()
         stack.push_async_callback(deletion.close)
-        duties = partial(_duties, place, backend, base_url, audit)
+        duties = partial(_duties, place, backend, base_url, audit, slurm or SlurmSettings())
         await stack.enter_async_context(member.leading(duties))
         yield Node(backend, tuple(uwses.values()))
 
@@ -253,7 +255,12 @@ def _membership(place: Place, backend: Backend, base_url: str) -> AbstractAsyncC
 
 @asynccontextmanager
 async def _duties(
-    place: Place, backend: Backend, base_url: str, audit: AuditSettings | None, store: EventStore
+    place: Place,
+    backend: Backend,
+    base_url: str,
+    audit: AuditSettings | None,
+    slurm: SlurmSettings,
+    store: EventStore,
 ) -> AsyncIterator[None]:
     """Do, while the context lasts, what one does for all: by the ``store`` of the one who leads."""
     backend = replace(backend, store=store)
@@ -269,6 +276,10 @@ async def _duties(
         destruction = Destruction(backend, _finder(backend, offered), duties)
         await destruction.start()
         stack.push_async_callback(destruction.close)
+        in_slurm = SlurmScheduler(backend, offered, _finder(backend, offered), slurm)
+        if await in_slurm.is_needed():
+            stack.push_async_callback(in_slurm.close)
+            await in_slurm.start()
         if audit and audit.seconds:
             checkpointing = Checkpointing(
                 store,

@@ -14,7 +14,7 @@ from eventstore import EventStore, StoreUnavailable, VersionConflict
 from projections import Behind, JobReadModel, Projector, QueueState, WaitingJob
 from uws.clock import Clock
 from uws.commands import Caller
-from uws.model import Phase, QuotaSettings, Service, Unavailable, UsageError, Values, did_you_mean
+from uws.model import Job, Phase, QuotaSettings, Service, Unavailable, UsageError, Values, did_you_mean
 from uws.model import events as e
 from uws.model.queueing import QueueSettings, Situation, Spot, fullness
 
@@ -28,12 +28,17 @@ _PATIENCE = 1.0
 class Standing(msgspec.Struct, frozen=True):
     """How a job waits: its place in the queue of its service, why it waits, and when it may start.
 
-    A HELD one has no place. ``start`` is None when nobody can tell.
+    One that is HELD or waits in a batch system has no place. ``start`` is None when nobody can tell.
     """
 
     place: int | None
     reason: str
     start: datetime | None = None
+
+
+def in_batch_system(reason: str | None) -> Standing:
+    """Return how a job waits that was handed to a batch system, which may have said why."""
+    return Standing(None, reason or "handed to the batch system")
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -68,6 +73,9 @@ def waiting_in(situation: Situation, jobs: Iterable[WaitingJob]) -> Iterator[Wai
     for job in jobs:
         if job.phase is Phase.HELD:
             yield Waiting(job, None, _why_held(situation, job))
+            continue
+        if job.reason is not None:
+            yield Waiting(job, None, in_batch_system(job.reason).reason)
             continue
         line = job.service, job.owner
         spot = Spot(*line, before.get(line, 0))
@@ -129,17 +137,19 @@ class Queueing:
             state.nodes,
         )
 
-    async def standing(self, job_id: str, service: str, owner: str | None) -> Standing | None:
+    async def standing(self, job: Job) -> Standing | None:
         """Return how a QUEUED job waits; None when it does not, or when nobody can tell now."""
+        if job.submitted:
+            return in_batch_system(job.note)
         try:
             situation = await self.situation(timeout=_PATIENCE)
-            before = await self.jobs.queued_before(job_id)
-            usual = await self.jobs.usual_duration(service)
+            before = await self.jobs.queued_before(job.id)
+            usual = await self.jobs.usual_duration(job.service)
         except StoreUnavailable:
             return None
         if before is None:
             return None
-        return standing_in(situation, Spot(service, owner, before), usual)
+        return standing_in(situation, Spot(job.service, job.owner, before), usual)
 
     async def joining(
         self,

@@ -425,6 +425,8 @@
   <xsl:template match="i:signal" mode="info"><dt>Ended by</dt><dd><xsl:value-of select="."/></dd></xsl:template>
   <xsl:template match="i:signalled" mode="info"><dt>Was sent</dt><dd><xsl:value-of select="."/></dd></xsl:template>
   <xsl:template match="i:requeued" mode="info"><dt>Started again</dt><dd><xsl:value-of select="concat(., ' times')"/></dd></xsl:template>
+  <xsl:template match="i:batchJob" mode="info"><dt>In the batch system</dt><dd><xsl:value-of select="."/></dd></xsl:template>
+  <xsl:template match="i:host" mode="info"><dt>Ran on</dt><dd><xsl:value-of select="."/></dd></xsl:template>
   <xsl:template match="i:cpuSeconds" mode="info"><dt>Processor time</dt><dd><xsl:value-of select="concat(., ' s')"/></dd></xsl:template>
   <xsl:template match="i:memoryBytes" mode="info"><dt>Memory</dt><dd><xsl:call-template name="size"/></dd></xsl:template>
 

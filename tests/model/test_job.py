@@ -48,6 +48,18 @@ CHANGES: list[tuple[e.JobEvent, dict[str, Any]]] = [
         e.JobStarted(declaration="new", node="a"),
         {"started": TIMES[1], "declaration": "new", "quote": None, "note": "", "start": 2, "node": "a"},
     ),
+    (
+        e.JobSubmitted(declaration="new", quote=TIMES[0]),
+        {"submitted": TIMES[1], "declaration": "new", "quote": TIMES[0], "note": "", "start": 2},
+    ),
+    (
+        e.JobAccepted(batch_job="7", reason="r"),
+        {"submitted": TIMES[1], "batch_job": "7", "note": "r", "reports": 1},
+    ),
+    (
+        e.JobStarted(declaration="new", host="n1"),
+        {"started": TIMES[1], "declaration": "new", "quote": None, "note": "", "start": 2, "host": "n1"},
+    ),
     (e.JobSuspended(reason="r"), {"note": "r"}),
     (e.JobResumed(), {"note": ""}),
     (e.StopRequested(reason="abort"), {"stop": "abort"}),

@@ -347,3 +347,49 @@ def test_a_stream_that_does_not_begin_with_its_creation_is_refused() -> None:
     created = RULES.create_job(NOW, owner=None, run_id=None, parameters={}, quote=None)
     with pytest.raises(ValueError, match="created twice"):
         after(None, created * 2)
+
+
+SUBMITTED = QUEUED, e.JobSubmitted(declaration="d"), e.JobAccepted(batch_job="7", reason="Resources")
+
+
+def test_a_job_that_waits_in_a_batch_system_is_queued_and_ends_when_it_is_gone_from_there() -> None:
+    job = given_job(*SUBMITTED)
+    assert (job.phase, job.batch_job, job.note, job.start) == (Phase.QUEUED, "7", "Resources", 3)
+    assert RULES.abort_job(job) == [e.StopRequested(reason="abort")]
+    assert RULES.destroy_job(job, expired=False) == [e.StopRequested(reason="destroy")]
+    stopped = after(job, RULES.abort_job(job))
+    assert stopped.phase is Phase.QUEUED
+    (aborted,) = RULES.end_job(stopped, Ending())
+    assert after(stopped, [aborted]).phase is Phase.ABORTED
+
+
+def test_a_job_that_waits_in_a_batch_system_is_not_started_here_nor_changed() -> None:
+    job = given_job(*SUBMITTED)
+    with pytest.raises(IllegalPhase):
+        RULES.start_job(job, None)
+    with pytest.raises(IllegalPhase):
+        RULES.submit_job(job, None)
+    with pytest.raises(IllegalPhase):
+        RULES.set_execution_duration(job, 7)
+    assert RULES.accept_job(job, "7", "Resources") == []
+
+
+def test_a_job_that_a_batch_system_has_begun_may_be_lost_sight_of_and_found() -> None:
+    job = given_job(*SUBMITTED)
+    job = after(job, RULES.begin_job(job, "n1", ()))
+    assert (job.phase, job.host, job.start) == (Phase.EXECUTING, "n1", 3)
+    job = after(job, RULES.lose_sight(job, "no answer"))
+    assert (job.phase, job.note) == (Phase.UNKNOWN, "no answer")
+    assert RULES.lose_sight(job, "no answer still") == []
+    job = after(job, RULES.suspend_job(job, "SUSPENDED"))
+    assert job.phase is Phase.SUSPENDED
+    job = after(job, RULES.resume_job(job))
+    assert (job.phase, job.note) == (Phase.EXECUTING, "")
+    assert RULES.resume_job(job) == []
+
+
+def test_what_somebody_else_has_ended_is_aborted_in_his_words() -> None:
+    job = given_job(*SUBMITTED)
+    (aborted,) = RULES.end_job(job, Ending(aborted="cancelled in Slurm"))
+    assert isinstance(aborted, e.JobAborted)
+    assert aborted.reason == "cancelled in Slurm"

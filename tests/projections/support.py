@@ -209,6 +209,8 @@ _by_nobody = st.sampled_from(
         e.JobResumed(),
         e.JobLost(reason="who knows"),
         e.JobQueued(),
+        e.JobSubmitted(declaration="0"),
+        e.JobAccepted(batch_job="7", reason="Resources"),
         e.JobStarted(declaration="0"),
         e.ProgramFound(finding="running"),
         e.ProgramSignalled(signal="SIGTERM"),
@@ -434,12 +436,13 @@ async def told_by(store: EventStore) -> Rows:
                 job.id,
                 job.service,
                 job.owner,
-                job.phase,
+                _waits_in(job),
                 _micros(job.queued),
                 _micros(job.started),
                 job.quotas,
-                job.node,
+                node_of(job),
                 _nodes_of_files(job),
+                _reason(streams[stream]),
                 last[stream],
             )
             for stream, job in jobs.items()
@@ -462,6 +465,23 @@ async def told_by(store: EventStore) -> Rows:
             _declared(events) for stream, events in streams.items() if stream[:8] == "service/"
         ),
     }
+
+
+def _waits_in(job: Job) -> str:
+    """Return the phase of a job, of which one that is QUEUED in a batch system has its own."""
+    return "SUBMITTED" if job.phase == "QUEUED" and job.submitted else job.phase
+
+
+def node_of(job: Job) -> str | None:
+    """Return where the program of a job was started last, or is to be, which may be in Slurm."""
+    return "/slurm" if job.submitted else job.node
+
+
+def _reason(events: Sequence[RecordedEvent]) -> str:
+    """Return what a job waits for in a batch system, if that was the last that moved it."""
+    moved = [event for event in events if event.type in _PHASES]
+    last = moved[-1]
+    return msgspec.json.decode(last.data).get("reason", "") if last.type == "JobAccepted" else ""
 
 
 def _occurrences(stream: str, events: Sequence[RecordedEvent]) -> Iterator[tuple[Any, ...]]:

@@ -25,6 +25,7 @@ from tests.projections.support import (
     World,
     histories,
     jobs_of,
+    node_of,
     streams_of,
     world,
 )
@@ -228,7 +229,8 @@ def _place(job: Job) -> tuple[str, str | None, str]:
 
 async def _check_queue(model: JobReadModel, jobs: list[Job]) -> None:
     heads, running, _, first_held, _ = await model.queue_state()
-    queued = [job for job in jobs if job.phase is Phase.QUEUED]
+    queued = [job for job in jobs if job.phase is Phase.QUEUED and not job.submitted]
+    submitted = [job for job in jobs if job.phase is Phase.QUEUED and job.submitted]
     assert {(head.service, head.owner) for head in heads} == {(job.service, job.owner) for job in queued}
     for head in heads:
         line = [job for job in queued if (job.service, job.owner) == (head.service, head.owner)]
@@ -247,18 +249,19 @@ async def _check_queue(model: JobReadModel, jobs: list[Job]) -> None:
         key=lambda found: (found[0], found[1] or ""),
     )
     waiting = await model.waiting(1000)
-    assert {job.job_id for job in waiting} == {job.id for job in queued + held}
+    assert {job.job_id for job in waiting} == {job.id for job in submitted + queued + held}
     assert [job.job_id for job in waiting if job.phase is Phase.QUEUED] == [
-        job.id for job in sorted(queued, key=lambda job: (job.queued or job.created, job.position))
+        job.id
+        for there in (submitted, queued)
+        for job in sorted(there, key=lambda job: (job.queued or job.created, job.position))
     ]
     assert waiting[:2] == await model.waiting(2)
-    started = {Phase.EXECUTING, Phase.SUSPENDED, Phase.UNKNOWN}
-    assert await model.started() == [(job.id, job.service, job.node) for job in jobs if job.phase in started]
+    started = [job for job in jobs if job.is_under_way]
+    assert await model.started() == [(job.id, job.service, node_of(job)) for job in started]
     assert Counter((job.service, job.owner, job.started) for job in running) == Counter(
         # Whoever runs without having been started, in a log that nobody can explain, holds up no queue.
         (job.service, job.owner, job.started or job.queued or from_microseconds(0))
-        for job in jobs
-        if job.phase in started
+        for job in started
     )
 
 

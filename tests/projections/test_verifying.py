@@ -50,7 +50,7 @@ CHANGES = [
     ("queue.active", "UPDATE active SET phase = 'QUEUED' WHERE phase = 'EXECUTING'",
      "phase is 'QUEUED', should be 'EXECUTING'", "JobStarted"),
     ("queue.active", "DELETE FROM active WHERE phase = 'EXECUTING'", MISSING, "JobCreated"),
-    ("queue.active", "INSERT INTO active VALUES (99, 'x', '', NULL, 'HELD', 1, 1, '', NULL, '', 1)",
+    ("queue.active", "INSERT INTO active VALUES (99, 'x', '', NULL, 'HELD', 1, 1, '', NULL, '', '', 1)",
      UNWANTED, None),
     ("queue.paused", "UPDATE paused SET since = 1", "since is 1, should be ", None),
     ("queue.paused", "DELETE FROM paused", MISSING, None),

@@ -15,7 +15,7 @@ from eventstore import EventLog, to_microseconds
 from projections import Cursor, ExpiredJob, JobReference
 from uws.commands import Caller
 from uws.jobs import Backend, UserUWS
-from uws.model import STARTED, IllegalPhase, Job, JobGone, JobNotFound, Phase, UsageError, fold
+from uws.model import IllegalPhase, Job, JobGone, JobNotFound, Phase, UsageError, fold
 from uws.model.events import JobEvent, job_stream
 from uws.model.job import evolve_through
 from uws.model.service import MAX_DURATION
@@ -356,6 +356,6 @@ def _done(after: Job) -> Done | None:
         return "destroyed"
     if after.phase is Phase.ARCHIVED:
         return "archived"
-    if after.phase in STARTED and after.stop:
+    if after.is_under_way and after.stop:
         return "stopping"
     return "aborted" if after.phase is Phase.ABORTED else None

@@ -42,7 +42,7 @@ from uws.model import events as e
 from uws.model.queueing import Running, Situation, Spot
 from uws.model.units import format_time
 from uws.provenance import Run, run_of
-from uws.queueing import Standing, Waiting, standing_in, waiting_in
+from uws.queueing import Standing, Waiting, in_batch_system, standing_in, waiting_in
 
 from .entries import created_by, is_sought
 
@@ -272,7 +272,9 @@ class Past:
         if job.service not in services:
             raise NotThere(f"job {job_id}: the log has no declaration of its service {job.service}")
         standing = None
-        if job.phase is Phase.QUEUED:
+        if job.phase is Phase.QUEUED and job.submitted:
+            standing = in_batch_system(job.note)
+        elif job.phase is Phase.QUEUED:
             standing = await self._standing(job, moment, now)
         return JobThen(job, services[job.service], standing, last)
 

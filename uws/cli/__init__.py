@@ -162,6 +162,7 @@ def _terms(service: Service) -> list[str]:
         f"nice {service.nice}": service.nice,
         "in a sandbox": service.sandbox,
         "kept warm": service.warm,
+        f"in Slurm, {' '.join(service.slurm.options)}": service.executor == "slurm",
         f"at most {service.max_running_per_owner} of one owner at a time": service.max_running_per_owner,
         f"{queued}, {others}": service.max_queued_per_owner,
         f"priority {service.priority}": service.priority,

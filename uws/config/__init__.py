@@ -11,6 +11,7 @@ from uws.config.settings import (
     RetentionSettings,
     ServerSettings,
     Settings,
+    SlurmSettings,
     StoreSettings,
     UploadSettings,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "RoleSettings",
     "ServerSettings",
     "Settings",
+    "SlurmSettings",
     "StoreSettings",
     "UploadSettings",
     "is_loopback",

@@ -19,6 +19,7 @@ from uws.config.settings import (
     RetentionSettings,
     ServerSettings,
     Settings,
+    SlurmSettings,
     StoreSettings,
     UploadSettings,
 )
@@ -43,6 +44,7 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     auth: dict[str, Any] = {}
     quotas: dict[str, Any] = {}
     limits: dict[str, Any] = {}
+    slurm: dict[str, Any] = {}
     services: dict[str, Any]
 
 
@@ -70,9 +72,12 @@ def load(path: Path) -> Settings:
     quotas = _quotas(file.quotas, problems)
     limits = convert(file.limits, LimitSettings, "limits", problems)
     store = _store(file, path.parent, problems)
+    slurm = convert(file.slurm, SlurmSettings, "slurm", problems)
     auth = _auth(file.auth, path.parent.resolve(), problems)
     # Each of them is None only where a problem was told.
-    if problems or not (server and uploads and audit and retention and queue and auth and limits and store):
+    if problems or not (
+        server and uploads and audit and retention and queue and auth and limits and store and slurm
+    ):
         raise DeclarationError(problems)
     return Settings(
         data=(path.parent / file.data).resolve(),
@@ -86,6 +91,7 @@ def load(path: Path) -> Settings:
         quotas=quotas,
         limits=limits,
         store=store,
+        slurm=slurm,
     )
 
 

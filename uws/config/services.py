@@ -24,7 +24,7 @@ from uws.model import (
     did_you_mean,
 )
 from uws.model.examples import Given
-from uws.model.service import ExecutionDuration, Lifetime, Limits
+from uws.model.service import ExecutionDuration, Lifetime, Limits, Slurm
 
 
 def make_service(function: Callable[..., Any], *, name: str | None = None, **keys: Any) -> Service:
@@ -133,6 +133,7 @@ _READ_APART: dict[str, Any] = {
     "execution_duration": dict[str, Any],
     "lifetime": dict[str, Any],
     "limits": dict[str, Any],
+    "slurm": dict[str, Any],
     "parameters": dict[str, Any],
     "results": list[Any],
     "examples": list[Any],
@@ -153,7 +154,10 @@ def _service(name: str, table: Any, directory: str, problems: list[str]) -> Serv
     parts = right_part(table, Service, place, problems, read_apart=_READ_APART, not_here=["name"])
     for key, value in parts.get("environment", {}).items():
         problems += mistakes_in(value, str, f"{place}.environment.{key}")
-    for key, kind in (("execution_duration", ExecutionDuration), ("lifetime", Lifetime), ("limits", Limits)):
+    for key, kind in (
+        ("execution_duration", ExecutionDuration), ("lifetime", Lifetime), ("limits", Limits),
+        ("slurm", Slurm),
+    ):  # fmt: skip
         if key in parts:
             parts[key] = convert(parts[key], kind, f"{place}.{key}", problems)
     if "parameters" in parts:
@@ -176,6 +180,12 @@ def _service(name: str, table: Any, directory: str, problems: list[str]) -> Serv
     if parts.get("sandbox") and not shutil.which("bwrap"):
         problems.append(
             f"{place}.sandbox: there is no bwrap in PATH: install bubblewrap, or leave sandbox = true out"
+        )
+        return None
+    if parts.get("executor") == "slurm" and not shutil.which("sbatch"):
+        problems.append(
+            f"{place}.executor: there is no sbatch in PATH: install Slurm's client commands "
+            '(slurm-client), or leave executor = "slurm" out'
         )
         return None
     try:

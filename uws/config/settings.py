@@ -110,6 +110,22 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds above 0")
 
 
+class SlurmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[slurm]`` table: how the server looks after jobs of services with ``executor = "slurm"``."""
+
+    every: float = 5.0
+    """Seconds between two looks at Slurm's queue; one look is for all jobs."""
+    unknown_after: float = 60.0
+    """Seconds after which a job that runs is UNKNOWN when Slurm cannot be asked."""
+    lost_after: float = 60.0
+    """Seconds after which a job is lost that Slurm, asked again and again, does not know."""
+
+    def __post_init__(self) -> None:
+        for field in ("every", "unknown_after", "lost_after"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"{field}: {getattr(self, field)} is no number of seconds above 0")
+
+
 class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[audit]`` table. Paths are relative to the data directory."""
 
@@ -255,6 +271,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quotas: QuotaSettings = QuotaSettings()
     limits: LimitSettings = LimitSettings()
     store: StoreSettings = StoreSettings()
+    slurm: SlurmSettings = SlurmSettings()
 
     @property
     def is_private(self) -> bool:

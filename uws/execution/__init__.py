@@ -4,5 +4,6 @@ from .deletion import Deletion
 from .destruction import Destruction
 from .nodes import taking_jobs
 from .scheduler import Scheduler
+from .slurm import SlurmScheduler
 
-__all__ = ["Deletion", "Destruction", "Scheduler", "taking_jobs"]
+__all__ = ["Deletion", "Destruction", "Scheduler", "SlurmScheduler", "taking_jobs"]

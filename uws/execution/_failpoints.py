@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 DECIDED = "start decided"
 LAUNCHED = "program launched"
+ACCEPTED = "accepted by the batch system"
 
 NAMES = (DECIDED, LAUNCHED)
+NAMES_IN_SLURM = (*NAMES, ACCEPTED)
 
 
 def _go_on(name: str) -> None: ...

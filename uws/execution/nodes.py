@@ -13,6 +13,7 @@ from projections import Behind
 from uws.commands import SERVER
 from uws.jobs import Backend
 from uws.model import events as e
+from uws.model.queueing import IN_SLURM
 
 from ._persistence import keep_doing
 
@@ -22,6 +23,7 @@ _EVERY = 1.0
 """Seconds between two looks at who is gone."""
 _LAST_WORD = 5.0
 """Seconds that a server which stops waits to have it on record."""
+_NOWHERE = (None, IN_SLURM)
 STOPPED = "its server was stopped"
 GONE = "it was not heard of"
 
@@ -74,7 +76,7 @@ async def _look(backend: Backend, membership: Membership, missed: Callable[[], N
             if membership.is_gone(name):
                 log.warning("node %s is gone", name)
                 await _say(backend, name, here=False, reason=GONE)
-        if any(membership.is_gone(node) for *_, node in await backend.jobs.started() if node):
+        if any(membership.is_gone(node) for *_, node in await backend.jobs.started() if node not in _NOWHERE):
             missed()
 
 

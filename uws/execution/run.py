@@ -137,7 +137,7 @@ class Run:
     async def _fetch(self) -> bool:
         """Fetch what other nodes have of the job's files; returns whether there was such."""
         backend = self._uws.backend
-        job = await self._job() if backend.keeper else None
+        job = await self._present() if backend.keeper else None
         if not (job and any(backend.is_elsewhere(job, upload) for upload in job.uploads)):
             return False
         self.fetches = True
@@ -155,14 +155,14 @@ class Run:
         """Where nodes have files of their own, delete what was made or fetched in vain."""
         if not (keeper := self._uws.backend.keeper):
             return
-        job = await self._job()
+        job = await self._present()
         if job is None or job.destroyed or job.phase is Phase.ARCHIVED:
             await self._directory.remove()
         elif job.phase is not Phase.QUEUED and job.node != keeper:
             self._directory.drop(each for each in job.uploads if each.node not in (keeper, msgspec.UNSET))
             self._directory.unmake()
 
-    async def _job(self) -> Job | None:
+    async def _present(self) -> Job | None:
         return fold(await self._uws.backend.store.read_stream(job_stream(self.job_id)))
 
     async def take_over(self) -> None:
@@ -228,17 +228,8 @@ class Run:
     async def _spawn(self, job: Job) -> Record:
         """Have the program started and return its record. Raises `OSError`, `ParameterError` and such."""
         directory, service = self._directory, self._uws.service
-        try:
-            directory.make()
-        except OSError as error:
-            raise NotStarted(error.errno or EIO, "the job's directory") from error
-        self._progress.begin()
-        typed = self._uws.job_class.from_values(job.parameters, str(directory.uploads))
-        directory.parameters.unlink(missing_ok=True)  # a program of an earlier start may have left a pipe
-        with directory.parameters.open("xb") as file:
-            file.write(typed.to_json())
-        places = {"results": str(directory.results), "parameters": str(directory.parameters)}
-        argv, limits = typed.argv(job_id=job.id, **places), service.limits.numbers
+        argv, environment = self._prepared(job)
+        limits = service.limits.numbers
         if service.sandbox:
             directory.progress.touch(mode=0o600)  # what is not there cannot be shown to it
             argv, limits = sandboxed(argv, directory, limits), with_room(limits)
@@ -251,9 +242,7 @@ class Run:
                     record=path,
                     root=directory.root,
                     directory=directory.work,
-                    environment=job_environment(
-                        service.environment, job_id=job.id, progress=str(directory.progress), **places
-                    ),
+                    environment=environment,
                     stdout=directory.logs / "stdout",
                     stderr=directory.logs / "stderr",
                     limits=limits,
@@ -273,6 +262,24 @@ class Run:
                 await first_of(pause(self._uws.backend.clock), self._stop.wait())
                 if self._stop.is_set():
                     raise
+
+    def _prepared(self, job: Job) -> tuple[list[str], dict[str, str]]:
+        """Make the job's directory ready; return command and environment. Raises what `_spawn` does."""
+        directory, service = self._directory, self._uws.service
+        try:
+            directory.make()
+        except OSError as error:
+            raise NotStarted(error.errno or EIO, "the job's directory") from error
+        self._progress.begin()
+        typed = self._uws.job_class.from_values(job.parameters, str(directory.uploads))
+        directory.parameters.unlink(missing_ok=True)  # a program of an earlier start may have left a pipe
+        with directory.parameters.open("xb") as file:
+            file.write(typed.to_json())
+        places = {"results": str(directory.results), "parameters": str(directory.parameters)}
+        environment = job_environment(
+            service.environment, job_id=job.id, progress=str(directory.progress), **places
+        )
+        return typed.argv(job_id=job.id, **places), environment
 
     async def _see_to_end(self, job: Job, process: Process) -> None:
         """Wait until the program has ended, or stop it, and record what became of it."""

@@ -10,15 +10,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from structlog.contextvars import bind_contextvars
 
 from projections import Behind
 from uws.clock import first_of, pause
 from uws.jobs import Backend, UserUWS
-from uws.model import STARTED, IllegalPhase, JobGone, Superseded, fold
+from uws.model import IllegalPhase, JobGone, Superseded, fold
 from uws.model.events import job_id_of, job_stream
-from uws.model.queueing import AT_ONCE
+from uws.model.queueing import AT_ONCE, IN_SLURM
 
 from ._persistence import keep_doing
 from .fetching import AGAIN, FilesAway
@@ -45,6 +46,9 @@ class Scheduler:
     outlive the server, unless they are to ``end_with_server``.
     """
 
+    executor = "local"
+    """What services say whose jobs are run here."""
+
     def __init__(
         self,
         backend: Backend,
@@ -54,7 +58,8 @@ class Scheduler:
         grace: float = 10.0,
         end_with_server: bool = False,
     ) -> None:
-        self._backend, self._offered, self._find = backend, offered, find
+        self._backend, self._find = backend, find
+        self._offered = {name: uws for name, uws in offered.items() if uws.service.executor == self.executor}
         self._end_with_server = end_with_server
         self._here = Here(Launchers(), Programs(), grace, asyncio.Event(), has_restarted(backend.files.boot))
         self._running: dict[str, Run] = {}
@@ -62,6 +67,11 @@ class Scheduler:
         """Jobs whose files could not be had, and nodes whose files all jobs wait for, perhaps elsewhere."""
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def _place(self) -> str | None:
+        """Where the jobs run that count for limits that are not an owner's; None is everywhere."""
+        return self._backend.node
 
     async def start(self) -> None:
         """Find out what became of the programs of an earlier server, then begin to run jobs."""
@@ -134,7 +144,10 @@ class Scheduler:
         """Do what comes next; False when there is nothing to do until something moves."""
         coming = [run.as_running for run in self._running.values() if run.fetches]
         situation = await self._backend.queueing.situation(away=self._put_off)
-        situation = situation.on(self._backend.node, coming)
+        situation = replace(
+            situation.on(self._place, coming),
+            lines=[line for line in situation.lines if line.service in self._offered],
+        )
         if any(job.job_id not in self._running and self._is_own(job.node) for job in situation.running):
             await self._take_over()
             return True
@@ -145,10 +158,13 @@ class Scheduler:
             line = situation.next(but=self._running.keys() | self._put_off.keys())
             if line is None or not line.job_id:
                 break
-            starting.append(Run(self._offered[line.service], line.job_id, self._here, line.owner))
+            starting.append(self._run(self._offered[line.service], line.job_id, line.owner))
             situation = situation.after(line)
-        await asyncio.gather(*(self._begin(run, Run.start) for run in starting))
+        await asyncio.gather(*(self._begin(run, run.start) for run in starting))
         return bool(starting)
+
+    def _run(self, uws: UserUWS, job_id: str, owner: str | None = None) -> Run:
+        return Run(uws, job_id, self._here, owner)
 
     async def _take_over(self) -> None:
         """Take up the jobs that are started and that nobody sees through. Raises `Behind`."""
@@ -158,8 +174,8 @@ class Scheduler:
             for job_id, service, node in await self._backend.jobs.started()
             if job_id not in self._running and self._is_own(node)
         ]
-        runs = [Run(await self._find(service), job_id, self._here) for job_id, service in left]
-        await asyncio.gather(*(self._begin(run, Run.take_over) for run in runs))
+        runs = [self._run(await self._find(service), job_id) for job_id, service in left]
+        await asyncio.gather(*(self._begin(run, run.take_over) for run in runs))
         if self._here.restarted and not any(run.failed for run in runs):
             await asyncio.to_thread(leave_mark, self._backend.files.boot)
             self._here = self._here._replace(restarted=False)
@@ -169,12 +185,14 @@ class Scheduler:
         files = self._backend.files
         for job_id in await asyncio.to_thread(jobs_with_programs, MARK, files.root):
             job = fold(await self._backend.store.read_stream(job_stream(job_id)))
-            if job and job.phase not in STARTED:
+            if job and not job.is_under_way:
                 log.warning("job %s is %s: its program, which still runs, is killed", job_id, job.phase)
                 await end_sessions(MARK, str(files.of(job_id).results))
 
     def _is_own(self, node: str | None) -> bool:
         """Whether what was started on ``node`` is for this server to see through."""
+        if node == IN_SLURM:
+            return False
         if node == self._backend.node:
             return True
         member = self._backend.membership
@@ -200,16 +218,16 @@ class Scheduler:
                     released |= await uws.release_job(job_id)
         return released
 
-    async def _begin(self, run: Run, step: Callable[[Run], Awaitable[None]]) -> None:
+    async def _begin(self, run: Run, step: Callable[[], Awaitable[None]]) -> None:
         self._running[run.job_id] = run
         run.task = asyncio.create_task(self._see_through(run, step), name=f"job {run.job_id}")
         # The read model is asked again only when it tells what was decided of this job.
         await run.decided.wait()
 
-    async def _see_through(self, run: Run, step: Callable[[Run], Awaitable[None]]) -> None:
+    async def _see_through(self, run: Run, step: Callable[[], Awaitable[None]]) -> None:
         bind_contextvars(job_id=run.job_id)  # what is logged in its task is about the job
         try:
-            await step(run)
+            await step()
         except (Superseded, JobGone) as error:
             log.warning("%s", error)
         except FilesAway as error:

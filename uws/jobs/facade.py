@@ -19,7 +19,6 @@ from uws.jobs.carrying_out import Step
 from uws.jobs.programs import ServerCommands
 from uws.model import (
     OF_MEMBERS,
-    STARTED,
     Action,
     Job,
     JobGone,
@@ -218,7 +217,7 @@ class UserUWS(ServerCommands):
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     with suppress(JobGone):
-                        while job.phase in STARTED:
+                        while job.is_under_way:
                             await changed.wait()
                             changed.clear()
                             job = await self.load_job(job_id, caller, Action.DESTROY)

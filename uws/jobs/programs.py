@@ -12,7 +12,7 @@ from uws.jobs.questions import Questions
 from uws.model import Action, Ending, Job, Phase, ProgramFile, Result, fold
 from uws.model import events as e
 
-_LEADS_TO_END = "JobStarted", "StopRequested", "ProgramFound"
+_LEADS_TO_END = "JobSubmitted", "JobStarted", "StopRequested", "ProgramFound"
 
 
 class ServerCommands(Questions):
@@ -29,6 +29,53 @@ class ServerCommands(Questions):
             [lambda job: self.transitions.start_job(job, quote, program, self.backend.node)],
             Command(SERVER, led_by=("JobQueued",)),
             recorded,
+        )
+
+    async def submit_job(self, job_id: str, program: tuple[ProgramFile, ...] = ()) -> Job:
+        """Record that the job is handed to a batch system now; else as `start_job`."""
+        self.backend.files.check_room()
+        recorded = await self.backend.store.read_stream(e.job_stream(job_id))
+        job = self._admitted(fold(recorded), job_id, SERVER)
+        quote = await self.estimate(job.owner, job.parameters)
+        return await self._carry_out(
+            job_id,
+            [lambda job: self.transitions.submit_job(job, quote, program)],
+            Command(SERVER, led_by=("JobQueued",)),
+            recorded,
+        )
+
+    async def accept_job(self, job_id: str, batch_job: str, reason: str, *, start: int) -> Job:
+        """Record what the batch system calls a job, and what it waits for there, if that is news."""
+        return await self._of_program(
+            job_id, start, lambda job: self.transitions.accept_job(job, batch_job, reason), "JobSubmitted"
+        )
+
+    async def begin_job(
+        self, job_id: str, host: str, program: tuple[ProgramFile, ...], *, started: datetime, start: int
+    ) -> Job:
+        """Record that the batch system ``started`` the job then, on a host."""
+        return await self._of_program(
+            job_id,
+            start,
+            lambda job: self.transitions.begin_job(job, host, program),
+            "JobSubmitted",
+            occurred=started,
+        )
+
+    async def suspend_job(self, job_id: str, reason: str, *, start: int) -> Job:
+        """Record that a program is kept from going on, if that is news."""
+        return await self._of_program(
+            job_id, start, lambda job: self.transitions.suspend_job(job, reason), "JobStarted"
+        )
+
+    async def resume_job(self, job_id: str, *, start: int) -> Job:
+        """Record that a program goes on, or is known to, if that is news."""
+        return await self._of_program(job_id, start, self.transitions.resume_job, "JobStarted")
+
+    async def lose_sight(self, job_id: str, reason: str, *, start: int) -> Job:
+        """Record that nobody can tell what becomes of a program, if that is news."""
+        return await self._of_program(
+            job_id, start, lambda job: self.transitions.lose_sight(job, reason), "JobStarted"
         )
 
     async def release_job(self, job_id: str) -> bool:
@@ -48,7 +95,7 @@ class ServerCommands(Questions):
     async def stop_job(self, job_id: str, reason: e.StopReason, *, start: int | None = None) -> Job:
         """Record why a running program is stopped, unless somebody decided so before."""
         return await self._of_program(
-            job_id, start, lambda job: self.transitions.stop_job(job, reason), "JobStarted"
+            job_id, start, lambda job: self.transitions.stop_job(job, reason), "JobStarted", "JobSubmitted"
         )
 
     async def find_program(self, job_id: str, finding: e.Finding, *, start: int | None = None) -> Job:

@@ -180,7 +180,7 @@ class Questions(CarriesOut):
         """Return how a job waits; ``start`` is when it may start. None when it does not wait in the queue."""
         if job.phase is not Phase.QUEUED:
             return None
-        standing = await self.backend.queueing.standing(job.id, job.service, job.owner)
+        standing = await self.backend.queueing.standing(job)
         if standing and (node := self.backend.awaited(job)):
             reason = f"files that it needs are on node {node}, which is not there"
             return Standing(standing.place, reason)

@@ -50,7 +50,7 @@ from .parameters import (
 from .phases import ACTIVE, ENDED, SETTING_UP, STARTED, TRANSITIONS, Phase
 from .queueing import QueueSettings
 from .quotas import QuotaSettings, QuotaTable
-from .service import ExecutionDuration, Lifetime, Limits, ResultDeclaration, Service
+from .service import ExecutionDuration, Lifetime, Limits, ResultDeclaration, Service, Slurm
 from .transitions import Ending, UserUWSTransitions
 
 __all__ = [
@@ -110,6 +110,7 @@ __all__ = [
     "Scope",
     "Service",
     "Share",
+    "Slurm",
     "StrParameter",
     "Superseded",
     "TimestampParameter",

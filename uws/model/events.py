@@ -145,18 +145,38 @@ class JobHeld(Event, frozen=True):
     reason: str
 
 
+class JobSubmitted(Event, frozen=True):
+    """The job is about to be handed to a batch system, under the declaration ``declaration``.
+
+    That is where it waits from now on; ``program`` is as in `JobStarted`.
+    """
+
+    declaration: str
+    quote: datetime | None = None
+    program: tuple[ProgramFile, ...] = ()
+
+
+class JobAccepted(Event, frozen=True):
+    """The batch system has the job, which it calls ``batch_job``; ``reason`` says what it waits for there."""
+
+    batch_job: str
+    reason: str = ""
+
+
 class JobStarted(Event, frozen=True):
     """A program is about to be started for the job, under the declaration ``declaration``.
 
     ``program`` is what it consists of as far as its command says so: the executable, then the files that
     fixed arguments name, or the module of a function. Nothing was found out where it is empty. ``node`` is
-    the one on whose machine it runs, where several share the log.
+    the one on whose machine it runs, where several share the log; ``host`` is the machine on which a batch
+    system has started it.
     """
 
     declaration: str
     quote: datetime | None = None
     program: tuple[ProgramFile, ...] = ()
     node: str | None = None
+    host: str = ""
 
 
 class JobSuspended(Event, frozen=True):
@@ -420,9 +440,9 @@ SecurityEvent = (
 )
 JobEvent = (
     JobCreated | ParametersSet | RunIdSet | ExecutionDurationSet | DestructionSet | JobQueued | JobHeld
-    | JobStarted | JobSuspended | JobResumed | StopRequested | ProgramSignalled | ProgramFound | ProgressMade
-    | JobRequeued | JobCompleted | JobFailed | JobAborted | JobLost | JobShared | JobUnshared
-    | JobArchived | JobDestroyed
+    | JobSubmitted | JobAccepted | JobStarted | JobSuspended | JobResumed | StopRequested | ProgramSignalled
+    | ProgramFound | ProgressMade | JobRequeued | JobCompleted | JobFailed | JobAborted | JobLost | JobShared
+    | JobUnshared | JobArchived | JobDestroyed
 )  # fmt: skip
 
 JOB_EVENTS: dict[str, type[JobEvent]] = {cls.__name__: cls for cls in JobEvent.__args__}

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from eventstore import Erased, RecordedEvent, from_microseconds
 
 from . import events as e
-from .phases import ENDED, Phase
+from .phases import ENDED, STARTED, Phase
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -25,7 +25,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     ``sync`` is whether the request that made it waits for its result. ``quotas`` names the tables of quotas
     that held for its owner when it was made. ``shares`` are those that were not ended, expired ones included.
     ``rerun_of`` is the job whose inputs it was given anew. ``start`` is the version of the event that decided
-    its last start, 0 before the first, and ``node`` where that was.
+    its last start, 0 before the first, and ``node`` where that was. For that start it was ``submitted`` to a
+    batch system then, which calls it ``batch_job``, and has begun it on ``host``.
     """
 
     id: str
@@ -64,10 +65,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     rerun_of: str | None = None
     start: int = 0
     node: str | None = None
+    submitted: datetime | None = None
+    batch_job: str = ""
+    host: str = ""
 
     @property
     def has_ended(self) -> bool:
         return self.phase in ENDED
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there is something to stop: a program, or what waits in a batch system to become one."""
+        return self.phase in STARTED or (self.phase is Phase.QUEUED and self.submitted is not None)
 
     @property
     def uploads(self) -> set[e.Upload]:
@@ -81,6 +90,8 @@ PHASE_AFTER: Mapping[type[e.JobEvent], Phase] = {
     e.JobCreated: Phase.PENDING,
     e.JobQueued: Phase.QUEUED,
     e.JobHeld: Phase.HELD,
+    e.JobSubmitted: Phase.QUEUED,
+    e.JobAccepted: Phase.QUEUED,
     e.JobStarted: Phase.EXECUTING,
     e.JobSuspended: Phase.SUSPENDED,
     e.JobResumed: Phase.EXECUTING,
@@ -153,7 +164,7 @@ def evolve_through(
             raise ValueError(f"job {job_id} begins with {kind.__name__}")
         version += 1
         phase = PHASE_AFTER.get(kind, phase)
-        if kind is e.JobStarted:
+        if kind is e.JobSubmitted or (kind is e.JobStarted and job.submitted is None):
             start = version
     assert job, "nothing happened"
     return replace(job, version=version, phase=phase, start=start)
@@ -188,8 +199,28 @@ _CHANGES: Mapping[type[e.JobEvent], _Change] = {
     e.RunIdSet: lambda job, event, now: replace(job, run_id=event.run_id),
     e.ExecutionDurationSet: lambda job, event, now: replace(job, execution_duration=event.seconds),
     e.DestructionSet: lambda job, event, now: replace(job, destruction=event.destruction),
-    e.JobQueued: lambda job, event, now: replace(job, queued=now, quote=event.quote, note=""),
-    e.JobHeld: lambda job, event, now: replace(job, note=event.reason),
+    e.JobQueued: lambda job, event, now: replace(job, queued=now, quote=event.quote, note="", submitted=None),
+    e.JobHeld: lambda job, event, now: replace(job, note=event.reason, submitted=None),
+    e.JobSubmitted: lambda job, event, now: replace(
+        job,
+        submitted=now,
+        declaration=event.declaration,
+        quote=event.quote,
+        note="",
+        node=None,
+        batch_job="",
+        host="",
+        progress=None,
+        doing="",
+    ),
+    e.JobAccepted: lambda job, event, now: replace(
+        job,
+        submitted=job.submitted or now,
+        node=None,
+        batch_job=event.batch_job,
+        note=event.reason,
+        reports=job.reports + 1,
+    ),
     e.JobStarted: lambda job, event, now: replace(
         job,
         started=now,
@@ -198,7 +229,8 @@ _CHANGES: Mapping[type[e.JobEvent], _Change] = {
         note="",
         progress=None,
         doing="",
-        node=event.node,
+        node=event.node if job.submitted is None else None,
+        host=event.host,
     ),
     e.JobSuspended: lambda job, event, now: replace(job, note=event.reason),
     e.JobResumed: lambda job, event, now: replace(job, note=""),
@@ -209,7 +241,7 @@ _CHANGES: Mapping[type[e.JobEvent], _Change] = {
         job, progress=event.fraction, doing=event.text, reports=job.reports + 1
     ),
     e.JobRequeued: lambda job, event, now: replace(
-        job, started=None, note=event.reason, requeued=job.requeued + 1
+        job, submitted=None, started=None, note=event.reason, requeued=job.requeued + 1
     ),
     e.JobCompleted: lambda job, event, now: _ended(job, event, now, exit_code=event.exit_code),
     e.JobFailed: lambda job, event, now: _ended(

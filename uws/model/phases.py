@@ -39,8 +39,12 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.EXECUTING: frozenset(
         {Phase.COMPLETED, Phase.ERROR, Phase.ABORTED, Phase.SUSPENDED, Phase.UNKNOWN, Phase.QUEUED}
     ),
-    Phase.SUSPENDED: frozenset({Phase.EXECUTING, Phase.ERROR, Phase.ABORTED, Phase.UNKNOWN}),
-    Phase.UNKNOWN: frozenset({Phase.EXECUTING, Phase.COMPLETED, Phase.ERROR, Phase.ABORTED}),
+    Phase.SUSPENDED: frozenset(
+        {Phase.EXECUTING, Phase.COMPLETED, Phase.ERROR, Phase.ABORTED, Phase.UNKNOWN, Phase.QUEUED}
+    ),
+    Phase.UNKNOWN: frozenset(
+        {Phase.EXECUTING, Phase.COMPLETED, Phase.ERROR, Phase.ABORTED, Phase.SUSPENDED, Phase.QUEUED}
+    ),
     Phase.COMPLETED: frozenset({Phase.ARCHIVED}),
     Phase.ERROR: frozenset({Phase.ARCHIVED}),
     Phase.ABORTED: frozenset({Phase.ARCHIVED}),

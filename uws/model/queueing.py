@@ -22,6 +22,8 @@ SHORTEST_HALF_LIFE = 3600
 """Seconds. What was used is kept by the hour."""
 AT_ONCE = 16
 """Jobs that one look at the queue starts at most: of what is decided meanwhile they do not know."""
+IN_SLURM = "/slurm"
+"""In the place of a node's name, which it cannot be: where jobs are that were handed to Slurm."""
 LEAST_CHARGE = 1.0
 """Seconds that a start counts at least, so that owners of the shortest jobs take turns, too."""
 
@@ -87,13 +89,21 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 
 class Running(msgspec.Struct, frozen=True, gc=False):
-    """A job for which there may be a program running, on the machine of ``node``."""
+    """A job that has its slot: there may be a program, on the machine of ``node`` or in Slurm (`IN_SLURM`).
+
+    There it may only wait, too, since ``started``.
+    """
 
     service: str
     owner: str | None
     started: datetime
     job_id: str = ""
     node: str | None = None
+    waits: bool = False
+
+    def since(self, now: datetime) -> datetime:
+        """Return since when its program runs; of one that waits, that would be ``now``."""
+        return now if self.waits else self.started
 
 
 class Spot(msgspec.Struct, frozen=True):
@@ -241,7 +251,9 @@ class Situation:
     def _free(self, limit: _Limit, spot: Spot, usual: float) -> datetime:
         """Predict when a limit lets the job at a spot be started."""
         span = timedelta(seconds=usual)
-        ends = sorted(max(self.now, job.started + span) for job in self.running if limit.concerns(job))
+        ends = sorted(
+            max(self.now, job.since(self.now) + span) for job in self.running if limit.concerns(job)
+        )
         rounds, slot = divmod(self._ahead(spot, limit.concerns), limit.all)
         idle = limit.all - len(ends)  # negative when more run than may by now
         return (self.now if slot < idle else ends[slot - idle]) + rounds * span
@@ -277,7 +289,7 @@ class Situation:
         """What owners have used lately, what runs included."""
         seconds = defaultdict(float, self.used)
         for job in self.running:
-            seconds[job.owner] += max(LEAST_CHARGE, (self.now - job.started).total_seconds())
+            seconds[job.owner] += max(LEAST_CHARGE, (self.now - job.since(self.now)).total_seconds())
         return seconds
 
     def _obstacle(self, line: Line) -> str | None:
@@ -297,8 +309,9 @@ class Situation:
         return f"the queue of {service} is paused" if service in self.paused else None
 
     def _limits(self, line: Line) -> Iterator[_Limit]:
-        name, settings, nodes = line.service, self.settings, max(1, self.nodes)
+        name, settings = line.service, self.settings
         service = self.services[name]
+        nodes = 1 if service.executor == "slurm" else max(1, self.nodes)
         if settings.max_running:
             yield _Limit(settings.max_running, "", _of_all, line, nodes)
         yield _Limit(service.max_running, f" of {name}", _of_service, line, nodes)

@@ -29,6 +29,7 @@ BUILT_IN_PLACES = ("job_id", "results", "parameters")
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PARAMETER_NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?")
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
+_SLURM_WORD = re.compile(r"[\w.:,=&|()\[\]*@/+-]+", re.ASCII)
 _RESULT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _RESERVED_SERVICES = (
     "static", "availability", "audit", "queue", "metrics", "healthz", "readyz", "login", "logout",
@@ -161,6 +162,34 @@ class ResultDeclaration(
         return any(character in self.path for character in "*?[")
 
 
+class Slurm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What Slurm is asked for besides memory and time: options of sbatch(1) of the same names.
+
+    ``cpus`` are those of the one task that a job is. What is empty is left to Slurm.
+    """
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    gres: str = ""
+    cpus: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("partition", "account", "qos", "constraint", "gres"):
+            if (given := getattr(self, name)) and not _SLURM_WORD.fullmatch(given):
+                raise ValueError(f"{name}: {given!r} is nothing that Slurm knows by a name")
+        if self.cpus < 1:
+            raise ValueError(f"cpus: {self.cpus} is below the minimum 1")
+
+    @property
+    def options(self) -> list[str]:
+        """Return them as sbatch takes them."""
+        named = ("partition", "account", "qos", "constraint", "gres")
+        given = [f"--{name}={value}" for name in named if (value := getattr(self, name))]
+        return [*given, f"--cpus-per-task={self.cpus}"]
+
+
 CALL = ("-P", "-m", "uws.functions", "call")
 """What stands between Python and the name of a function that a job calls.
 
@@ -202,6 +231,8 @@ class Service(
     progress_prefix: str = ""
     warm: bool = False
     groups: list[str] = []
+    executor: Literal["local", "slurm"] = "local"
+    slurm: Slurm = Slurm()
 
     def __post_init__(self) -> None:
         problems = [f"services.{self.name}{place}: {what}" for place, what in self._problems()]
@@ -227,6 +258,7 @@ class Service(
             yield ".warm", "only the module of a function can be kept loaded"
         if self.warm and self.sandbox:
             yield ".warm", "what runs in a sandbox is loaded there: leave out one of the two"
+        yield from self._executor_problems()
         if not self.progress_prefix.isprintable():
             yield ".progress_prefix", f"{self.progress_prefix!r} is not the beginning of a line of text"
         for index, group in enumerate(self.groups):
@@ -252,6 +284,22 @@ class Service(
             multiple=multiple,
         ):
             yield f".command{place}", what
+
+    def _executor_problems(self) -> Iterator[tuple[str, str]]:
+        if self.executor == "local":
+            if self.slurm != Slurm():
+                yield ".slurm", 'is for jobs that Slurm runs: add executor = "slurm", or leave it out'
+            return
+        for name in self.limits.numbers:
+            if name != "memory":
+                yield f".limits.{name}", "Slurm holds a job to its memory and time alone: leave it out"
+        for variable in self.environment:
+            if variable.startswith(("SLURM_", "SBATCH_")):
+                yield f".environment.{variable}", "variables that begin so are between Slurm and its commands"
+        for name in ("sandbox", "warm", "nice"):
+            if getattr(self, name):
+                what = 'is for programs of this machine: leave it out, or executor = "slurm"'
+                yield f".{name}", what
 
     def _parameter_problems(self) -> Iterator[tuple[str, str]]:
         seen: dict[str, str] = {}

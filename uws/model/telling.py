@@ -44,8 +44,12 @@ def tell(event: e.JobEvent) -> str:
             return "queued"
         case e.JobHeld():
             return _because("held", event.reason)
+        case e.JobSubmitted():
+            return "handed to the batch system"
+        case e.JobAccepted():
+            return event.reason or f"taken by the batch system, as {event.batch_job}"
         case e.JobStarted():
-            return "started"
+            return f"started on {event.host}" if event.host else "started"
         case e.JobSuspended():
             return _because("suspended", event.reason)
         case e.JobResumed():

@@ -40,6 +40,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     failure: e.Failure | None = None
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
+    aborted: str = ""
+    """Who has ended it of his own accord, in words, where that was nobody here."""
 
 
 class UserUWSTransitions:
@@ -91,7 +93,9 @@ class UserUWSTransitions:
     def set_execution_duration(self, job: Job, seconds: int) -> list[e.JobEvent]:
         """Set how long the job may run, clamped to what the service allows."""
         require_room(job)
-        require(job, BEFORE_START, "setting the execution duration")
+        # A batch system was told how long it takes.
+        allowed_in = SETTING_UP if job.submitted else BEFORE_START
+        require(job, allowed_in, "setting the execution duration")
         allowed = self.service.execution_duration.clamp(seconds)
         return [e.ExecutionDurationSet(seconds=allowed)] if allowed != job.execution_duration else []
 
@@ -146,14 +150,14 @@ class UserUWSTransitions:
 
     def abort_job(self, job: Job) -> list[e.JobEvent]:
         """Answer ABORT: at once where nothing runs, else by asking for a stop."""
-        if job.phase in STARTED:
+        if job.is_under_way:
             return [e.StopRequested(reason="abort")] if job.stop is None else []
         require(job, ways_to(Phase.ABORTED), "ABORT")
         return [e.JobAborted(reason="aborted on request before it started")]
 
     def destroy_job(self, job: Job, *, expired: bool) -> list[e.JobEvent]:
         """Answer DELETE or the destruction time. What runs is stopped first, and destroyed by `end_job`."""
-        if job.phase in STARTED:
+        if job.is_under_way:
             return [e.StopRequested(reason="destroy")] if job.stop != "destroy" else []
         reason = "its destruction time came" if expired else "destroyed on request"
         aborted: list[e.JobEvent] = []
@@ -205,18 +209,49 @@ class UserUWSTransitions:
         node: str | None = None,
     ) -> list[e.JobEvent]:
         """Decide that a program, which consists of these files, is started for a queued job now."""
-        require(job, {Phase.QUEUED}, "starting")
+        _require_waiting(job, "starting", submitted=False)
         return [e.JobStarted(declaration=self.service.digest, quote=quote, program=program, node=node)]
 
     def check_start(self, job: Job, start: int) -> list[e.JobEvent]:
         """Raise `Superseded` unless the program of the start at this version is the one that counts."""
-        if job.phase not in STARTED or job.start != start:
+        if not job.is_under_way or job.start != start:
             raise Superseded(job.id, start)
         return []
 
+    def submit_job(
+        self, job: Job, quote: datetime | None, program: tuple[e.ProgramFile, ...] = ()
+    ) -> list[e.JobEvent]:
+        """Decide that a queued job is handed to a batch system now; its program consists of these files."""
+        _require_waiting(job, "submitting", submitted=False)
+        return [e.JobSubmitted(declaration=self.service.digest, quote=quote, program=program)]
+
+    def accept_job(self, job: Job, batch_job: str, reason: str) -> list[e.JobEvent]:
+        """Record that the batch system has the job under a name, and what it waits for, if that is news."""
+        _require_waiting(job, "waiting in the batch system", submitted=True)
+        if (batch_job, reason) == (job.batch_job, job.note):
+            return []
+        return [e.JobAccepted(batch_job=batch_job, reason=reason)]
+
+    def begin_job(self, job: Job, host: str, program: tuple[e.ProgramFile, ...]) -> list[e.JobEvent]:
+        """Record that the batch system has started a job that it was handed, and where."""
+        _require_waiting(job, "starting", submitted=True)
+        return [e.JobStarted(declaration=job.declaration, quote=job.quote, program=program, host=host)]
+
+    def suspend_job(self, job: Job, reason: str) -> list[e.JobEvent]:
+        """Record that a program is kept from going on."""
+        return [e.JobSuspended(reason=reason)] if job.phase in {Phase.EXECUTING, Phase.UNKNOWN} else []
+
+    def lose_sight(self, job: Job, reason: str) -> list[e.JobEvent]:
+        """Record that nobody can tell what becomes of a program: the job is UNKNOWN until somebody can."""
+        return [e.JobLost(reason=reason)] if job.phase in {Phase.EXECUTING, Phase.SUSPENDED} else []
+
+    def resume_job(self, job: Job) -> list[e.JobEvent]:
+        """Record that a program goes on, or is known to."""
+        return [e.JobResumed()] if job.phase in {Phase.SUSPENDED, Phase.UNKNOWN} else []
+
     def stop_job(self, job: Job, reason: e.StopReason) -> list[e.JobEvent]:
         """Decide that a running program is stopped, for the server's own reasons."""
-        return [e.StopRequested(reason=reason)] if job.phase in STARTED and job.stop is None else []
+        return [e.StopRequested(reason=reason)] if job.is_under_way and job.stop is None else []
 
     def find_program(self, job: Job, finding: e.Finding) -> list[e.JobEvent]:
         """Record what became of a program that nobody saw."""
@@ -236,14 +271,14 @@ class UserUWSTransitions:
     def lose_job(self, job: Job, results: tuple[e.Result, ...], reason: str) -> list[e.JobEvent]:
         """Record that a program is gone and nobody knows how it ended: the job fails, or waits again."""
         if job.stop is None and self.service.on_lost == "requeue" and job.requeued < self.service.requeues:
-            require(job, STARTED, "another start")
+            _require_under_way(job, "another start")
             again = f"start {job.requeued + 2} of at most {self.service.requeues + 1}"
             return [e.JobRequeued(reason=f"{reason}; waiting for {again}")]
         return self.end_job(job, Ending(results=results, failure=e.Failure(message=reason, type="transient")))
 
     def end_job(self, job: Job, ending: Ending) -> list[e.JobEvent]:
         """Record that the program is gone; why it was stopped, if it was, decides how the job ends."""
-        require(job, STARTED, "ending")
+        _require_under_way(job, "ending")
         match job.stop:
             case "abort":
                 return [_aborted("aborted on request", ending)]
@@ -255,6 +290,8 @@ class UserUWSTransitions:
                 return [_aborted(f"the execution duration of {limit} was exceeded", ending)]
             case "shutdown":
                 ending = replace(ending, failure=SERVER_STOPPED)
+        if ending.aborted:
+            return [_aborted(ending.aborted, ending)]
         if failure := ending.failure:
             return [e.JobFailed(failure=failure, **_told(ending))]
         return [e.JobCompleted(**_told(ending) | {"exit_code": ending.exit_code or 0})]
@@ -304,3 +341,14 @@ def require(job: Job, allowed: Iterable[Phase], asked: str) -> None:
     """Raise `IllegalPhase` unless the job is in one of ``allowed``."""
     if job.phase not in allowed:
         raise IllegalPhase(job.id, job.phase, asked, allowed)
+
+
+def _require_waiting(job: Job, asked: str, *, submitted: bool) -> None:
+    """Raise `IllegalPhase` unless the job is QUEUED, in a batch system or here."""
+    here = job.phase is Phase.QUEUED and (job.submitted is not None) is submitted
+    require(job, {Phase.QUEUED} if here else (), asked)
+
+
+def _require_under_way(job: Job, asked: str) -> None:
+    """Raise `IllegalPhase` unless there is, or may be, something to end."""
+    require(job, STARTED | {Phase.QUEUED} if job.is_under_way else STARTED, asked)

@@ -117,6 +117,8 @@ class _Writer:
                 (UWSD["executionDuration"], job.execution_duration),
                 (UWSD["cpuSeconds"], job.cpu_seconds or None),
                 (UWSD["memoryBytes"], job.memory_bytes or None),
+                (UWSD["batchJob"], job.batch_job),
+                (UWSD["host"], job.host),
                 (UWSD["deleted"], self._run.gone),
             )
         if imported := self._run.imported:

@@ -151,6 +151,8 @@ def info_of(job: Job, standing: Standing | None = None) -> dict[str, str | int |
         "signal": job.signal,
         "signalled": job.signalled if not job.has_ended else None,
         "requeued": job.requeued or None,
+        "batchJob": job.batch_job or None,
+        "host": job.host or None,
         "cpuSeconds": job.cpu_seconds or None,
         "memoryBytes": job.memory_bytes or None,
         "place": standing.place if standing else None,
