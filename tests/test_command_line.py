@@ -258,7 +258,7 @@ async def test_mistakes_are_printed_one_a_line_with_their_places_and_end_with_st
     assert refused.out == ""
     assert refused.err.splitlines() == [
         "prot: unknown key; known are audit, auth, data, jobs, limits, node, queue, quotas, retention, "
-        "server, services, store, uploads",
+        "server, services, slurm, store, uploads",
         "services.cutout.max_runing: unknown key (did you mean max_running?)",
         "services.cutout.parameters.ra.min: expected float, got str",
     ]
@@ -309,6 +309,25 @@ async def test_the_file_counts_where_there_is_no_option(tmp_path: Path, file: Pa
 async def test_an_option_that_cannot_be_is_refused_by_its_name(file: Path) -> None:
     refused = await uwsd("serve", file, "--port", "80800")
     assert (refused.status, refused.err) == (2, "--port: 80800 is not between 0 and 65535\n")
+
+
+@pytest.mark.parametrize(
+    ("store", "name", "says"),
+    [
+        (
+            "postgresql://db.example/uwsd",
+            "a b",
+            "expected up to 64 letters, digits, dots and dashes, got 'a b'",
+        ),
+        (None, "a", "only servers that share a log are nodes: add store to the file"),
+    ],
+)
+async def test_the_name_of_a_node_that_cannot_be_is_refused_by_its_option(
+    file: Path, store: str | None, name: str, says: str
+) -> None:
+    file.write_text((f'store = "{store}"\njobs = "jobs"\n' if store else "") + TRUE)
+    refused = await uwsd("serve", file, "--node", name)
+    assert (refused.status, refused.err) == (2, f"--node: {says}\n")
 
 
 async def test_a_port_that_is_taken_is_an_error_that_names_the_option_and_touches_nothing(

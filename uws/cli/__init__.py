@@ -14,7 +14,7 @@ from rich.text import Text
 
 from uws.access.users import Users, UsersUnreadable
 from uws.clock import SystemClock
-from uws.config import RetentionSettings, Settings, load
+from uws.config import RetentionSettings, Settings, StoreSettings, load
 from uws.model import DeclarationError, FileParameter, Service
 from uws.model.units import format_duration, format_size
 
@@ -118,6 +118,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Listen on this address.")] = None,
     port: Annotated[int | None, typer.Option(help="Listen on this port; 0 picks a free one.")] = None,
     data: Annotated[Path | None, typer.Option(help="Keep the log and the jobs in this directory.")] = None,
+    node: Annotated[str | None, typer.Option(help="The name among servers that share the log.")] = None,
 ) -> None:
     """Offer the declared services until SIGTERM or Ctrl-C. Options win over the file."""
     from uws.app import serve as run_server  # what other commands need not wait for
@@ -125,14 +126,19 @@ def serve(
     from .logs import begin_log
 
     with reported():
-        settings = with_options(load(file), host=host, port=port, data=data)
+        settings = with_options(load(file), host=host, port=port, data=data, node=node)
         settings.check_access()
         begin_log(settings.server)
         uvloop.run(run_server(settings, ready=lambda url: out.print(f"serving on {url}", soft_wrap=True)))
 
 
 def with_options(
-    settings: Settings, *, host: str | None = None, port: int | None = None, data: Path | None = None
+    settings: Settings,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    data: Path | None = None,
+    node: str | None = None,
 ) -> Settings:
     """Return ``settings`` with what was given on the command line. Raises `DeclarationError`."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
@@ -140,7 +146,17 @@ def with_options(
         server = msgspec.structs.replace(settings.server, **given)
     except ValueError as error:
         raise DeclarationError([f"--{error}"]) from None
-    return msgspec.structs.replace(settings, server=server, data=data or settings.data)
+    store = settings.store if node is None else _called(settings.store, node)
+    return msgspec.structs.replace(settings, server=server, data=data or settings.data, store=store)
+
+
+def _called(store: StoreSettings, node: str) -> StoreSettings:
+    if store.url is None:
+        raise DeclarationError(["--node: only servers that share a log are nodes: add store to the file"])
+    try:
+        return msgspec.structs.replace(store, node=msgspec.structs.replace(store.node, name=node))
+    except ValueError as error:
+        raise DeclarationError([f"--node: {str(error).removeprefix('name: ')}"]) from None
 
 
 def _kept(retention: RetentionSettings) -> str:
