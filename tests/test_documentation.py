@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from msgspec.structs import replace
 from yarl import URL
 
 from tests.harness import running
@@ -86,7 +87,14 @@ async def test_the_page_for_auditors_shows_what_is_printed(tmp_path: Path) -> No
 
 def test_every_key_of_a_declaration_is_documented() -> None:
     from uws import Example, QueueSettings, Service
-    from uws.config import AuditSettings, LimitSettings, RetentionSettings, ServerSettings, UploadSettings
+    from uws.config import (
+        AuditSettings,
+        LimitSettings,
+        NodeSettings,
+        RetentionSettings,
+        ServerSettings,
+        UploadSettings,
+    )
     from uws.model.parameters import Parameter
 
     text = (ROOT / "docs/declaration.md").read_text()
@@ -99,6 +107,7 @@ def test_every_key_of_a_declaration_is_documented() -> None:
         LimitSettings,
         ServerSettings,
         UploadSettings,
+        NodeSettings,
         *Parameter.__args__,
     )
     fields = {field for cls in classes for field in cls.__struct_fields__} - {"name"}
@@ -143,3 +152,20 @@ async def test_the_log_alone_does_what_the_readme_prints(tmp_path: Path) -> None
     output, _ = await python.communicate()
     assert output.decode() == session.partition("\n")[2]
     assert python.returncode == 0
+
+
+def test_from_one_machine_to_several_it_is_two_lines(tmp_path: Path) -> None:
+    one = snippets("docs/deploying.md", "toml")[0] + '[services.true]\ntitle = "True"\ncommand = ["true"]\n'
+    (diff,) = snippets("docs/deploying.md", "diff")
+    changed = diff.partition("@@\n")[2].splitlines(keepends=True)
+    before = "".join(line[1:] for line in changed if line[0] in " -")
+    after = "".join(line[1:] for line in changed if line[0] in " +")
+    assert [line[0] for line in changed if line[0] != " "] == ["+", "+"]
+    assert one.startswith(before)
+    (tmp_path / "one.toml").write_text(one)
+    (tmp_path / "several.toml").write_text(one.replace(before, after))
+    alone, several = load(tmp_path / "one.toml"), load(tmp_path / "several.toml")
+    assert (alone.store.url, alone.store.jobs) == (None, None)
+    assert several.store.url
+    assert several.store.jobs == Path("/srv/uwsd/jobs")
+    assert replace(several, store=alone.store) == alone
