@@ -2,6 +2,7 @@
 # make test   run the tests
 # make crash  kill stores and servers under load, 300 times, and look at what is left
 # make slurm  run 200 jobs of mixed fate in a real Slurm, while servers and its daemons are killed
+# make nodes  kill, and cut off, three servers of one log and their database, for five minutes (ARGS="--nodes-seed N" repeats)
 # make fuzz   make 50,000 requests of all kinds to real servers, and look at what is left (ARGS="--fuzz-seed N" repeats)
 # make replay replay 500 made-up histories and 500 jobs of a real trace, and hold them against what was watched
 # make check  everything a change must pass
@@ -31,7 +32,7 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test crash slurm fuzz replay check lint audit audit-where-it-can screenshots bench-audit bench-eventstore bench-crowd \
+.PHONY: run test crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench-audit bench-eventstore bench-crowd \
 	bench-feed bench-growth bench-quotes bench-scale bench-execution bench-pages bench-fairness clean
 .DEFAULT_GOAL := test
 
@@ -65,6 +66,9 @@ test: $(VENV)/test $(UWS_CLIENT)/ready $(AXE)
 
 crash: $(VENV)/test
 	$(BIN)/python -m pytest tests/crash --kills 300 $(ARGS)
+
+nodes: $(VENV)/test
+	$(BIN)/python -m pytest tests/nodes/campaign --long $(ARGS)
 
 slurm: $(VENV)/test
 	$(BIN)/python -m pytest tests/slurm --jobs 200 $(ARGS)

@@ -75,6 +75,14 @@ class Membership(Protocol):
         """Return where a node is reached that there is or was; None for any other."""
         ...
 
+    async def there(self) -> None:
+        """Return when the others count this one as there, and will for some time yet."""
+        ...
+
+    async def looked(self) -> None:
+        """Return when `is_gone` tells of a time after this call, or of nobody: this one is cut off."""
+        ...
+
     def leading(self, duties: Duties) -> AbstractAsyncContextManager[None]:
         """Do the ``duties`` whenever this is the one that leads, while the context lasts."""
         ...
@@ -98,6 +106,12 @@ class Alone:
     async def url_of(self, name: str) -> str | None:
         """See `Membership.url_of`: there is no other."""
         return None
+
+    async def there(self) -> None:
+        """See `Membership.there`."""
+
+    async def looked(self) -> None:
+        """See `Membership.looked`."""
 
     @asynccontextmanager
     async def leading(self, duties: Duties) -> AsyncIterator[None]:

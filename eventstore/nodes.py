@@ -45,14 +45,15 @@ class OneOfSeveral:
         self.name: str | None = node.name
         self.key = b""
         self._urls: dict[str, str] = {}
-        self._seen = asyncio.Event()
-        """Set when this has looked, in whose place there is another then."""
         self._watched: dict[str, tuple[int, float]] = {}
         """The last beat of each node, and when it was seen to come."""
         self._since: float | None = None
         """Since when this has watched without a break."""
         self._looked = 0.0
         """When it did last: what comes after that it cannot know yet."""
+        self._leased_until = 0.0
+        self._news = asyncio.Event()
+        """Set, and replaced, when it was heard of, has looked, or is cut off."""
         self._term: int | None = None
         self._changed = asyncio.Event()
         """Set when a term begins or ends."""
@@ -79,8 +80,19 @@ class OneOfSeveral:
         if name not in self._urls:
             with suppress(TimeoutError):
                 async with asyncio.timeout(2 * _SLOWEST):
-                    await self._seen.wait()
+                    await self.looked()
         return self._urls.get(name)
+
+    async def there(self) -> None:
+        """See `Membership.there`."""
+        while _uptime() >= self._leased_until:
+            await self._news.wait()
+
+    async def looked(self) -> None:
+        """See `Membership.looked`."""
+        asked = time.monotonic()
+        while self._since is not None and self._looked <= asked:
+            await self._news.wait()
 
     @asynccontextmanager
     async def leading(self, duties: Duties) -> AsyncIterator[None]:
@@ -145,6 +157,7 @@ class OneOfSeveral:
                 self._since = self._term = None
                 self._watched.clear()
                 self._changed.set()
+                self._tell()
             while True:
                 await asyncio.sleep(_PAUSE)
                 with suppress(StoreUnavailable):
@@ -152,26 +165,32 @@ class OneOfSeveral:
                     break
 
     async def _beat(self, connection: Connection) -> None:
-        began = time.clock_gettime(time.CLOCK_BOOTTIME)
+        began = _uptime()
         with translated(_UNHEARD):
             if not await connection.fetchval(_BEAT, *self._node, self._gone_after):
                 seconds = await connection.fetchval(_SINCE, self._node.name)
                 raise NameTaken(self._node.name, float(seconds))
-        self._leased(began + LEASE * self._gone_after)
+        self._leased_until = began + LEASE * self._gone_after
+        self._leased(self._leased_until)
+        self._tell()
 
     async def _look(self, connection: Connection) -> None:
+        began = time.monotonic()
         found = await connection.fetch("SELECT name, beats, url FROM node")
+        self._looked, now = began, time.monotonic()
         there = {name: beats for name, beats, _ in found}
         self._urls = {name: url for name, _, url in found}
-        self._seen.set()
-        self._seen = asyncio.Event()
-        self._looked = now = time.monotonic()
         self._since = now if self._since is None else self._since
         before = self._watched
         self._watched = {
             name: before[name] if name in before and before[name][0] == beats else (beats, now)
             for name, beats in there.items()
         }
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def _try_to_lead(self, connection: Connection) -> None:
         """Lead from now on if nobody else does. The lock is held as long as the connection."""
@@ -215,6 +234,10 @@ async def members(url: str) -> list[Member]:
             return [Member(*found) for found in await connection.fetch(_MEMBERS, _LEADING)]
         finally:
             connection.terminate()
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class _Leaders:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,6 +71,16 @@ class Server:
         self._control("-m", how, "-w", "stop")
         spared.discard(self.pid)
 
+    def kill(self) -> None:
+        """Kill all its processes, none of which has time to do anything about it."""
+        os.kill(self.pid, signal.SIGSTOP)  # it makes no more of them
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        spared.discard(self.pid)
+
     def run(self, program: str, *arguments: str) -> None:
         place = programs()
         assert place
@@ -88,12 +99,15 @@ class Server:
 
 
 @contextmanager
-def postgres(*, durable: bool = False) -> Iterator[Server]:
-    """Start a server, and take it away at the end. A ``durable`` one writes through to the disk."""
+def postgres(*, durable: bool = False, address: str | None = None) -> Iterator[Server]:
+    """Start a server, and take it away at the end. A ``durable`` one writes through to the disk.
+
+    It is reached at an ``address`` of this machine, too, by all of its network (of 24 bits).
+    """
     # Not below the directory of a test: the path of a socket ends at 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/var/tmp" if durable else None))
     try:
-        server = Server(directory, _free_port(), _identity())
+        server = Server(directory, free_port(), _identity())
         if server.identity:
             os.chown(directory, server.identity["user"], server.identity["group"])
         server.run(
@@ -105,6 +119,10 @@ def postgres(*, durable: bool = False) -> Iterator[Server]:
             | ({} if durable else _NOT_DURABLE)
             | {"port": str(server.port), "unix_socket_directories": str(directory)}
         )
+        if address:
+            settings["listen_addresses"] += f",{address}"
+            with (directory / "data/pg_hba.conf").open("a") as file:
+                file.write(f"host all all {address}/24 trust\n")
         with (directory / "data/postgresql.auto.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         server.start()
@@ -145,7 +163,7 @@ def _identity() -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -49,10 +49,10 @@ async def _check_read_models(data: Path, log: SQLiteEventLog | PostgresEventLog)
             shutil.copy(file, left)
         if (data / "projections").exists():
             shutil.copytree(data / "projections", left / "projections")
-        assert await _folded(left, log) == await _folded(anew, log), "read models that the log does not give"
+        assert await folded(left, log) == await folded(anew, log), "read models that the log does not give"
 
 
-async def _folded(directory: Path, log: SQLiteEventLog | PostgresEventLog) -> list[Any]:
+async def folded(directory: Path, log: SQLiteEventLog | PostgresEventLog) -> list[Any]:
     """Return all rows of all read models, after the projector has taken them to the log's head."""
     projector = await Projector.open(directory / "projections.db", log)
     try:

@@ -42,7 +42,7 @@ async def taking_jobs(
     position = (await backend.store.head()).position
     await _say(backend, name, here=True)
     tasks = [
-        asyncio.create_task(_stay(backend, name, position), name="nodes: following the log"),
+        asyncio.create_task(_stay(backend, membership, name, position), name="nodes: following the log"),
         asyncio.create_task(
             keep_doing(lambda: _look(backend, membership, missed), backend.clock), name="nodes: who is gone"
         ),
@@ -58,11 +58,12 @@ async def taking_jobs(
                 await _say(backend, name, here=False, reason=STOPPED)
 
 
-async def _stay(backend: Backend, name: str, position: int) -> None:
+async def _stay(backend: Backend, membership: Membership, name: str, position: int) -> None:
     """Say that this node is there whenever another took it for gone."""
     async for batch in backend.follow(position):
         if any(event.stream == e.node_stream(name) and event.type == "NodeLeft" for event in batch):
             log.warning("others took node %s for gone", name)
+            await membership.there()
             await _say(backend, name, here=True)
 
 

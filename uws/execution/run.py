@@ -27,6 +27,7 @@ from uws.model import (
     MissingParameters,
     ParameterError,
     Phase,
+    ProgramFile,
     Superseded,
     Unavailable,
     fold,
@@ -121,7 +122,7 @@ class Run:
             self._directory.make()
         program = await self._here.programs.of(self._uws.service)
         try:
-            job = await self._recording(lambda: self._uws.start_job(self.job_id, program))
+            job = await self._recording(lambda: self._decide_start(program))
         except IllegalPhase:  # aborted in the meantime, or started elsewhere
             await self._tidy()
             return
@@ -133,6 +134,12 @@ class Run:
         failpoint.reached(failpoint.DECIDED)
         self._start = job.start
         await self._launch(job)
+
+    async def _decide_start(self, program: tuple[ProgramFile, ...]) -> Job:
+        """Record the start, once the others count this node as there: else they take it for lost."""
+        if member := self._uws.backend.membership:
+            await first_of(member.there(), self._here.closing.wait())
+        return await self._uws.start_job(self.job_id, program)
 
     async def _fetch(self) -> bool:
         """Fetch what other nodes have of the job's files; returns whether there was such."""

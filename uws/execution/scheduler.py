@@ -169,9 +169,12 @@ class Scheduler:
     async def _take_over(self) -> None:
         """Take up the jobs that are started and that nobody sees through. Raises `Behind`."""
         await self._backend.projector.caught_up("queue")
+        started, member = await self._backend.jobs.started(), self._backend.membership
+        if member and any(self._is_own(node) for *_, node in started if node != member.name):
+            await member.looked()  # who has started one of these is back, perhaps
         left = [
             (job_id, service)
-            for job_id, service, node in await self._backend.jobs.started()
+            for job_id, service, node in started
             if job_id not in self._running and self._is_own(node)
         ]
         runs = [self._run(await self._find(service), job_id) for job_id, service in left]
