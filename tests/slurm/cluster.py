@@ -49,6 +49,8 @@ class Slurm:
 
     directory: Path
     port: int
+    was_harmed: bool = False
+    """Whether a daemon was killed: it may end jobs then that have the number of one from before."""
 
     @property
     def conf(self) -> Path:
@@ -69,6 +71,7 @@ class Slurm:
 
     def kill(self, daemon: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a daemon, and return when it has ended."""
+        self.was_harmed = True
         pid = self.pid(daemon)
         os.kill(pid, number)
         while _runs(pid):
@@ -95,6 +98,10 @@ class Slurm:
         for node in range(1, NODES + 1):
             if "DRAIN" in self.run("scontrol", "show", "node", f"n{node}"):
                 self.run("scontrol", "update", f"nodename=n{node}", "state=resume")
+        if self.was_harmed:
+            self.stop()
+            self.start()
+            self.was_harmed = False
 
     def names(self) -> list[str]:
         """Return the names of all jobs that Slurm knows, ended ones too."""
