@@ -21,7 +21,7 @@ from .membership import Duties, Member, NameTaken, NodeId
 
 log = logging.getLogger(__name__)
 
-LEASE = 0.75
+_LEASED = 0.75
 """The part of the time after which a node is gone for which it may go on without being heard of."""
 _BEATS = 15
 """Beats in that time, at least."""
@@ -170,7 +170,7 @@ class OneOfSeveral:
             if not await connection.fetchval(_BEAT, *self._node, self._gone_after):
                 seconds = await connection.fetchval(_SINCE, self._node.name)
                 raise NameTaken(self._node.name, float(seconds))
-        self._leased_until = began + LEASE * self._gone_after
+        self._leased_until = began + _LEASED * self._gone_after
         self._leased(self._leased_until)
         self._tell()
 

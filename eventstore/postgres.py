@@ -13,7 +13,6 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -37,8 +36,6 @@ from ._chain import (
     gaps_between,
     gaps_digest,
     known_or_refused,
-    new_salts,
-    payload_digest,
     prepare,
     prunable,
     pruning,
@@ -59,6 +56,7 @@ from ._database import (
 )
 from ._errors import EventStoreError, StoreClosed, StoreUnavailable, StreamNotFound, TermPassed
 from ._following import Following
+from ._postgres_rows import record_of, recorded, row_of, to_send, without_repetition
 from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
 
 R = TypeVar("R")
@@ -177,7 +175,7 @@ class PostgresEventLog(Following):
 
     async def _page(self, after: int, limit: int) -> tuple[Sequence[Row], Mapping[int, bytes]]:
         async with self._acquired() as connection, connection.transaction(isolation="repeatable_read"):
-            rows = [_row(found) for found in await connection.fetch(_ALL, after, limit)]
+            rows = [row_of(found) for found in await connection.fetch(_ALL, after, limit)]
             last = rows[-1][0] if rows else (1 << 63) - 1
             return rows, dict(await connection.fetch(_ANCHORS, after, last))
 
@@ -318,7 +316,7 @@ class PostgresEventStore(PostgresEventLog):
         """Write events as another log has them: see `eventstore.copying`."""
 
         async def adopt(connection: Connection) -> tuple[int, None]:
-            records = [*map(_record, rows)]
+            records = [*map(record_of, rows)]
             await connection.copy_records_to_table("event", records=records, timeout=LONG)
             await connection.copy_records_to_table("anchor", records=[*anchors.items()], timeout=LONG)
             await connection.execute("SELECT pg_notify($1, '')", _CHANNEL)
@@ -364,8 +362,8 @@ class PostgresEventStore(PostgresEventLog):
     async def _append(self, batch: Sequence[Append], connection: Connection) -> tuple[int, list[Outcome]]:
         failpoint.reached(failpoint.BEFORE_WRITE)
         events, outcomes = 0, list[Outcome]()
-        for part in _without_repetition(batch):
-            rows = [*_rows(part)]
+        for part in without_repetition(batch):
+            rows = [*to_send(part)]
             found = await connection.fetch(
                 _APPEND, to_microseconds(self._now()), *zip(*rows, strict=True), timeout=LONG
             )
@@ -379,7 +377,7 @@ class PostgresEventStore(PostgresEventLog):
                     if there["passed"]
                     else known_or_refused(append, Tip(there["tip"], there["time"]), known)
                 )
-                outcomes.append(refused or _recorded(append, there, proved))
+                outcomes.append(refused or recorded(append, there, proved))
                 events += len(there["hashes"])
         return events, outcomes
 
@@ -445,67 +443,3 @@ async def _in_turn(change: Change[R], connection: Connection, term: int | None =
         if await connection.fetchval("SELECT has_passed($1)", term):
             raise TermPassed
         return await change(connection)
-
-
-def _without_repetition(batch: Iterable[Append]) -> Iterator[list[Append]]:
-    """Yield a batch, in parts where that is needed for no id to stand twice in one."""
-    part, ids = list[Append](), set[str]()
-    for append in batch:
-        its = {event.id for event in append.events}
-        if its & ids:
-            yield part
-            part, ids = [], set()
-        part.append(append)
-        ids |= its
-    yield part
-
-
-def _rows(batch: Sequence[Append]) -> Iterator[tuple[Any, ...]]:
-    """Yield what `append` is given of each event; which append it is of comes first."""
-    salts = new_salts(sum(len(append.events) for append in batch))
-    for number, append in enumerate(batch):
-        for event, salt in zip(append.events, salts, strict=False):
-            digest = payload_digest(salt, event.metadata, event.data)
-            yield (
-                number,
-                append.term,
-                append.stream,
-                append.expected,
-                event.id,
-                event.type,
-                event.metadata,
-                salt,
-                event.data,
-                digest,
-            )
-
-
-def _recorded(
-    append: Append, there: Mapping[str, Any], proofs: Iterable[tuple[bytes, bytes]]
-) -> tuple[RecordedEvent, ...]:
-    """Return the events that an append has written at the places that the database tells."""
-    return tuple(
-        RecordedEvent(
-            position=there["first"] + number, stream=append.stream, version=there["tip"] + 1 + number,
-            id=event.id, type=event.type, time=there["time"], metadata=event.metadata, salt=salt,
-            data=event.data, digest=digest, hash=hash_,
-        )
-        for number, (event, (salt, digest), hash_) in enumerate(
-            zip(append.events, proofs, there["hashes"], strict=True)
-        )
-    )  # fmt: skip
-
-
-def _row(found: Sequence[Any]) -> Row:
-    position, stream, version, id_, type_, *rest = found
-    return (position, stream.encode(), version, id_.encode(), type_.encode(), *rest)
-
-
-def _record(row: Row) -> tuple[Any, ...]:
-    position, stream, version, id_, type_, time, metadata, salt, data, digest, hash_ = row
-    if not any(salt):  # erased: a file has zeros there
-        metadata = salt = data = b""
-    return (
-        position, stream.decode(), version, id_.decode(), type_.decode(), time, metadata, salt, data, digest,
-        hash_,
-    )  # fmt: skip

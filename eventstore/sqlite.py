@@ -23,11 +23,11 @@ from ._chain import Append, Outcome, Row, Walk, prepare
 from ._committing import Committer
 from ._errors import StoreClosed, StoreUnavailable
 from ._following import Following
-from ._lock import FileLock
 from ._recent import RecentStreams
 from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, RecordedEvent, to_microseconds
 from ._walking import walk_together
 from .connection import Connection, fetch, reading, translated, writing
+from .lock import FileLock
 
 R = TypeVar("R")
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from eventstore import EventStore, StoreLocked, StoreUnavailable, VersionConflict, open_store, read_log
-from eventstore._lock import FileLock
+from eventstore.lock import FileLock
 from eventstore.membership import Membership, NodeId
 from eventstore.opening import membership
 from projections import Behind, JobReadModel, Projector, beside
@@ -219,7 +219,7 @@ async def run_node(
         member = await stack.enter_async_context(_membership(place, backend, base_url))
         backend = replace(backend, membership=member)
         if backend.keeper:
-            from uws.peers import Peers
+            from uws.peers import Peers  # a client of HTTP, which no server that is alone needs
 
             peers = Peers(member, backend.clock)
             stack.push_async_callback(peers.close)
@@ -265,6 +265,7 @@ async def _duties(
     """Do, while the context lasts, what one does for all: by the ``store`` of the one who leads."""
     backend = replace(backend, store=store)
     offered = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
+    find = _finder(backend, offered)
     async with AsyncExitStack() as stack:
         duties = []
         if place.retention.is_set:
@@ -273,10 +274,10 @@ async def _duties(
                     backend, place.retention, log=place.log, key=place.signing_key, directory=place.archives
                 )
             ]
-        destruction = Destruction(backend, _finder(backend, offered), duties)
+        destruction = Destruction(backend, find, duties)
         await destruction.start()
         stack.push_async_callback(destruction.close)
-        in_slurm = SlurmScheduler(backend, offered, _finder(backend, offered), slurm)
+        in_slurm = SlurmScheduler(backend, offered, find, slurm)
         if await in_slurm.is_needed():
             stack.push_async_callback(in_slurm.close)
             await in_slurm.start()

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from tests.databases import Server, emptied
-from tests.execution.programs import Pipe
+from tests.execution.conftest import gate, ready
 from tests.harness import Site, running
 from tests.nodes.link import Link
 from uws import Service
 from uws.config import NodeSettings, StoreSettings
 
+__all__ = ["gate", "ready"]
 GONE_AFTER = 3
 """Seconds after which a node that is not heard of is gone, in these tests."""
 Start = Callable[..., AbstractAsyncContextManager[Site]]
@@ -65,17 +66,3 @@ async def link(postgres_server: Server, url: str) -> AsyncIterator[Link]:
     """A way to the database that can be cut."""
     async with Link.to(postgres_server.port) as link:
         yield link
-
-
-@pytest.fixture
-def ready(tmp_path: Path) -> AsyncIterator[Pipe]:
-    """What programs tell the test: scripts write to ``$READY``."""
-    with Pipe(tmp_path / "ready") as pipe:
-        yield pipe
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> AsyncIterator[Pipe]:
-    """What programs wait for: scripts read from ``$GATE``."""
-    with Pipe(tmp_path / "gate") as pipe:
-        yield pipe

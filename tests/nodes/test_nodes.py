@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from eventstore.membership import NameTaken
+from tests.daemon import has_ended
 from tests.databases import needs_postgres
-from tests.execution.programs import Pipe, directory_of, is_running, shell
+from tests.execution.programs import Pipe, directory_of, shell
 from tests.harness import Site, job_id, text
 from tests.nodes.conftest import GONE_AFTER, Start
 from tests.nodes.link import Link
@@ -36,6 +37,13 @@ def at(site: Site, job: str) -> str:
 
 async def types_of(site: Site, stream: str) -> list[str]:
     return [event.type for event in await site.node.backend.store.read_stream(stream)]
+
+
+async def until(site: Site, stream: str, *types: str) -> None:
+    """Return when these events are in a stream, and no others."""
+    async for _ in site.node.backend.follow(0):
+        if await types_of(site, stream) == [*types]:
+            return
 
 
 async def nodes_of(site: Site, jobs: list[str]) -> Counter[str | None]:
@@ -157,15 +165,12 @@ async def test_a_job_of_a_node_that_is_gone_is_settled_by_another(
         async with start("b", service, jobs=None) as b:
             link.cut()
             async with asyncio.timeout(5 * GONE_AFTER):
-                while await types_of(b, "node/a") != ["NodeJoined", "NodeLeft"]:
-                    await asyncio.sleep(0.05)
+                await until(b, "node/a", "NodeJoined", "NodeLeft")
             document = await b.ended(f"{b.url}/held/async/{job_id(job)}")
             assert text(document, "phase") == "ERROR"
             link.mend()
-            while is_running(pid):
-                await asyncio.sleep(0.05)
-            while await types_of(b, "node/a") != ["NodeJoined", "NodeLeft", "NodeJoined"]:
-                await asyncio.sleep(0.05)
+            await has_ended(pid)
+            await until(b, "node/a", "NodeJoined", "NodeLeft", "NodeJoined")
         kinds = await types_of(a, e.job_stream(job_id(job)))
         assert kinds.count("JobStarted") == kinds.count("JobFailed") == 1
         assert directory_of(a, job).exists()

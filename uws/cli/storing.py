@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from eventstore.opening import copy_log
@@ -29,6 +27,7 @@ from .common import (
     faults,
     out,
     place_of,
+    print_json,
     reported,
     table,
 )
@@ -83,10 +82,7 @@ def nodes(
     with reported():
         found = asyncio.run(members_of(_database_of(place_of(config, None))))
     if as_json:
-        sys.stdout.write(
-            msgspec.json.format(msgspec.json.encode([each._asdict() for each in found])).decode()
-        )
-        sys.stdout.write("\n")
+        print_json([each._asdict() for each in found], indent=2)
         return
     now, rows = datetime.now(UTC), table("name", "heard of", "leads", "URL", "program")
     for each in found:

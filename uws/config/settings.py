@@ -14,12 +14,12 @@ from yarl import URL
 from uws.config.access import AuthSettings
 from uws.config.hosts import is_host, is_loopback
 from uws.model import DeclarationError, QueueSettings, QuotaSettings, Service
-from uws.model.units import parse_duration
+from uws.model.units import check_duration, parse_duration
 
 _BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.ASCII)
 _DAY, _LONGEST_KEPT = 86400, 1000 * 365 * 86400
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}", re.ASCII)
-SOONEST_GONE = 3
+_SOONEST_GONE = "3s"
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
 
 
@@ -224,12 +224,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError(f"name: expected up to 64 letters, digits, dots and dashes, got {self.name!r}")
         if self.url is not None and not _BASE_URL.fullmatch(self.url):
             raise ValueError(f"url: expected an http(s) URL such as http://10.0.0.2:8080, got {self.url!r}")
-        try:
-            seconds = parse_duration(self.gone_after)
-        except ValueError as error:
-            raise ValueError(f"gone_after: {error}") from None
-        if seconds < SOONEST_GONE:
-            raise ValueError(f"gone_after: {self.gone_after} is below the minimum {SOONEST_GONE}s")
+        check_duration("gone_after", self.gone_after, _SOONEST_GONE)
 
     @property
     def seconds(self) -> int:

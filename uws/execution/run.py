@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from eventstore import EventStoreError, from_microseconds
+from eventstore import EventStoreError, RecordedEvent, from_microseconds
 from uws.clock import first_of, pause
 from uws.environment import job_environment
 from uws.jobs import UserUWS
@@ -32,6 +32,7 @@ from uws.model import (
     Unavailable,
     fold,
 )
+from uws.model import events as e
 from uws.model.events import Finding, StopReason, job_stream
 from uws.model.queueing import Running
 
@@ -95,14 +96,12 @@ class Run:
         self._stop_reason = reason
         self._stop.set()
 
-    def give_up(self, version: int) -> None:
-        """Have the program stopped if the event of this version ended the job after this start of it."""
-        if self._start and version > self._start:
-            self.stop(None)
-
-    def pass_over(self) -> None:
-        """Fetch nothing for it any more: its start is decided, perhaps elsewhere."""
-        self._passed_over.set()
+    def hear(self, event: RecordedEvent) -> None:
+        """Do what follows from an event of the job, whoever has caused it."""
+        if event.type == e.JobStarted.__name__:  # perhaps elsewhere: nothing is fetched for it any more
+            self._passed_over.set()
+        elif event.type == e.StopRequested.__name__ or 0 < self._start < event.version:
+            self.stop(None)  # as somebody wants it, or since the job was given up after this start of it
 
     @property
     def as_running(self) -> Running:

@@ -35,7 +35,12 @@ _LONGEST_LOOK = 60.0
 _MOVES_THE_QUEUE = frozenset(
     {"JobQueued", "JobRequeued", "JobHeld", "JobAborted", "JobDestroyed", "QueuePaused", "QueueResumed"}
 )
-_STOPS = frozenset({"StopRequested", "JobRequeued", "JobFailed", "JobAborted", "JobArchived", "JobDestroyed"})
+_CONCERNS_RUNS = frozenset(
+    {
+        "JobStarted", "StopRequested", "JobRequeued", "JobFailed", "JobAborted", "JobArchived",
+        "JobDestroyed",
+    }
+)  # fmt: skip
 
 
 class Scheduler:
@@ -118,14 +123,10 @@ class Scheduler:
     async def _follow(self, position: int) -> None:
         async for batch in self._backend.follow(position):
             for event in batch:
-                if event.type == "JobStarted" and (run := self._running.get(job_id_of(event.stream) or "")):
-                    run.pass_over()
-                if event.type not in _STOPS or not (run := self._running.get(job_id_of(event.stream) or "")):
+                if event.type not in _CONCERNS_RUNS:
                     continue
-                if event.type == "StopRequested":
-                    run.stop(None)
-                else:
-                    run.give_up(event.version)
+                if run := self._running.get(job_id_of(event.stream) or ""):
+                    run.hear(event)
             if any(event.type in _MOVES_THE_QUEUE for event in batch):
                 self._look.set()
 

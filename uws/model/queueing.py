@@ -16,10 +16,10 @@ import msgspec
 
 from .quotas import QuotaSettings
 from .service import Service
-from .units import parse_duration
+from .units import check_duration, parse_duration
 
-SHORTEST_HALF_LIFE = 3600
-"""Seconds. What was used is kept by the hour."""
+_SHORTEST_HALF_LIFE = "1h"
+"""What was used is kept by the hour."""
 AT_ONCE = 16
 """Jobs that one look at the queue starts at most: of what is decided meanwhile they do not know."""
 IN_SLURM = "/slurm"
@@ -45,12 +45,7 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             most = getattr(self, name)
             if most is not None and most < 1:
                 raise ValueError(f"{name}: {most} is below the minimum 1")
-        try:
-            seconds = parse_duration(self.half_life)
-        except ValueError as error:
-            raise ValueError(f"half_life: {error}") from None
-        if seconds < SHORTEST_HALF_LIFE:
-            raise ValueError(f"half_life: {self.half_life} is below the minimum 1h")
+        check_duration("half_life", self.half_life, _SHORTEST_HALF_LIFE)
 
     @property
     def half_life_seconds(self) -> int:

@@ -61,6 +61,16 @@ def parse_duration(value: int | float | str) -> int:
     return _quantity(value, _SECONDS, "a duration such as 60 (seconds), 20min, 12h or 7d")
 
 
+def check_duration(field: str, value: int | float | str, least: str) -> None:
+    """Raise `ValueError`, which names the ``field``, unless a value is a duration of at least ``least``."""
+    try:
+        seconds = parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
+    if seconds < parse_duration(least):
+        raise ValueError(f"{field}: {value} is below the minimum {least}")
+
+
 def parse_size(value: int | str) -> int:
     """Return bytes for a number of bytes or a text such as ``200MB`` or ``1GiB``. Raises `ValueError`."""
     return _quantity(value, _BYTES, "a size such as 500000 (bytes), 200MB or 1GiB")
