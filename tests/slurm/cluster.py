@@ -28,6 +28,7 @@ MinJobAge=30
 SlurmdTimeout=10
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
 KillWait=2
+MessageTimeout=3
 """
 _PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 

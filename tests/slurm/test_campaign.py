@@ -50,8 +50,11 @@ EARNED = {
     "aborted": ("ABORTED", None),
 }
 """The phase and the message of a job by how its program ends."""
-HIT = ("ERROR", "Slurm has lost"), ("ERROR", "Slurm could not start"), ("ABORTED", "cancelled in Slurm")
-"""What else may become of a job of which Slurm has lost what it knew: it says so."""
+HIT = (
+    ("ERROR", "Slurm has lost"), ("ERROR", "Slurm could not start"), ("ABORTED", "cancelled in Slurm"),
+    ("ERROR", "the node "), ("ERROR", "the program was ended by signal SIGKILL"),
+)  # fmt: skip
+"""What else may become of a job of which Slurm has lost what it knew: it says so, or killed what it found."""
 LONG = 200
 """Jobs of a campaign in which Slurm is away for half a minute, too."""
 KILLS = "server", "slurmctld at once", "server", "slurmctld", "a slurmd", "slurmctld for a while"
@@ -79,7 +82,7 @@ async def test_no_job_runs_twice_and_none_is_lost_whoever_is_killed(
             while ends.keys() - await _ended(server):
                 await asyncio.sleep(0.3)
         wrong = [
-            told
+            (end, job in hit, told)
             for job, end in ends.items()
             if not _is_right(told := await _told(server, job), end, hit=job in hit)
         ]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from pathlib import Path
-
-import pytest
 
 from tests.execution.programs import Pipe
 from tests.execution.test_programs import info
 from tests.harness import Site, job_id, running, text
 from tests.slurm.cluster import Slurm
-from tests.slurm.support import SOON, counted, ran, until
+from tests.slurm.support import SOON, counted, ran, state_of, until
 
 
 async def types(site: Site, job: str) -> list[str]:
@@ -66,6 +65,30 @@ async def test_slurmctld_may_die_and_return_while_jobs_run(
         assert (text(document, "phase"), info(document)["exitCode"]) == ("ERROR", "3")
         assert "JobLost" not in await types(site, job)
     assert len(ran(tmp_path)) == 1
+
+
+async def test_a_job_begins_when_its_program_does_and_not_when_slurm_has_a_node_for_it(
+    tmp_path: Path, cluster: Slurm
+) -> None:
+    nodes = [cluster.pid(f"n{number}") for number in (1, 2, 3)]
+    async with running(tmp_path / "data", counted(tmp_path, "true"), slurm=SOON) as site:
+        for pid in nodes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            job = await site.run("run", EXECUTIONDURATION="1")
+            await until(lambda: is_running(cluster, site, job))
+            await asyncio.sleep(2)  # Slurm counts its time from there on
+            assert await site.phase(job) == "QUEUED"
+        finally:
+            for pid in nodes:
+                os.kill(pid, signal.SIGCONT)
+        assert text(await site.ended(job), "phase") == "COMPLETED"
+    assert ran(tmp_path) == [job_id(job)]
+
+
+async def is_running(cluster: Slurm, site: Site, job: str) -> bool:
+    number = await batch_job(site, job)
+    return number is not None and state_of(cluster, number) == "RUNNING"
 
 
 async def ended(site: Site, job: str) -> object:
@@ -125,33 +148,31 @@ async def test_slurmd_may_die_and_return_while_its_job_runs(
     assert len(ran(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("on_lost", ["error", "requeue"])
 async def test_a_job_whose_node_is_lost_is_an_error_or_starts_again_as_its_service_says(
-    tmp_path: Path, cluster: Slurm, ready: Pipe, on_lost: str
+    tmp_path: Path, cluster: Slurm, ready: Pipe
 ) -> None:
-    script = 'echo 1 > "$READY"; case $(wc -l < "$LEDGER") in 1) exec sleep 600;; *) exit 0;; esac'
-    service = counted(tmp_path, script, on_lost=on_lost, environment={"READY": ready.path})
-    async with running(tmp_path / "data", service, slurm=SOON) as site:
-        job = await site.run("run")
-        await ready.line()
-        node = info(await site.executing(job))["host"]
-        cluster.kill(node)
-        if on_lost == "error":
-            document = await until(lambda: ended(site, job), 100)
-            assert text(document, "phase") == "ERROR"
-            assert text(document, "message") == f"the node {node} was lost to it (NODE_FAIL)"
-        else:
-            await until(lambda: ran_again(tmp_path), 60)
+    script = (
+        'echo 1 > "$READY"; case $(grep -c "$UWS_JOB_ID" "$LEDGER") in 1) exec sleep 600;; *) exit 0;; esac'
+    )
+    environment = {"READY": ready.path}
+    once = counted(tmp_path, script, name="once", on_lost="error", environment=environment)
+    again = counted(tmp_path, script, name="again", on_lost="requeue", environment=environment)
+    async with running(tmp_path / "data", once, again, slurm=SOON) as site:
+        jobs = [await site.run(name) for name in ("once", "again")]
+        for _ in jobs:
             await ready.line()
-            document = await until(lambda: ended(site, job), 100)
-            assert text(document, "phase") == "COMPLETED"
-            assert info(document)["requeued"] == "1"
-            assert info(document)["host"] != node
-    assert len(ran(tmp_path)) == (2 if on_lost == "requeue" else 1)
-
-
-async def ran_again(tmp_path: Path) -> bool:
-    return len(ran(tmp_path)) == 2
+        nodes = [info(await site.executing(job))["host"] for job in jobs]
+        for node in {*nodes}:
+            cluster.kill(node)
+        await ready.line()
+        lost, restarted = [await until(lambda job=job: ended(site, job), 100) for job in jobs]
+        assert text(lost, "phase") == "ERROR"
+        assert text(lost, "message") == f"the node {nodes[0]} was lost to it (NODE_FAIL)"
+        assert text(restarted, "phase") == "COMPLETED"
+        assert info(restarted)["requeued"] == "1"
+        assert info(restarted)["host"] not in nodes
+    once_id, again_id = map(job_id, jobs)
+    assert ran(tmp_path) == sorted([once_id, again_id, again_id])
 
 
 async def test_a_job_that_runs_and_is_unknown_to_slurm_is_lost_after_a_while_only(

@@ -53,6 +53,7 @@ _LONGEST_PAUSE = 60.0
 """Seconds until a job is submitted again at most that Slurm did not take."""
 _TELL_EVERY, _TELL_PART = 30.0, 0.01
 """Seconds, and the part of the time it has waited, between two reasons of a job on record, at least."""
+_HELD = "held"
 _NODE_LOST = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED"})
 _OVER_MEMORY = b"exceeded memory limit"
 """What Slurm writes where no control group keeps jobs to their memory."""
@@ -319,9 +320,10 @@ class SlurmRun(Run):
         return _Fate(None, claim, "Slurm has lost the job while it ran"), False
 
     async def _goes_on(self, row: Row, claim: Claim | None) -> None:
-        """Record what is new of a job that has not ended."""
-        if row.waits and not self._began:
-            await self._accept(_waits(row.id, row.reason))
+        """Record what is new of a job that has not ended. It begins when its program says so."""
+        if not self._began and (row.waits or claim is None):
+            await self._accept(_waits(row.id, row.reason) if row.waits else _starts(row))
+            return
         if row.waits:
             return
         await self._begin(row, claim)
@@ -333,10 +335,11 @@ class SlurmRun(Run):
             await self._note(lambda: self._uws.resume_job(self.job_id, start=self._start))
 
     async def _accept(self, reason: str) -> None:
-        """Record what Slurm calls the job, at once, and what it waits for there, now and then."""
+        """Record what Slurm calls the job, or that it is held, at once; other reasons now and then."""
         number, now = self._number.strip("?") or self._job.batch_job, self._clock.now()
         if number == self._job.batch_job:
-            if reason == self._job.note or (self._reason_from and now < self._reason_from):
+            is_early = self._reason_from and now < self._reason_from
+            if reason == self._job.note or (is_early and not reason.startswith(_HELD)):
                 return
             waited = now - (self._job.submitted or now)
             self._reason_from = now + max(timedelta(seconds=_TELL_EVERY), _TELL_PART * waited)
@@ -462,8 +465,13 @@ def _waits(number: str, reason: str = "") -> str:
     """Say how a job waits in Slurm."""
     if reason.startswith("JobHeld"):
         who = "its user" if reason == "JobHeldUser" else "an administrator"
-        return f"held by {who} in Slurm, as job {number} ({reason})"
+        return f"{_HELD} by {who} in Slurm, as job {number} ({reason})"
     return f"waiting in Slurm as job {number}" + (f": {reason}" if reason else "")
+
+
+def _starts(row: Row) -> str:
+    """Say that Slurm runs a job that has not begun: a node may take its time, or be gone."""
+    return f"starting{f' on {row.nodes}' if row.nodes else ''} in Slurm, as job {row.id}"
 
 
 def _with(ending: Ending, *, failure: str = "", aborted: str = "") -> Ending:
