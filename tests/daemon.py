@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,27 +57,49 @@ async def run(
     return Ended(process.returncode, out.decode(), err.decode())
 
 
+class Begun:
+    """A command that was begun in a copy of what is preloaded: what tests ask of asyncio's ``Process``."""
+
+    def __init__(
+        self, preloaded: socket.socket, command: Sequence[str | Path], cwd: Path | None, *files: int
+    ) -> None:
+        """Begin it with ``files`` as its standard input, output and error."""
+        mask = os.umask(0)
+        os.umask(mask)
+        call = Call([os.fsencode(word) for word in command], os.fsencode(cwd or Path.cwd()), mask)
+        self._answers = begin(preloaded, call, files)
+        self.pid = int(self._answers.recv(100))
+        self.returncode: int | None = None
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        self._loop.add_reader(self._answers, self._end)
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._answers)
+        self.returncode = int(self._answers.recv(100))
+        self._answers.close()
+        self._ended.set_result(self.returncode)
+
+    async def wait(self) -> int:
+        """Return how it ended, as soon as it has: with an exit status, or minus the signal that ended it."""
+        return int(await asyncio.shield(self._ended))
+
+
 async def uwsd(*arguments: str | Path, cwd: Path | None = None, reads: str = "") -> Ended:
     """Do what `run` does with the command, which is started faster (`tests.preloaded`)."""
     if preloaded is None:
         return await run(UWSD, *arguments, cwd=cwd, reads=reads)
-    mask = os.umask(0)
-    os.umask(mask)
-    call = Call([os.fsencode(word) for word in (UWSD, *arguments)], os.fsencode(cwd or Path.cwd()), mask)
-    loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         given, out, err = (stack.enter_context(TemporaryFile(buffering=0)) for _ in range(3))
         given.write(os.fsencode(reads))
         given.seek(0)
-        answers = stack.enter_context(begin(preloaded, call, [file.fileno() for file in (given, out, err)]))
-        answers.setblocking(False)
-        pid = int(await loop.sock_recv(answers, 100))
+        process = Begun(preloaded, (UWSD, *arguments), cwd, *(file.fileno() for file in (given, out, err)))
         try:
             async with asyncio.timeout(PATIENCE):
-                status = int(await loop.sock_recv(answers, 100))
+                status = await process.wait()
         except BaseException:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _signal(process, signal.SIGKILL)
+            await process.wait()
             raise
         for file in (out, err):
             file.seek(0)
@@ -132,7 +154,7 @@ class Client(Site):
 class Daemon(Client):
     """A server that runs, and a client of it."""
 
-    def __init__(self, process: Process, url: str, session: aiohttp.ClientSession, err: Path) -> None:
+    def __init__(self, process: Process | Begun, url: str, session: aiohttp.ClientSession, err: Path) -> None:
         super().__init__(url, session)
         self.process, self._err = process, err
 
@@ -164,25 +186,34 @@ async def serving(
     """
     more = () if port is None else ("--port", str(port))
     err = err or file.with_name(f"{file.name}.stderr")
-    with err.open("w") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            command, "serve", file, *options, *more, cwd=cwd, env=env, stdout=PIPE, stderr=stderr
-        )
+    words = (command, "serve", file, *options, *more)
+    lines, printed = asyncio.StreamReader(), os.pipe()
+    process: Process | Begun
+    with err.open("w") as stderr, os.fdopen(printed[1], "wb") as stdout:
+        if preloaded is None or env is not None or command != UWSD:
+            process = await asyncio.create_subprocess_exec(
+                *words, cwd=cwd, env=env, stdout=stdout, stderr=stderr
+            )
+        else:
+            process = Begun(preloaded, words, cwd, 0, stdout.fileno(), stderr.fileno())
+    reading, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(printed[0], "rb")
+    )
     try:
-        assert process.stdout is not None
         async with asyncio.timeout(PATIENCE):
-            line = (await process.stdout.readline()).decode()
+            line = (await lines.readline()).decode()
         assert line.startswith("serving on "), err.read_text()
         async with aiohttp.ClientSession() as session:
             yield Daemon(process, line.removeprefix("serving on ").strip(), session, err)
     finally:
         if process.returncode is None:
             _signal(process, signal.SIGTERM)
-        await process.communicate()
+        await process.wait()
+        reading.close()
         assert "Traceback" not in err.read_text(), err.read_text()
 
 
-def _signal(process: Process, number: signal.Signals) -> None:
+def _signal(process: Process | Begun, number: signal.Signals) -> None:
     # The method of asyncio's would reap a process that has ended, and take its status from those who wait.
     with suppress(ProcessLookupError):
         os.kill(process.pid, number)

@@ -5,13 +5,15 @@ What is run is what `uwsd` runs, in a process and a session of its own. The envi
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, suppress
+from io import StringIO
 
 import msgspec
 
@@ -58,6 +60,10 @@ def main() -> None:
     import uws.cli
 
     calls = socket.socket(fileno=int(sys.argv[1]))
+    sys.argv = ["uwsd", "check", os.curdir]
+    with suppress(SystemExit), redirect_stderr(StringIO()):
+        uws.cli.main()  # what it says of that is of no interest: it imports the rest, and makes the parser
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who wait for a command need nobody to wait for them
     while True:
         message, given, _, _ = socket.recv_fds(calls, LONGEST, 4)
@@ -75,7 +81,7 @@ def main() -> None:
         answers.send(str(pid).encode())
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         answers.send(str(status).encode())
-        return
+        os._exit(0)
     answers.close()
     call = msgspec.json.decode(message, type=Call)
     os.setsid()

@@ -104,6 +104,11 @@ class Slurm:
             self.start()
             self.was_harmed = False
 
+    def next_id(self) -> int:
+        """Return the id that the next job is given."""
+        said = self.run("scontrol", "show", "config")
+        return int(next(line for line in said.splitlines() if line.startswith("NEXT_JOB_ID")).split("=")[1])
+
     def names(self) -> list[str]:
         """Return the names of all jobs that Slurm knows, ended ones too."""
         return [

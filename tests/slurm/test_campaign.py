@@ -10,13 +10,16 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from eventstore import read_log
 from tests.daemon import Daemon, serving
 from tests.harness import job_id
 from tests.slurm.cluster import Slurm
 from tests.slurm.conftest import JOBS
+from uws.model import events as e
 
 DECLARATION = """
 [slurm]
@@ -54,7 +57,7 @@ HIT = (
     ("ERROR", "Slurm has lost"), ("ERROR", "Slurm could not start"), ("ABORTED", "cancelled in Slurm"),
     ("ERROR", "the node "), ("ERROR", "the program was ended by signal SIGKILL"),
 )  # fmt: skip
-"""What else may become of a job of which Slurm has lost what it knew: it says so, or killed what it found."""
+"""What else may become of a job that Slurm has lost, or takes for another: it says so."""
 LONG = 200
 """Jobs of a campaign in which Slurm is away for half a minute, too."""
 KILLS = "server", "slurmctld at once", "server", "slurmctld", "a slurmd", "slurmctld for a while"
@@ -66,14 +69,16 @@ async def test_no_job_runs_twice_and_none_is_lost_whoever_is_killed(
     file, ledger = tmp_path / "uwsd.toml", tmp_path / "ledger"
     file.write_text(DECLARATION.format(ledger=ledger))
     ends: dict[str, str] = {}
-    hit: set[str] = set()
+    hit, losses = set[str](), list[Loss]()
     for kill in KILLS:
         async with serving(file) as server:
             await _submit(server, jobs // len(KILLS), ends, chance)
             if kill != "slurmctld at once":
                 await asyncio.sleep(chance.uniform(0, 3))
             if kill.startswith("slurmctld"):
-                hit |= ends.keys() - await _ended(server)
+                goes_on = ends.keys() - await _ended(server)
+                hit |= goes_on
+                losses.append(Loss(cluster.next_id() + len(goes_on), frozenset(ends)))
             await asyncio.to_thread(_kill, kill, server, cluster, chance, 30 if jobs >= LONG else 3)
             if kill == "server":
                 await server.process.wait()
@@ -81,6 +86,7 @@ async def test_no_job_runs_twice_and_none_is_lost_whoever_is_killed(
         async with asyncio.timeout(20 + 2 * jobs):
             while ends.keys() - await _ended(server):
                 await asyncio.sleep(0.3)
+        hit |= await _namesakes(tmp_path, losses)
         wrong = [
             (end, job in hit, told)
             for job, end in ends.items()
@@ -121,6 +127,25 @@ def _kill(what: str, server: Daemon, cluster: Slurm, chance: random.Random, away
 async def _ended(server: Daemon) -> set[str]:
     found = (await server.get("/toil/async?PHASE=COMPLETED&PHASE=ERROR&PHASE=ABORTED")).xml
     return {str(entry.get("id")) for entry in found}
+
+
+class Loss(NamedTuple):
+    """Slurm has lost what it knew: ids below ``ids`` it may give again, to jobs that were not ``known``."""
+
+    ids: int
+    known: frozenset[str]
+
+
+async def _namesakes(directory: Path, losses: list[Loss]) -> set[str]:
+    """Return the jobs that may have an id which a program from before has: Slurm confuses them."""
+    ids: dict[str, int] = {}
+    log = await read_log(directory / "var/events.db")
+    for recorded in await log.read_all():
+        if recorded.type == "JobAccepted" and isinstance(event := e.decode(recorded), e.JobAccepted):
+            job, given = recorded.stream.removeprefix("job/"), int(event.batch_job or 0)
+            ids[job] = min(ids.get(job, given), given)
+    await log.close()
+    return {job for loss in losses for job in ids.keys() - loss.known if ids[job] < loss.ids}
 
 
 async def _told(server: Daemon, job: str) -> tuple[str, str, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import msgspec
 import typer
 import uvloop
 from rich.text import Text
+from typer.main import get_command
 
 from uws.access.users import Users, UsersUnreadable
 from uws.clock import SystemClock
@@ -245,6 +247,9 @@ def _shown(part: str | list[str]) -> str:
     return part if isinstance(part, str) else f"[{' '.join(part)}]"
 
 
+_command = cache(lambda: get_command(app))
+
+
 def main() -> None:
     """Run the command line."""
-    app()
+    _command()()
