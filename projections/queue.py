@@ -35,19 +35,21 @@ WHERE id IN (SELECT value FROM json_each(?))
 _INSERT = "INSERT INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REPLACE = "INSERT OR REPLACE INTO active VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM active WHERE id = ?"
+# Where no node is away, which comes first, the index tells all: no row is read for its files.
 _LINES = """
 SELECT service, owner, id, min(coalesce(queued, 0)), count(*), quotas FROM active
-WHERE phase = 'QUEUED' AND (files = '' OR NOT EXISTS (
-    SELECT 1 FROM json_tree(files) WHERE type = 'text' AND value IN (SELECT value FROM json_each(?))
+WHERE phase = 'QUEUED' AND (:away = '[]' OR files = '' OR NOT EXISTS (
+    SELECT 1 FROM json_tree(files) WHERE type = 'text' AND value IN (SELECT value FROM json_each(:away))
 ))
 GROUP BY service, owner
 """
 _FIRST = """
 SELECT id, coalesce(queued, 0) FROM active
-WHERE phase = 'QUEUED' AND service = ? AND owner IS ? AND (files = '' OR NOT EXISTS (
-    SELECT 1 FROM json_tree(files) WHERE type = 'text' AND value IN (SELECT value FROM json_each(?))
+WHERE phase = 'QUEUED' AND service = :service AND owner IS :owner
+  AND (:away = '[]' OR files = '' OR NOT EXISTS (
+    SELECT 1 FROM json_tree(files) WHERE type = 'text' AND value IN (SELECT value FROM json_each(:away))
 ))
-ORDER BY queued, position LIMIT ?
+ORDER BY queued, position LIMIT :limit
 """
 _RUNNING = """
 SELECT service, owner, coalesce(started, queued, 0), id, node, phase FROM active
@@ -250,13 +252,14 @@ def queue_state(connection: sqlite3.Connection, away: Iterable[str] = ()) -> Que
 
 def _lines(connection: sqlite3.Connection, away: str) -> list[Line]:
     """Return the lines; where there are few, with some jobs behind the first, as all may start at once."""
-    found = connection.execute(_LINES, (away,)).fetchall()
+    found = connection.execute(_LINES, {"away": away}).fetchall()
     known = AT_ONCE // len(found) if found else 0
     lines = []
     for service, owner, job_id, queued, jobs, quotas in found:
         first = [(job_id, queued)]
         if jobs > 1 and known > 1:
-            first = connection.execute(_FIRST, (service, owner, away, known)).fetchall()
+            line = {"service": service, "owner": owner, "away": away, "limit": known}
+            first = connection.execute(_FIRST, line).fetchall()
         (head, since), *behind = ((job, from_microseconds(time)) for job, time in first)
         lines.append(Line(service, owner, head, since, jobs, tuple(behind), _names(quotas)))
     return lines

@@ -374,6 +374,14 @@ def test_a_job_that_waits_in_a_batch_system_is_not_started_here_nor_changed() ->
     assert RULES.accept_job(job, "7", "Resources") == []
 
 
+def test_what_has_not_begun_is_not_completed() -> None:
+    job = given_job(*SUBMITTED)
+    with pytest.raises(IllegalPhase):
+        RULES.end_job(job, Ending(exit_code=0))
+    (failed,) = RULES.end_job(job, Ending(failure=Failure(message="Slurm could not start the job")))
+    assert after(job, [failed]).phase is Phase.ERROR
+
+
 def test_a_job_that_a_batch_system_has_begun_may_be_lost_sight_of_and_found() -> None:
     job = given_job(*SUBMITTED)
     job = after(job, RULES.begin_job(job, "n1", ()))

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.execution.programs import Pipe, directory_of, until_gone
+from tests.execution.programs import Pipe, directory_of, shell, until_gone
 from tests.execution.test_programs import info, results, summary
 from tests.harness import Site, job_id, running, text
 from tests.slurm.cluster import Slurm
 from tests.slurm.support import SOON, in_slurm, state_of, until
-from uws import IntParameter, Service, StrParameter
+from uws import IntParameter, QueueSettings, Service, StrParameter
 from uws.model import ExecutionDuration, FileParameter, Limits, ResultDeclaration
 from uws.model.service import Slurm as Asked
 from uws.model.units import parse_time
@@ -275,6 +275,29 @@ async def test_a_job_that_is_held_in_slurm_is_queued_and_says_so(tmp_path: Path,
             cluster.run("scontrol", "release", str(number))
             cluster.run("scontrol", "update", "partitionname=main", "state=up")
             assert text(await site.ended(job), "phase") == "COMPLETED"
+
+
+@pytest.mark.parametrize(("first", "second"), [("far", "near"), ("near", "far")])
+async def test_a_job_starts_when_what_it_waits_for_has_ended_in_slurm_or_on_this_machine(
+    tmp_path: Path, ready: Pipe, gate: Pipe, first: str, second: str
+) -> None:
+    script = 'echo 1 > "$READY"; read line < "$GATE"'
+    environment = {"READY": ready.path, "GATE": gate.path}
+    services = [
+        in_slurm(script, name="far", environment=environment),
+        shell(script, name="near", environment=environment),
+    ]
+    one = QueueSettings(max_running=1)
+    async with running(tmp_path / "data", *services, slurm=SOON, queue=one) as site:
+        runs = await site.run(first)
+        await ready.line()
+        waits = await site.run(second)
+        assert text(await site.document(waits), "phase") == "QUEUED"
+        gate.send()
+        assert text(await site.ended(runs), "phase") == "COMPLETED"
+        await ready.line()
+        gate.send()
+        assert text(await site.ended(waits), "phase") == "COMPLETED"
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from structlog.contextvars import bind_contextvars
 from projections import Behind
 from uws.clock import first_of, pause
 from uws.jobs import Backend, UserUWS
-from uws.model import IllegalPhase, JobGone, Superseded, fold
+from uws.model import PHASE_AFTER, IllegalPhase, JobGone, Phase, Superseded, fold
 from uws.model.events import job_id_of, job_stream
+from uws.model.phases import ENDED
 from uws.model.queueing import AT_ONCE, IN_SLURM
 
 from ._persistence import keep_doing
@@ -33,8 +34,14 @@ log = logging.getLogger(__name__)
 _LONGEST_LOOK = 60.0
 """Seconds that a start waits until it is on record what became of an earlier server's programs."""
 _MOVES_THE_QUEUE = frozenset(
-    {"JobQueued", "JobRequeued", "JobHeld", "JobAborted", "JobDestroyed", "QueuePaused", "QueueResumed"}
+    {"JobDestroyed", "QueuePaused", "QueueResumed"}
+    | {
+        kind.__name__
+        for kind, phase in PHASE_AFTER.items()
+        if phase in {Phase.QUEUED, Phase.HELD, Phase.EXECUTING} | ENDED
+    }
 )
+"""What may let a job start: it is there, or others no longer wait, or run, here or elsewhere."""
 _CONCERNS_RUNS = frozenset(
     {
         "JobStarted", "StopRequested", "JobRequeued", "JobFailed", "JobAborted", "JobArchived",
@@ -123,12 +130,12 @@ class Scheduler:
     async def _follow(self, position: int) -> None:
         async for batch in self._backend.follow(position):
             for event in batch:
-                if event.type not in _CONCERNS_RUNS:
-                    continue
-                if run := self._running.get(job_id_of(event.stream) or ""):
+                run = self._running.get(job_id_of(event.stream) or "")
+                if run and event.type in _CONCERNS_RUNS:
                     run.hear(event)
-            if any(event.type in _MOVES_THE_QUEUE for event in batch):
-                self._look.set()
+                # What becomes of this scheduler's own runs it looks at when they have ended.
+                elif not run and event.type in _MOVES_THE_QUEUE:
+                    self._look.set()
 
     async def _fill(self) -> None:
         """Wait until something has moved, and do what there is to be done."""

@@ -294,6 +294,7 @@ class UserUWSTransitions:
             return [_aborted(ending.aborted, ending)]
         if failure := ending.failure:
             return [e.JobFailed(failure=failure, **_told(ending))]
+        require(job, STARTED, "completing")
         return [e.JobCompleted(**_told(ending) | {"exit_code": ending.exit_code or 0})]
 
 
