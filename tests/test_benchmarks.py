@@ -80,17 +80,16 @@ def test_the_benchmark_of_growth_tells_what_a_job_costs_and_leaves_nothing(
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize(("most", "status"), [(1e12, 0), (0, 1)])
-def test_the_benchmark_of_scale_tells_by_its_status_whether_the_targets_were_reached(
-    fonts: None, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: float, status: int
+def test_the_benchmark_of_scale_tells_by_its_status_that_a_target_was_missed(
+    fonts: None, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [line._replace(least=None, most=None, ratio=None) for line in scale.SCALE]
-    monkeypatch.setattr(scale, "SCALE", [lines[0]._replace(most=most), *lines[1:]])
+    monkeypatch.setattr(scale, "SCALE", [lines[0]._replace(most=0), *lines[1:]])
     monkeypatch.setattr(scale, "LOAD", [line._replace(ratio=None) for line in scale.LOAD])
     out = tmp_path / "out"
     options = ["--trace", str(tmp_path / "none"), "--directory", str(tmp_path), "--output", str(out)]
     done = CliRunner().invoke(scale.app, ["--jobs", "50", *options])
-    assert done.exit_code == status, done.output
+    assert done.exit_code == 1, done.output
     told = (out / "scale.txt").read_text()
     assert told in done.output
     rows = rows_of(told)
@@ -203,9 +202,7 @@ def test_the_busiest_days_of_a_trace_are_replayed_from_their_beginning() -> None
     ("name", "options", "doing", "number"),
     [
         ("scale", ["--trace", "none", "--jobs", "100"], "starts", signal.SIGINT),
-        ("scale", ["--trace", "none", "--jobs", "100"], "requests", signal.SIGTERM),
         ("execution", [], "round 1 of 4", signal.SIGTERM),
-        ("execution", ["--jobs", "8"], "supervisors", signal.SIGINT),
         ("fairness", ["--trace", "none"], "128 slots", signal.SIGTERM),
         ("feed", ["--listeners", "50"], "all, of this", signal.SIGTERM),
         ("crowd", ["--waiting", "50", "--slow", "10"], "crowded", signal.SIGTERM),
