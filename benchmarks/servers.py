@@ -60,18 +60,23 @@ class Server:
     def get(self, path: str, **headers: str) -> float:
         """Return the seconds until the last byte of an answer. Raises `RuntimeError` unless it is 200."""
         begin = perf_counter()
+        self.read(path, **headers)
+        return perf_counter() - begin
+
+    def read(self, path: str, **headers: str) -> bytes:
+        """Return what is answered. Raises `RuntimeError` unless it is with 200."""
         self.connection.request("GET", path, headers=headers)
         response = self.connection.getresponse()
         body = response.read()
-        seconds = perf_counter() - begin
         if response.status != 200:
             raise RuntimeError(f"GET {path}: {response.status} {body.decode()}")
-        return seconds
+        return body
 
-    def post(self, path: str, form: str) -> str:
+    def post(self, path: str, form: str, **headers: str) -> str:
         """Send a form and return the path that the answer leads to; `RuntimeError` when it leads nowhere."""
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        self.connection.request("POST", path, form, headers)
+        self.connection.request(
+            "POST", path, form, {"Content-Type": "application/x-www-form-urlencoded", **headers}
+        )
         response = self.connection.getresponse()
         body = response.read()
         if response.status != 303:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import crowd, eventstore, execution, fairness, feed, growth, quotes, scale
+from benchmarks import crowd, eventstore, execution, fairness, feed, growth, quotes, requests, scale
 from benchmarks.servers import Document
 from projections import READ_MODELS
 
@@ -44,6 +45,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(execution, name, number)
     monkeypatch.setattr(fairness, "MADE_UP", 30)
     monkeypatch.setattr(feed, "EVENTS", 3)
+    monkeypatch.setattr(requests, "ROUNDS", 1)
+    monkeypatch.setattr(requests, "SECONDS", 1)
     monkeypatch.setattr(crowd, "SECONDS", {crowd.ALONE: 0.2, crowd.CROWDED: 0.5})
 
 
@@ -177,6 +180,22 @@ def test_the_benchmark_of_a_crowd_tells_by_its_status_whether_the_targets_were_r
     assert rows[crowd.SLOW][2] == "6"
     assert rows[crowd.WAITING][2] == "9"
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed: no request is measured")
+def test_the_benchmark_of_requests_holds_each_against_that_of_a_bare_handler(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "RATES", [line._replace(share=1e-6) for line in requests.RATES])
+    out = tmp_path / "out"
+    options = ["--trace", str(tmp_path / "none"), "--directory", str(tmp_path), "--output", str(out)]
+    done = CliRunner().invoke(requests.app, ["--jobs", "20", *options])
+    assert done.exit_code == 0, done.output
+    figures = msgspec.json.decode((out / "requests.json").read_bytes())
+    for kind in ("rates", "costs"):
+        assert [*figures[kind]] == [line.name for line in requests.RATES]
+        assert all({*of} == {requests.BARE, requests.SERVER} for of in figures[kind].values())
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(
