@@ -192,7 +192,8 @@ class Queueing:
         paused = await self.jobs.paused()
         found = await self.jobs.waiting(limit + 1)
         waiting = [*waiting_in(situation, found[:limit])]
-        return QueueShown([*paused.items()], len(situation.running), waiting, len(found) > limit)
+        running = sum(not job.waits for job in situation.running)
+        return QueueShown([*paused.items()], running, waiting, len(found) > limit)
 
     # Commands
 

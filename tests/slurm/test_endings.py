@@ -269,6 +269,7 @@ async def test_a_job_that_is_held_in_slurm_is_queued_and_says_so(tmp_path: Path,
             facts = await waiting(site, job, "JobHeldAdmin")
             assert facts["waitsFor"] == f"held by an administrator in Slurm, as job {number} (JobHeldAdmin)"
             shown = await site.node.backend.queueing.show(10)
+            assert shown.running == 0
             assert [(one.job.job_id, one.reason) for one in shown.waiting] == [
                 (job_id(job), facts["waitsFor"])
             ]
