@@ -19,6 +19,7 @@ from eventstore.connection import Connection, translated
 from eventstore.tasks import to_the_end
 
 from ._building import build
+from ._memory import Memory
 from ._shelf import Shelf
 from ._tables import Tables, TakenOver, is_spoilt, unlink
 from .readmodel import Batch, ReadModel
@@ -91,6 +92,7 @@ class Following:
         """How far the live ones have come."""
         self._advanced = asyncio.Event()
         self._watchers: defaultdict[str, set[Watch]] = defaultdict(set)
+        self._memory = Memory()
         self._alone = asyncio.Lock()
         """Held to fold, and to change what is folded."""
         self._making = asyncio.Lock()
@@ -117,6 +119,20 @@ class Following:
         """
         with translated("the read models cannot be read"):
             return await self._reader.run(in_one_transaction, question, arguments, named)
+
+    async def recall(self, name: str, stream: str, question: Callable[..., R], *arguments: Any) -> R:
+        """Do what `ask` does for a question about one stream, which the read model ``name`` can answer.
+
+        The answer is kept for those who ask the same again, until something happens to the stream.
+        """
+        if name not in self._live:
+            return await self.ask(question, *arguments)
+        if (known := self._memory.find(stream)) is not None:
+            return known  # type: ignore[no-any-return]
+        since = self._memory.now
+        answer = await self.ask(question, *arguments)
+        self._memory.keep(stream, answer, since)
+        return answer
 
     async def caught_up(self, *names: str, timeout: float = 10.0) -> None:
         """Wait until everything that is in the log now is in the named read models; in all by default.
@@ -182,13 +198,18 @@ class Following:
                     self._live.discard(name)
                     self._revive(name)
             live = [self._tables[name] for name in sorted(self._live)]
-            for tables, error in await self._do(_fold_all, live, batch):
+            streams = {event.stream for event in batch}
+            if Pruned.stream in streams:
+                self._memory.clear()
+            with self._memory.changing(streams):
+                stopped = await self._do(_fold_all, live, batch)
+            for tables, error in stopped:
                 log.error("the read model %s stopped %s", tables.model.name, tables.error, exc_info=error)
                 self._live.discard(tables.model.name)
                 self._revive(tables.model.name)
             self._position = batch[-1].position
         self._advance()
-        for stream in {event.stream for event in batch}:
+        for stream in streams:
             for watcher in self._watchers.get(stream, ()):
                 watcher.set()
 
@@ -261,6 +282,7 @@ class Following:
             await self._reader.run(attach, name, old.path)
             raise
         self._tables[name] = tables
+        self._memory.clear()
         return old
 
     async def _dispose(self, old: Tables) -> None:
@@ -305,6 +327,7 @@ class Following:
         return (await self._ends())[1] > tables.began
 
     async def _go_live(self, tables: Tables) -> None:
+        self._memory.clear()
         self._live.add(tables.model.name)
         self._advance()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from uws.model.events import Values
+from uws.model.events import Values, job_stream
 from uws.model.job import Job
 from uws.model.phases import Phase
 from uws.model.quotas import Use
@@ -51,7 +51,7 @@ class JobReadModel:
 
     async def get(self, job_id: str) -> Job | None:
         """Return a job, destroyed ones included, or None when there never was one."""
-        return await self._ask(documents.document_of, job_id)
+        return await self._projector.recall("documents", job_stream(job_id), documents.document_of, job_id)
 
     # Of the job list
 

@@ -111,10 +111,17 @@ async def job_document(request: web.Request) -> web.Response:
             seconds,
             None if phase is None else {phase} & ACTIVE,
         )
-    standing = await resource.uws.standing(job)
-    if form is JSON:
-        return resource.answer(json_documents.job_document(resource.uws, job, standing), form)
-    return resource.answer(documents.job_document(resource.uws, job, standing, may=_may(resource, job)), form)
+    standing, may = await resource.uws.standing(job), _may(resource, job)
+
+    def made() -> etree._Element | bytes:
+        if form is JSON:
+            return json_documents.job_document(resource.uws, job, standing)
+        return documents.job_document(resource.uws, job, standing, may=may)
+
+    if form is HTML:
+        return resource.answer(made(), form)
+    kept = resource.rendered((job.id, job.version, resource.base_url, standing, may, form), made)
+    return resource.answer(kept, form)
 
 
 def _may(resource: Resource, job: Job) -> str | None:

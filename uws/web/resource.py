@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -12,6 +12,7 @@ from functools import cached_property
 from urllib.parse import quote
 
 from aiohttp import web
+from cachetools import LRUCache
 from lxml import etree
 from yarl import URL
 
@@ -45,6 +46,8 @@ LONGEST_WAIT = 60
 """Seconds that WAIT blocks at most: below the time-outs that proxies and clients usually have."""
 SYNC_SECONDS = 60
 """Seconds that the result of a synchronous request is waited for; below these time-outs, too."""
+RENDERED, LONGEST_RENDERED = 8_000_000, 16_000
+"""Bytes of documents that are kept as they were sent, and of one of them."""
 
 
 class Authenticator(ABC):
@@ -120,6 +123,8 @@ class Site:
     sync_seconds: float = SYNC_SECONDS
     waits: Waits = field(default_factory=lambda: Waits(WAITS_PER_OWNER))
     audit: AuditSettings = field(default_factory=AuditSettings)
+    rendered: LRUCache[Hashable, bytes] = field(default_factory=lambda: LRUCache(RENDERED, getsizeof=len))
+    """Documents as they were sent, by all that they depend on."""
 
     @property
     def backend(self) -> Backend | None:
@@ -266,6 +271,16 @@ class Resource:
             assert not isinstance(document, bytes), "a page is made of a document"
             body = render(document)
         return web.Response(status=status, body=body, headers={**headers, "Content-Type": form.content_type})
+
+    def rendered(self, key: Hashable, make: Callable[[], etree._Element | bytes]) -> bytes:
+        """Return what is made, as it is sent; what was made under the same ``key`` is the same."""
+        known = self.site.rendered
+        if (body := known.get(key)) is None:
+            document = make()
+            body = document if isinstance(document, bytes) else serialise(document)
+            if len(body) < LONGEST_RENDERED:
+                known[key] = body
+        return body
 
     def see(self, url: str) -> web.Response:
         return web.Response(status=303, headers={"Location": url})

@@ -1,0 +1,31 @@
+"""What was read of a job is kept until something happens to it, and never shown afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.harness import ManualClock
+from tests.projections.support import NOBODY, world
+from uws.commands import Changes
+
+
+async def test_a_job_is_read_once_until_something_happens_to_it(tmp_path: Path, clock: ManualClock) -> None:
+    async with world(tmp_path, clock) as here:
+        job_id, other = await here.set_run_id("first"), await here.set_run_id("other")
+        read = await here.keeps.get_job(job_id, NOBODY)
+        await here.keeps.change_job(other, Changes(run_id="another"), NOBODY)
+        assert await here.keeps.get_job(job_id, NOBODY) is read
+        await here.keeps.change_job(job_id, Changes(run_id="second"), NOBODY)
+        assert (await here.keeps.get_job(job_id, NOBODY)).run_id == "second"
+
+
+async def test_what_was_kept_is_read_again_of_read_models_that_were_made_anew(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    async with world(tmp_path, clock) as here:
+        job_id = await here.set_run_id("first")
+        before = await here.keeps.get_job(job_id, NOBODY)
+        await here.projector.rebuild()
+        after = await here.keeps.get_job(job_id, NOBODY)
+        assert after == before
+        assert after is not before
