@@ -13,9 +13,10 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import crowd, eventstore, execution, fairness, feed, growth, quotes, requests, scale
+from benchmarks import crowd, eventstore, execution, fairness, feed, growth, nodes, quotes, requests, scale
 from benchmarks.servers import Document
 from projections import READ_MODELS
+from tests.databases import needs_postgres
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(execution, name, number)
     monkeypatch.setattr(fairness, "MADE_UP", 30)
     monkeypatch.setattr(feed, "EVENTS", 3)
+    for name, number in {"APPENDS": 50, "SECONDS": 0.3, "WAKE_UPS": 5, "ASKED": 5}.items():
+        monkeypatch.setattr(nodes, name, number)
     monkeypatch.setattr(requests, "ROUNDS", 1)
     monkeypatch.setattr(requests, "SECONDS", 1)
     monkeypatch.setattr(crowd, "SECONDS", {crowd.ALONE: 0.2, crowd.CROWDED: 0.5})
@@ -179,6 +182,18 @@ def test_the_benchmark_of_a_crowd_tells_by_its_status_whether_the_targets_were_r
     assert all(float(figure) > 0 for figure in rows[crowd.P99][1:3])
     assert rows[crowd.SLOW][2] == "6"
     assert rows[crowd.WAITING][2] == "9"
+    assert not [*tmp_path.iterdir()]
+
+
+@needs_postgres
+def test_the_benchmark_of_nodes_holds_several_on_a_database_against_one_on_a_file(
+    small: None, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(nodes.app, ["--nodes", "2", "--directory", str(tmp_path)])
+    rows = rows_of(done.output)
+    assert [*rows] == [line.name for line in nodes.LINES], done.output
+    assert all(float(figure.replace(",", "")) > 0 for figure in rows[nodes.COMMANDS][1:4])
+    assert done.exit_code == (rows[nodes.MEDIAN][-1] != "yes"), done.output
     assert not [*tmp_path.iterdir()]
 
 
