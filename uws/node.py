@@ -36,7 +36,7 @@ from uws.beneath import check_ours
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
 from uws.config import AuditSettings, AuthSettings, RetentionSettings, SlurmSettings, StoreSettings
-from uws.execution import Deletion, Destruction, Scheduler, SlurmScheduler, taking_jobs
+from uws.execution import Deletion, Destruction, Scheduler, Settling, SlurmScheduler, taking_jobs
 from uws.files import Files, identity_of
 from uws.jobs import Backend, UserUWS, make_uws_for_service
 from uws.model import QueueSettings, QuotaSettings, Service, UnknownForm
@@ -236,7 +236,7 @@ async def run_node(
             log.error("%s: what needs it waits until it is mended", error)
 
         scheduler = Scheduler(backend, uwses, find, grace=grace, end_with_server=jobs_end_with_server)
-        await stack.enter_async_context(taking_jobs(backend, member, scheduler.look))
+        await stack.enter_async_context(taking_jobs(backend, member))
         await scheduler.start()
         stack.push_async_callback(scheduler.close)
         deletion = Deletion(backend)
@@ -267,6 +267,9 @@ async def _duties(
     offered = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
     find = _finder(backend, offered)
     async with AsyncExitStack() as stack:
+        settling = Settling(backend, find)
+        stack.push_async_callback(settling.close)
+        await settling.start()
         duties = []
         if place.retention.is_set:
             duties = [

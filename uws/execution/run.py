@@ -28,6 +28,7 @@ from uws.model import (
     ParameterError,
     Phase,
     ProgramFile,
+    Result,
     Superseded,
     Unavailable,
     fold,
@@ -85,6 +86,10 @@ class Run:
         """Whether nothing could be recorded: somebody else has to take the job up."""
         self.fetches = False
         """Whether files that it needs are on their way from another node."""
+        self.awaits: str | None = None
+        """A node whose files it could not get, or the job itself where it is not known whose they are."""
+        self.node = uws.backend.node
+        """Where the job was started that is taken over."""
         self._passed_over = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_reason: StopReason | None = None
@@ -175,7 +180,7 @@ class Run:
         """Find out what became of the program of a job that was started, and see it through."""
         recorded = await self._uws.backend.store.read_stream(job_stream(self.job_id))
         job = fold(recorded)
-        if job is None or job.destroyed or job.phase not in STARTED:
+        if job is None or job.destroyed or job.phase not in STARTED or job.node != self.node:
             return
         self._start = job.start
         if job.stop:
@@ -186,7 +191,7 @@ class Run:
             await self._lose("the program was lost with its directory", found=True)
             return
         left = set() if record else await asyncio.to_thread(sessions_with, *self._mark)
-        elsewhere = job.node != self._uws.backend.node
+        elsewhere = self.node != self._uws.backend.node
         if left or (record is None and (self._here.restarted or elsewhere)):
             await self._lose("the program was lost with its record", found=True)
         elif record is None:
@@ -371,6 +376,9 @@ class Run:
             log.exception("the results of job %s cannot be collected", self.job_id)
             results = ()
         await self._record_progress()
+        await self._record_loss(results, reason)
+
+    async def _record_loss(self, results: tuple[Result, ...], reason: str) -> None:
         await self._recording(lambda: self._uws.lose_job(self.job_id, results, reason, start=self._start))
 
     async def _record_finding(self, finding: Finding) -> None:
