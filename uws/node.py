@@ -250,7 +250,15 @@ async def run_node(
 def _membership(place: Place, backend: Backend, base_url: str) -> AbstractAsyncContextManager[Membership]:
     settings = place.store.node
     node = NodeId(settings.called, identity_of(place.data), settings.url or base_url, VERSION)
-    return membership(backend.store, node, gone_after=settings.seconds, leased=backend.files.extend_lease)
+    lease = backend.files.lease
+
+    def extend(until: float) -> None:
+        try:
+            backend.files.extend_lease(until)
+        except OSError as error:  # no matter of the log, and none that ends this node
+            log.error("programs that others may start again are killed soon: %s: %s", lease, error.strerror)
+
+    return membership(backend.store, node, gone_after=settings.seconds, leased=extend)
 
 
 @asynccontextmanager

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from errno import EAGAIN, EIO
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -258,7 +257,7 @@ class Run:
                     stderr=directory.logs / "stderr",
                     limits=limits,
                     nice=service.nice,
-                    lease=self._lease,
+                    lease=self._uws.backend.files.lease if job.leased else None,
                 )
             except LauncherGone:
                 if record := await asyncio.to_thread(last_record, directory, self._start):
@@ -304,12 +303,6 @@ class Run:
                 async with asyncio.timeout(LAST_WAIT):
                     await process.ended()
             raise
-
-    @property
-    def _lease(self) -> Path | None:
-        """The lease for a program that is started elsewhere when this node is taken for gone."""
-        backend = self._uws.backend
-        return backend.files.lease if backend.node and self._uws.service.on_lost == "requeue" else None
 
     async def _over(self, ended: End | None) -> None:
         if ended and ended.exceeded == LEASE:

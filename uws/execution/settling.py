@@ -49,10 +49,7 @@ class Settling:
     async def start(self) -> None:
         """Settle what there is to be settled now, then go on with what comes."""
         position = (await self._backend.store.head()).position
-        try:
-            await self._settle()
-        except EventStoreError as error:
-            log.warning("the jobs of nodes that are gone are not settled yet: %s", error)
+        await self._try_to_settle()
         self._tasks = [
             lasting(self._follow(position), "settling: following the log"),
             lasting(keep_doing(self._look, self._backend.clock), "settling"),
@@ -86,7 +83,13 @@ class Settling:
 
     async def _look(self) -> None:
         await asyncio.sleep(_EVERY)
-        await self._settle()
+        await self._try_to_settle()
+
+    async def _try_to_settle(self) -> None:
+        try:
+            await self._settle()
+        except EventStoreError as error:
+            log.warning("the jobs of nodes that are gone are not settled yet: %s; trying again", error)
 
     async def _settle(self) -> None:
         """Settle the jobs of those that are gone. Raises `EventStoreError`."""
