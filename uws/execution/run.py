@@ -10,8 +10,6 @@ from datetime import datetime, timedelta
 from errno import EAGAIN, EIO
 from typing import Any, Literal, NamedTuple
 
-import msgspec
-
 from eventstore import EventStoreError, RecordedEvent, from_microseconds
 from uws.clock import first_of, pause
 from uws.environment import job_environment
@@ -25,7 +23,6 @@ from uws.model import (
     JobGone,
     MissingParameters,
     ParameterError,
-    Phase,
     ProgramFile,
     Result,
     Superseded,
@@ -37,7 +34,7 @@ from uws.model.events import Finding, StopReason, job_stream
 from uws.model.queueing import Running
 
 from . import _failpoints as failpoint
-from .fetching import fetch
+from .fetching import fetch, take_away
 from .process import LAST_WAIT, LauncherGone, Launchers, NotStarted, Process, end_sessions, sessions_with
 from .programs import Programs
 from .progress import Progress
@@ -127,7 +124,7 @@ class Run:
         try:
             job = await self._recording(lambda: self._decide_start(program))
         except IllegalPhase:  # aborted in the meantime, or started elsewhere
-            await self._tidy()
+            await take_away(self._uws.backend, self.job_id)
             return
         except JobGone:
             await self._directory.remove()
@@ -147,33 +144,18 @@ class Run:
     async def _fetch(self) -> bool:
         """Fetch what other nodes have of the job's files; returns whether there was such."""
         backend = self._uws.backend
-        job = await self._present() if backend.keeper else None
+        if not backend.keeper:
+            return False
+        job = fold(await backend.store.read_stream(job_stream(self.job_id)))
         if not (job and any(backend.is_elsewhere(job, upload) for upload in job.uploads)):
             return False
         self.fetches = True
         self.decided.set()  # others have their turn meanwhile
-        try:
-            fetching = asyncio.ensure_future(fetch(backend, job))
-            await first_of(fetching, self._passed_over.wait(), self._here.closing.wait())
-            if not fetching.cancelled():
-                fetching.result()
-        finally:
-            await self._tidy()
+        fetching = asyncio.ensure_future(fetch(backend, job))
+        await first_of(fetching, self._passed_over.wait(), self._here.closing.wait())
+        if not fetching.cancelled():
+            fetching.result()
         return True
-
-    async def _tidy(self) -> None:
-        """Where nodes have files of their own, delete what was made or fetched in vain."""
-        if not (keeper := self._uws.backend.keeper):
-            return
-        job = await self._present()
-        if job is None or job.destroyed or job.phase is Phase.ARCHIVED:
-            await self._directory.remove()
-        elif job.phase is not Phase.QUEUED and job.node != keeper:
-            self._directory.drop(each for each in job.uploads if each.node not in (keeper, msgspec.UNSET))
-            self._directory.unmake()
-
-    async def _present(self) -> Job | None:
-        return fold(await self._uws.backend.store.read_stream(job_stream(self.job_id)))
 
     async def take_over(self) -> None:
         """Find out what became of the program of a job that was started, and see it through."""

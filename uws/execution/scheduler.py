@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from projections import Behind
 from uws.jobs import Backend, UserUWS
-from uws.model import PHASE_AFTER, IllegalPhase, JobGone, Phase, fold
+from uws.model import PHASE_AFTER, IllegalPhase, Job, JobGone, Phase, fold
 from uws.model.events import job_stream
 from uws.model.phases import ENDED
 from uws.model.queueing import AT_ONCE
@@ -23,7 +23,7 @@ from ._persistence import keep_doing, lasting
 from .fetching import AGAIN
 from .process import Launchers, end_sessions, jobs_with_programs
 from .programs import Programs
-from .records import has_restarted, leave_mark
+from .records import has_restarted, has_supervisor, leave_mark
 from .run import MARK, Here, Run
 from .runs import Runs
 
@@ -172,9 +172,21 @@ class Scheduler:
         files = self._backend.files
         for job_id in await asyncio.to_thread(jobs_with_programs, MARK, files.root):
             job = fold(await self._backend.store.read_stream(job_stream(job_id)))
-            if job and not job.is_under_way:
-                log.warning("job %s is %s: its program, which still runs, is killed", job_id, job.phase)
+            if job and not await asyncio.to_thread(self._runs_here, job):
+                where = f", on node {job.node}" if job.is_under_way and job.node else ""
+                log.warning(
+                    "job %s is %s%s: its program, which still runs here, is killed", job_id, job.phase, where
+                )
                 await end_sessions(MARK, str(files.of(job_id).results))
+
+    def _runs_here(self, job: Job) -> bool:
+        """Whether a program of a job that is found on this machine may be the one that counts."""
+        if not job.is_under_way:
+            return False
+        if job.node == self._backend.node or job.submitted:  # or Slurm's
+            return True
+        # Another node may be on this machine, too, and have the same directory.
+        return not self._backend.keeper and has_supervisor(self._backend.files.of(job.id), job.start)
 
     def _is_own(self, node: str | None) -> bool:
         """Whether what was started on ``node`` is for this scheduler to see through."""
