@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -27,6 +29,7 @@ from uws.model import events as e
 
 pytestmark = needs_postgres
 SOON = 10 * GONE_AFTER
+_END_THOSE_THAT_WAIT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'advisory'"
 
 
 def held(ready: Pipe, gate: Pipe, **fields: object) -> Service:
@@ -129,6 +132,7 @@ async def test_a_node_that_is_back_says_so_though_the_log_takes_nothing_at_first
             await connection.execute(f"SELECT {SCHEMA}.take_turn()")
             link.mend()
             await soon(lambda: "answer failed; trying again" in caplog.text)
+            await connection.execute(_END_THOSE_THAT_WAIT)  # whoever has sent them waits no more
             await transaction.rollback()
         finally:
             await connection.close()
@@ -214,3 +218,54 @@ async def test_only_what_was_started_under_a_lease_is_started_again_elsewhere(
             link.mend()
             gate.send()
             await until(here, "node/far", "NodeJoined", "NodeLeft", "NodeJoined")
+
+
+def parents(pid: int) -> tuple[int, int]:
+    """The supervisor of a program, and its launcher."""
+
+    def of(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+    return of(pid), of(of(pid))
+
+
+async def test_a_stray_of_a_job_that_runs_elsewhere_is_ended_when_its_node_is_back(
+    start: Start, link: Link, ready: Pipe, gate: Pipe
+) -> None:
+    """Its launcher, its supervisor and its server were killed, and nobody was there to end it."""
+    service = held(ready, gate, on_lost="requeue")
+    async with start("here", jobs=None) as here:
+        await soon(lambda: leads(here))
+        async with start("far", service, through=link.url(), jobs=None, jobs_end_with_server=False) as far:
+            job = await far.run("held")
+            (stray,) = await ready.numbers(1)
+            link.cut()  # so that it cannot tell
+            supervisor, launcher = parents(stray)
+            os.kill(launcher, signal.SIGKILL)
+            os.kill(supervisor, signal.SIGKILL)
+        stream = e.job_stream(job_id(job))
+        await happens(here, stream, "JobRequeued")
+        assert is_running(stray)
+        async with start("near", service, jobs=None) as near:
+            (running,) = await ready.numbers(1)
+            link.mend()
+            async with start("far", service, jobs=None):
+                assert not is_running(stray)
+                assert is_running(running)
+                gate.send()
+                document = await near.ended(f"{near.url}/held/async/{job_id(job)}")
+                assert text(document, "phase") == "COMPLETED"
+        assert (await types_of(here, stream)).count("JobStarted") == 2
+
+
+async def test_a_node_that_begins_lets_programs_alone_that_another_has_on_the_same_machine(
+    start: Start, ready: Pipe, gate: Pipe
+) -> None:
+    service = held(ready, gate)
+    async with start("a", service) as a:
+        job = await a.run("held")
+        (pid,) = await ready.numbers(1)
+        async with start("b", service):
+            assert is_running(pid)
+            gate.send()
+            assert text(await a.ended(job), "phase") == "COMPLETED"
