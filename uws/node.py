@@ -242,7 +242,7 @@ async def run_node(
         deletion = Deletion(backend)
         await deletion.start()
         stack.push_async_callback(deletion.close)
-        duties = partial(_duties, place, backend, base_url, audit, slurm or SlurmSettings())
+        duties = partial(_duties, place, backend, base_url, grace, audit, slurm or SlurmSettings())
         await stack.enter_async_context(member.leading(duties))
         yield Node(backend, tuple(uwses.values()))
 
@@ -266,6 +266,7 @@ async def _duties(
     place: Place,
     backend: Backend,
     base_url: str,
+    grace: float,
     audit: AuditSettings | None,
     slurm: SlurmSettings,
     store: EventStore,
@@ -275,7 +276,7 @@ async def _duties(
     offered = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
     find = _finder(backend, offered)
     async with AsyncExitStack() as stack:
-        settling = Settling(backend, find)
+        settling = Settling(backend, find, grace=grace)
         stack.push_async_callback(settling.close)
         await settling.start()
         duties = []

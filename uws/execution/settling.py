@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from eventstore import EventStoreError, RecordedEvent
 from eventstore.membership import Membership
 from uws.jobs import Backend, UserUWS
-from uws.model import Job, Result, Unavailable
+from uws.model import Job, Result, Unavailable, UnknownForm
 from uws.model import events as e
 from uws.model.queueing import IN_SLURM
 
@@ -34,13 +35,15 @@ class Settling:
     """Puts on record which nodes are gone, and what has become of their jobs.
 
     A program that has ended is recorded as it ended, one that runs on this machine is seen through, and any
-    other is lost. ``find`` returns the service of a name.
+    other is lost. ``find`` returns the service of a name; ``grace`` is as the scheduler's.
     """
 
-    def __init__(self, backend: Backend, find: Callable[[str], Awaitable[UserUWS]]) -> None:
+    def __init__(
+        self, backend: Backend, find: Callable[[str], Awaitable[UserUWS]], *, grace: float = 10.0
+    ) -> None:
         assert backend.membership
         self._backend, self._find, self._member = backend, find, backend.membership
-        self._here = Here(Launchers(), Programs(), 10.0, asyncio.Event(), restarted=False)
+        self._here = Here(Launchers(), Programs(), grace, asyncio.Event(), restarted=False)
         self._runs = Runs(backend.clock, self._here.closing, self._over)
         self._others: set[str | None] | None = None
         """Nodes that may have something to settle when they are gone; None is a server that was alone."""
@@ -68,7 +71,8 @@ class Settling:
         async for batch in self._backend.follow(position):
             for event in batch:
                 self._runs.hear(event)
-                self._note(event)
+                with suppress(UnknownForm):
+                    self._note(event)
 
     def _note(self, event: RecordedEvent) -> None:
         if self._others is None:  # the read model will tell
