@@ -45,8 +45,10 @@ class Settling:
         self._backend, self._find, self._member = backend, find, backend.membership
         self._here = Here(Launchers(), Programs(), grace, asyncio.Event(), restarted=False)
         self._runs = Runs(backend.clock, self._here.closing, self._over)
-        self._others: set[str | None] | None = None
+        self._others = set[str | None]()
         """Nodes that may have something to settle when they are gone; None is a server that was alone."""
+        self._has_looked = False
+        """Whether they are all known from which something is left from before."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -75,8 +77,6 @@ class Settling:
                     self._note(event)
 
     def _note(self, event: RecordedEvent) -> None:
-        if self._others is None:  # the read model will tell
-            return
         if event.type == e.NodeJoined.__name__:
             self._others.add(e.decode_node(event).node)
         elif event.type == e.JobStarted.__name__:
@@ -97,10 +97,11 @@ class Settling:
 
     async def _settle(self) -> None:
         """Settle the jobs of those that are gone. Raises `EventStoreError`."""
-        if self._others is None:
+        if not self._has_looked:
             await self._backend.projector.caught_up("queue")
-            nodes, started = await self._backend.jobs.nodes(), await self._backend.jobs.started()
-            self._others = {*nodes, *(node for *_, node in started)}
+            self._others.update(await self._backend.jobs.nodes())
+            self._others.update(node for *_, node in await self._backend.jobs.started())
+            self._has_looked = True
         gone = {name for name in self._others if self._is_gone(name)}
         if not gone:
             return
@@ -112,7 +113,6 @@ class Settling:
             raise
 
     async def _settle_those_of(self, nodes: set[str | None]) -> None:
-        assert self._others is not None
         await self._backend.projector.caught_up("queue")
         started = await self._backend.jobs.started()
         await self._member.looked()  # who has started one of these is back, perhaps
@@ -134,7 +134,7 @@ class Settling:
         return name is None or self._member.is_gone(name)
 
     def _over(self, run: Run) -> None:
-        if run.failed and isinstance(run, _Left) and self._others is not None:
+        if run.failed:
             self._others.add(run.node)
 
 
