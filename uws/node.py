@@ -36,7 +36,7 @@ from uws.beneath import check_ours
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
 from uws.config import AuditSettings, AuthSettings, RetentionSettings, SlurmSettings, StoreSettings
-from uws.execution import Deletion, Destruction, Scheduler, SlurmScheduler, taking_jobs
+from uws.execution import Deletion, Destruction, Scheduler, Settling, SlurmScheduler, taking_jobs
 from uws.files import Files, identity_of
 from uws.jobs import Backend, UserUWS, make_uws_for_service
 from uws.model import QueueSettings, QuotaSettings, Service, UnknownForm
@@ -236,13 +236,13 @@ async def run_node(
             log.error("%s: what needs it waits until it is mended", error)
 
         scheduler = Scheduler(backend, uwses, find, grace=grace, end_with_server=jobs_end_with_server)
-        await stack.enter_async_context(taking_jobs(backend, member, scheduler.look))
+        await stack.enter_async_context(taking_jobs(backend, member))
         await scheduler.start()
         stack.push_async_callback(scheduler.close)
         deletion = Deletion(backend)
         await deletion.start()
         stack.push_async_callback(deletion.close)
-        duties = partial(_duties, place, backend, base_url, audit, slurm or SlurmSettings())
+        duties = partial(_duties, place, backend, base_url, grace, audit, slurm or SlurmSettings())
         await stack.enter_async_context(member.leading(duties))
         yield Node(backend, tuple(uwses.values()))
 
@@ -250,7 +250,15 @@ async def run_node(
 def _membership(place: Place, backend: Backend, base_url: str) -> AbstractAsyncContextManager[Membership]:
     settings = place.store.node
     node = NodeId(settings.called, identity_of(place.data), settings.url or base_url, VERSION)
-    return membership(backend.store, node, gone_after=settings.seconds, leased=backend.files.extend_lease)
+    lease = backend.files.lease
+
+    def extend(until: float) -> None:
+        try:
+            backend.files.extend_lease(until)
+        except OSError as error:  # no matter of the log, and none that ends this node
+            log.error("programs that others may start again are killed soon: %s: %s", lease, error.strerror)
+
+    return membership(backend.store, node, gone_after=settings.seconds, leased=extend)
 
 
 @asynccontextmanager
@@ -258,6 +266,7 @@ async def _duties(
     place: Place,
     backend: Backend,
     base_url: str,
+    grace: float,
     audit: AuditSettings | None,
     slurm: SlurmSettings,
     store: EventStore,
@@ -267,6 +276,9 @@ async def _duties(
     offered = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
     find = _finder(backend, offered)
     async with AsyncExitStack() as stack:
+        settling = Settling(backend, find, grace=grace)
+        stack.push_async_callback(settling.close)
+        await settling.start()
         duties = []
         if place.retention.is_set:
             duties = [

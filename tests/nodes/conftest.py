@@ -46,11 +46,12 @@ def start(tmp_path: Path, url: str) -> Start:
         jobs: Path | None = shared,
         data: Path | None = None,
         at: str | None = None,
+        gone_after: float = GONE_AFTER,
         **options: Any,
     ) -> AsyncIterator[Site]:
         listening = socket.create_server(("127.0.0.1", 0))
         here = f"http://127.0.0.1:{listening.getsockname()[1]}{options.get('mount', '')}"
-        node = NodeSettings(name=name, url=at or here, gone_after=GONE_AFTER)
+        node = NodeSettings(name=name, url=at or here, gone_after=gone_after)
         store = StoreSettings(url=through, jobs=jobs, node=node)
         with listening:
             async with running(

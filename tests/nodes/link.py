@@ -16,6 +16,7 @@ class Link:
         self._open = asyncio.Event()
         self._open.set()
         self._carrying: set[asyncio.Task[None]] = set()
+        self._last_word: bytes | None = None
         self.port = 0
 
     @classmethod
@@ -54,6 +55,12 @@ class Link:
         """Let nothing through from now on."""
         self._open.clear()
 
+    async def cut_before(self, word: bytes) -> None:
+        """Cut it when it is to carry this, which waits then; returns when that is so."""
+        self._last_word = word
+        while self._open.is_set():
+            await asyncio.sleep(0)
+
     def mend(self) -> None:
         """Let through what comes, and what has waited."""
         self._open.set()
@@ -79,6 +86,9 @@ class Link:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
+            if self._last_word and self._last_word in data:
+                self._last_word = None
+                self.cut()
             await self._open.wait()
             writer.write(data)
             await writer.drain()

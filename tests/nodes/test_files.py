@@ -21,6 +21,7 @@ from tests.nodes.conftest import Start
 from tests.nodes.link import Link
 from tests.nodes.test_nodes import at, nodes_of
 from uws import QueueSettings, Service
+from uws.commands import SERVER
 from uws.model import FileParameter, ResultDeclaration
 from uws.peers import FRESH, HEADER, sign
 
@@ -506,3 +507,42 @@ async def test_what_a_node_has_of_a_job_that_went_while_it_was_not_there_goes_wh
         assert left.exists()
         async with start("a", JOINS, jobs=None):
             assert not left.exists()
+
+
+@pytest.mark.parametrize("then", ["is stopped", "is there"])
+async def test_what_was_fetched_for_a_job_that_is_not_started_there_goes(
+    start: Start, way: Link, ready: Pipe, gate: Pipe, then: str
+) -> None:
+    """The queue is paused when one node has fetched what another was sent."""
+    busy = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="busy")
+    one = QueueSettings(max_running=1)
+    url = f"http://127.0.0.1:{way.port}"
+    async with start("b", JOINS, busy, jobs=None, queue=one, at=url) as b, AsyncExitStack() as stack:
+        way.lead_to(int(b.url.rpartition(":")[2]))
+        a = await stack.enter_async_context(start("a", JOINS, jobs=None))
+        await b.run("busy")
+        await ready.numbers(1)
+        way.cut()
+        job = await b.run("join", first=b"one")
+        async with asyncio.timeout(SOON):
+            while not way.connections:
+                await asyncio.sleep(0)
+        await b.node.backend.queueing.pause(None, SERVER)
+        way.mend()
+        copies = directory_of(a, job)
+        async with asyncio.timeout(SOON):
+            while await uploads(a, job) != [b"one"]:
+                await asyncio.sleep(0)
+        if then == "is there":
+            await b.post(f"{job}/phase", {"PHASE": "ABORT"})
+        else:
+            await stack.aclose()
+            gate.send()
+            await b.node.backend.queueing.resume(None, SERVER)
+            assert text(await b.ended(job), "phase") == "COMPLETED"
+            assert copies.exists()
+            await stack.enter_async_context(start("a", JOINS, jobs=None))
+        async with asyncio.timeout(SOON):
+            while copies.exists():
+                await asyncio.sleep(0)
+        assert await uploads(b, job) == [b"one"]

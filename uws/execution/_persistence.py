@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 from uws.clock import Clock, pause
 
 log = logging.getLogger(__name__)
+
+
+def lasting(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Begin what goes on until it is cancelled; that it fails is told at once, as nobody awaits it."""
+    task = asyncio.create_task(coroutine, name=name)
+    task.add_done_callback(_tell_of_failure)
+    return task
+
+
+def _tell_of_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.critical("%s has ended, and is done no more: restart the server", task.get_name(), exc_info=error)
 
 
 async def keep_doing(step: Callable[[], Awaitable[None]], clock: Clock) -> None:

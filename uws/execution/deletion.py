@@ -1,4 +1,4 @@
-"""Deletion: the files of jobs go when the log says that the jobs are gone; each node deletes what it has."""
+"""Deletion: the files of jobs go when the log says that nobody wants them; each node deletes what it has."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from eventstore import EventStoreError, RecordedEvent
 from projections import Behind
 from uws.jobs import Backend
 from uws.model import UnknownForm, fold
+from uws.model import events as e
 from uws.model.events import job_id_of
 
-from ._persistence import for_each, keep_doing
+from ._persistence import for_each, keep_doing, lasting
+from .fetching import take_away
+from .records import has_starts
 
 log = logging.getLogger(__name__)
 
 _ENDS_FILES = frozenset({"JobArchived", "JobDestroyed"})
+_ENDS_COPIES = frozenset({"JobStarted", "JobAborted", "JobFailed"})
+"""What makes a job's files unwanted on nodes that have fetched them, and do not run it."""
 
 
 class Deletion:
@@ -27,6 +32,8 @@ class Deletion:
         self._backend = backend
         self._has_looked = False
         self._unwanted: set[str] = set()
+        self._elsewhere: set[str] = set()
+        """Jobs of which there may be something here that was made or fetched in vain."""
         self._files_unwanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -38,15 +45,14 @@ class Deletion:
         position = (await self._backend.store.head()).position
         try:
             await self._look_around()
-            if self._unwanted:
-                with suppress(OSError):  # it is tried again
-                    await self._delete_files()
+            with suppress(OSError):  # it is tried again
+                await for_each(list(self._unwanted), self._delete)
         except Behind as error:
             log.error("what is left of jobs that are gone is not looked for yet: %s", error)
         clock = self._backend.clock
         self._tasks = [
-            asyncio.create_task(self._follow(position), name="deletion: following the log"),
-            asyncio.create_task(keep_doing(self._delete_files, clock), name="deletion of files"),
+            lasting(self._follow(position), "deletion: following the log"),
+            lasting(keep_doing(self._delete_files, clock), "deletion of files"),
         ]
 
     async def close(self) -> None:
@@ -64,6 +70,8 @@ class Deletion:
         self._discard(job_id for job_id, keep in known.items() if not keep)
         if strangers := len(there) - len(known):
             log.warning("%s entries of the jobs directory belong to no job in the log; they stay", strangers)
+        if self._backend.keeper:  # in none of these was a program started
+            self._take_away(job_id for job_id in known if not has_starts(self._backend.files.of(job_id)))
         self._has_looked = True
 
     async def _follow(self, position: int) -> None:
@@ -75,6 +83,14 @@ class Deletion:
                 for event in batch:
                     if event.type == "ParametersSet":
                         await self._drop(event)
+                    elif event.type in _ENDS_COPIES and not self._is_of_own_start(event):
+                        self._take_away([job_id_of(event.stream) or ""])
+
+    def _is_of_own_start(self, event: RecordedEvent) -> bool:
+        with suppress(UnknownForm):
+            started = e.decode(event)
+            return isinstance(started, e.JobStarted) and started.node == self._backend.keeper
+        return False
 
     async def _drop(self, event: RecordedEvent) -> None:
         """Delete files that were sent to this node, and that a command at another one has done away with."""
@@ -96,14 +112,25 @@ class Deletion:
         if self._unwanted:
             self._files_unwanted.set()
 
+    def _take_away(self, job_ids: Iterable[str]) -> None:
+        of = self._backend.files.of
+        self._elsewhere.update(job_id for job_id in job_ids if of(job_id).root.exists())
+        if self._elsewhere:
+            self._files_unwanted.set()
+
     async def _delete_files(self) -> None:
-        """Wait for directories that nobody wants any more, and delete them."""
+        """Wait for files that nobody wants any more, and delete them."""
         await self._look_around()
         await self._files_unwanted.wait()
         await for_each(list(self._unwanted), self._delete)
-        if not self._unwanted:
+        await for_each(list(self._elsewhere), self._delete_copies)
+        if not (self._unwanted or self._elsewhere):
             self._files_unwanted.clear()
 
     async def _delete(self, job_id: str) -> None:
         await self._backend.files.of(job_id).remove()
         self._unwanted.discard(job_id)
+
+    async def _delete_copies(self, job_id: str) -> None:
+        await take_away(self._backend, job_id)
+        self._elsewhere.discard(job_id)

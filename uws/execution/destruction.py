@@ -12,7 +12,7 @@ from uws.clock import first_of
 from uws.jobs import Backend, UserUWS
 from uws.model import IllegalPhase, JobGone
 
-from ._persistence import for_each, keep_doing
+from ._persistence import for_each, keep_doing, lasting
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class Destruction:
         """Begin to follow the destruction times."""
         position = (await self._backend.store.head()).position
         self._tasks = [
-            asyncio.create_task(self._follow(position), name="destruction: following the log"),
-            asyncio.create_task(keep_doing(self._do_due, self._backend.clock), name="destruction"),
+            lasting(self._follow(position), "destruction: following the log"),
+            lasting(keep_doing(self._do_due, self._backend.clock), "destruction"),
         ]
 
     async def close(self) -> None:

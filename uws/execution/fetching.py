@@ -1,17 +1,21 @@
-"""Files that clients have sent to another node, brought here before the job that needs them is started."""
+"""Files that clients have sent to another node: brought here for a job, taken away when others start it."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
 
+import msgspec
+
 from uws.jobs import Backend
-from uws.model import Job, NodeAway, UWSError
+from uws.model import Job, NodeAway, Phase, UWSError, fold
+from uws.model.events import job_stream
 
 HEAD_START = 0.25
 """Seconds in which a node that has the files may start the job before another one begins to fetch them."""
 AGAIN = 5.0
 """Seconds after which what could not be had is asked for again."""
+_YET_TO_START = (Phase.PENDING, Phase.HELD, Phase.QUEUED)
 
 
 class FilesAway(Exception):
@@ -47,3 +51,19 @@ async def _fetch(backend: Backend, job: Job) -> None:
                     taken.append((await spool.copy(chunks, name, upload), upload))
         for spooled, upload in taken:
             directory.take(spooled, upload)
+    await take_away(backend, job.id)  # it was started elsewhere meanwhile, perhaps
+
+
+async def take_away(backend: Backend, job_id: str) -> None:
+    """Where nodes have files of their own, delete what was made or fetched here for a job that others have.
+
+    Nothing is done of a job that may be started here yet, or was. Raises `EventStoreError`.
+    """
+    if not (keeper := backend.keeper):
+        return
+    job, directory = fold(await backend.store.read_stream(job_stream(job_id))), backend.files.of(job_id)
+    if job is None or job.destroyed or job.phase is Phase.ARCHIVED:
+        await directory.remove()
+    elif job.phase not in _YET_TO_START and job.node != keeper:
+        directory.drop(each for each in job.uploads if each.node not in (keeper, msgspec.UNSET))
+        directory.unmake()

@@ -129,6 +129,24 @@ def next_record(directory: JobDirectory, start: int) -> Path:
     return directory.starts / f"{start}-{max(_tries(directory, start), default=0) + 1}"
 
 
+def has_starts(directory: JobDirectory) -> bool:
+    """Whether there is a record of any try to start a program here."""
+    try:
+        return bool(os.listdir(directory.starts))
+    except FileNotFoundError:
+        return False
+
+
+def has_supervisor(directory: JobDirectory, start: int) -> bool:
+    """Whether a program of this start, wherever it was decided, has a supervisor on this machine."""
+    for number in _tries(directory, start):
+        descriptor = Record(directory.starts / f"{start}-{number}").watch()
+        if descriptor is not None:
+            os.close(descriptor)
+            return True
+    return False
+
+
 def last_record(directory: JobDirectory, start: int) -> Record | None:
     """Return the record of a program that was started after the event of version ``start``.
 

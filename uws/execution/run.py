@@ -8,10 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from errno import EAGAIN, EIO
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-import msgspec
 
 from eventstore import EventStoreError, RecordedEvent, from_microseconds
 from uws.clock import first_of, pause
@@ -26,8 +23,8 @@ from uws.model import (
     JobGone,
     MissingParameters,
     ParameterError,
-    Phase,
     ProgramFile,
+    Result,
     Superseded,
     Unavailable,
     fold,
@@ -37,7 +34,7 @@ from uws.model.events import Finding, StopReason, job_stream
 from uws.model.queueing import Running
 
 from . import _failpoints as failpoint
-from .fetching import fetch
+from .fetching import fetch, take_away
 from .process import LAST_WAIT, LauncherGone, Launchers, NotStarted, Process, end_sessions, sessions_with
 from .programs import Programs
 from .progress import Progress
@@ -85,6 +82,10 @@ class Run:
         """Whether nothing could be recorded: somebody else has to take the job up."""
         self.fetches = False
         """Whether files that it needs are on their way from another node."""
+        self.awaits: str | None = None
+        """A node whose files it could not get, or the job itself where it is not known whose they are."""
+        self.node = uws.backend.node
+        """Where the job was started that is taken over."""
         self._passed_over = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_reason: StopReason | None = None
@@ -123,7 +124,7 @@ class Run:
         try:
             job = await self._recording(lambda: self._decide_start(program))
         except IllegalPhase:  # aborted in the meantime, or started elsewhere
-            await self._tidy()
+            await take_away(self._uws.backend, self.job_id)
             return
         except JobGone:
             await self._directory.remove()
@@ -143,39 +144,24 @@ class Run:
     async def _fetch(self) -> bool:
         """Fetch what other nodes have of the job's files; returns whether there was such."""
         backend = self._uws.backend
-        job = await self._present() if backend.keeper else None
+        if not backend.keeper:
+            return False
+        job = fold(await backend.store.read_stream(job_stream(self.job_id)))
         if not (job and any(backend.is_elsewhere(job, upload) for upload in job.uploads)):
             return False
         self.fetches = True
         self.decided.set()  # others have their turn meanwhile
-        try:
-            fetching = asyncio.ensure_future(fetch(backend, job))
-            await first_of(fetching, self._passed_over.wait(), self._here.closing.wait())
-            if not fetching.cancelled():
-                fetching.result()
-        finally:
-            await self._tidy()
+        fetching = asyncio.ensure_future(fetch(backend, job))
+        await first_of(fetching, self._passed_over.wait(), self._here.closing.wait())
+        if not fetching.cancelled():
+            fetching.result()
         return True
-
-    async def _tidy(self) -> None:
-        """Where nodes have files of their own, delete what was made or fetched in vain."""
-        if not (keeper := self._uws.backend.keeper):
-            return
-        job = await self._present()
-        if job is None or job.destroyed or job.phase is Phase.ARCHIVED:
-            await self._directory.remove()
-        elif job.phase is not Phase.QUEUED and job.node != keeper:
-            self._directory.drop(each for each in job.uploads if each.node not in (keeper, msgspec.UNSET))
-            self._directory.unmake()
-
-    async def _present(self) -> Job | None:
-        return fold(await self._uws.backend.store.read_stream(job_stream(self.job_id)))
 
     async def take_over(self) -> None:
         """Find out what became of the program of a job that was started, and see it through."""
         recorded = await self._uws.backend.store.read_stream(job_stream(self.job_id))
         job = fold(recorded)
-        if job is None or job.destroyed or job.phase not in STARTED:
+        if job is None or job.destroyed or job.phase not in STARTED or job.node != self.node:
             return
         self._start = job.start
         if job.stop:
@@ -186,7 +172,7 @@ class Run:
             await self._lose("the program was lost with its directory", found=True)
             return
         left = set() if record else await asyncio.to_thread(sessions_with, *self._mark)
-        elsewhere = job.node != self._uws.backend.node
+        elsewhere = self.node != self._uws.backend.node
         if left or (record is None and (self._here.restarted or elsewhere)):
             await self._lose("the program was lost with its record", found=True)
         elif record is None:
@@ -253,7 +239,7 @@ class Run:
                     stderr=directory.logs / "stderr",
                     limits=limits,
                     nice=service.nice,
-                    lease=self._lease,
+                    lease=self._uws.backend.files.lease if job.leased else None,
                 )
             except LauncherGone:
                 if record := await asyncio.to_thread(last_record, directory, self._start):
@@ -299,12 +285,6 @@ class Run:
                 async with asyncio.timeout(LAST_WAIT):
                     await process.ended()
             raise
-
-    @property
-    def _lease(self) -> Path | None:
-        """The lease for a program that is started elsewhere when this node is taken for gone."""
-        backend = self._uws.backend
-        return backend.files.lease if backend.node and self._uws.service.on_lost == "requeue" else None
 
     async def _over(self, ended: End | None) -> None:
         if ended and ended.exceeded == LEASE:
@@ -371,6 +351,9 @@ class Run:
             log.exception("the results of job %s cannot be collected", self.job_id)
             results = ()
         await self._record_progress()
+        await self._record_loss(results, reason)
+
+    async def _record_loss(self, results: tuple[Result, ...], reason: str) -> None:
         await self._recording(lambda: self._uws.lose_job(self.job_id, results, reason, start=self._start))
 
     async def _record_finding(self, finding: Finding) -> None:

@@ -33,6 +33,8 @@ LEASE = "lease"
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK_EVERY = 0.025
 """Seconds between two looks at what a program with limits uses."""
+_LONGEST_SLEEP = 1.0
+"""Seconds between two looks at a lease, at most: it goes on in a machine that is suspended, sleeps do not."""
 _DISK_SHARE = 0.05
 """The part of the time that may be spent on measuring what a job has on the disk."""
 _ALL = signal.valid_signals()
@@ -198,7 +200,9 @@ class _Supervisor:
             if left or self._exceeded or self._killing:
                 _clear()
             elif self._limits or self._lease:
-                pause = _LOOK_EVERY if self._limits else max(0.0, self._until - _uptime())
+                pause = (
+                    _LOOK_EVERY if self._limits else min(_LONGEST_SLEEP, max(0.0, self._until - _uptime()))
+                )
                 received = signal.sigtimedwait(_AWAITED, pause)
                 self._obey(received.si_signo if received else None)
                 self._exceeded = self._too_much()

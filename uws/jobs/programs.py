@@ -133,7 +133,10 @@ class ServerCommands(Questions):
     ) -> Job:
         """Record that a program is gone and nobody knows how it ended."""
         return await self._of_program(
-            job_id, start, lambda job: self.transitions.lose_job(job, results, reason), *_LEADS_TO_END
+            job_id,
+            start,
+            lambda job: self.transitions.lose_job(job, results, reason, self.backend.node),
+            *_LEADS_TO_END,
         )
 
     async def _of_program(

@@ -168,8 +168,8 @@ class JobStarted(Event, frozen=True):
 
     ``program`` is what it consists of as far as its command says so: the executable, then the files that
     fixed arguments name, or the module of a function. Nothing was found out where it is empty. ``node`` is
-    the one on whose machine it runs, where several share the log; ``host`` is the machine on which a batch
-    system has started it.
+    the one on whose machine it runs, where several share the log, and ``leased`` whether it ends there when
+    that is cut off; ``host`` is the machine on which a batch system has started it.
     """
 
     declaration: str
@@ -177,6 +177,7 @@ class JobStarted(Event, frozen=True):
     program: tuple[ProgramFile, ...] = ()
     node: str | None = None
     host: str = ""
+    leased: bool = False
 
 
 class JobSuspended(Event, frozen=True):

@@ -25,8 +25,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     ``sync`` is whether the request that made it waits for its result. ``quotas`` names the tables of quotas
     that held for its owner when it was made. ``shares`` are those that were not ended, expired ones included.
     ``rerun_of`` is the job whose inputs it was given anew. ``start`` is the version of the event that decided
-    its last start, 0 before the first, and ``node`` where that was. For that start it was ``submitted`` to a
-    batch system then, which calls it ``batch_job``, and has begun it on ``host``.
+    its last start, 0 before the first, and ``node`` where that was, with a program that is ``leased`` or not.
+    For that start it was ``submitted`` to a batch system then, which calls it ``batch_job``, and has begun it
+    on ``host``.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     submitted: datetime | None = None
     batch_job: str = ""
     host: str = ""
+    leased: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -231,6 +233,7 @@ _CHANGES: Mapping[type[e.JobEvent], _Change] = {
         doing="",
         node=event.node if job.submitted is None else None,
         host=event.host,
+        leased=event.leased,
     ),
     e.JobSuspended: lambda job, event, now: replace(job, note=event.reason),
     e.JobResumed: lambda job, event, now: replace(job, note=""),

@@ -210,7 +210,12 @@ class UserUWSTransitions:
     ) -> list[e.JobEvent]:
         """Decide that a program, which consists of these files, is started for a queued job now."""
         _require_waiting(job, "starting", submitted=False)
-        return [e.JobStarted(declaration=self.service.digest, quote=quote, program=program, node=node)]
+        leased = node is not None and self.service.on_lost == "requeue"
+        return [
+            e.JobStarted(
+                declaration=self.service.digest, quote=quote, program=program, node=node, leased=leased
+            )
+        ]
 
     def check_start(self, job: Job, start: int) -> list[e.JobEvent]:
         """Raise `Superseded` unless the program of the start at this version is the one that counts."""
@@ -268,9 +273,17 @@ class UserUWSTransitions:
             return []
         return [e.ProgressMade(fraction=fraction, text=text)]
 
-    def lose_job(self, job: Job, results: tuple[e.Result, ...], reason: str) -> list[e.JobEvent]:
-        """Record that a program is gone and nobody knows how it ended: the job fails, or waits again."""
-        if job.stop is None and self.service.on_lost == "requeue" and job.requeued < self.service.requeues:
+    def lose_job(
+        self, job: Job, results: tuple[e.Result, ...], reason: str, node: str | None = None
+    ) -> list[e.JobEvent]:
+        """Record, on ``node``, that a program is gone and nobody knows how it ended.
+
+        The job fails, or waits again. Where there are nodes it does so only when it was started with a lease:
+        without one the program may go on somewhere, whatever the declaration says by now.
+        """
+        may = job.leased or job.submitted is not None or (job.node is None and node is None)
+        wanted = self.service.on_lost == "requeue" and job.requeued < self.service.requeues
+        if job.stop is None and may and wanted:
             _require_under_way(job, "another start")
             again = f"start {job.requeued + 2} of at most {self.service.requeues + 1}"
             return [e.JobRequeued(reason=f"{reason}; waiting for {again}")]

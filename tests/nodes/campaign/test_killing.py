@@ -373,7 +373,11 @@ def _check_toil(
     end = next(event for event in reversed(history) if event.type in ENDS)
     payload = e.decode(end)
     was_lost = isinstance(payload, e.JobFailed) and payload.failure.type == "transient"
+    # What becomes of one that was lost is as its service says.
+    if toil.service == "firm":
+        assert kinds["JobStarted"] <= 1, ("started again", *about)
     if was_lost:
+        assert toil.service == "firm", ("not started again", *about)
         assert payload.failure.message.startswith("the program was lost"), (*about, payload)
         start = next(event for event in reversed(history) if event.type == "JobStarted")
         started = e.decode(start)
