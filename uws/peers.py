@@ -110,8 +110,8 @@ class Peers:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask a node for what is at a path below its URL; give what it answers, of which the head is there.
 
-        None is whichever has it, as nobody knows where that is which was kept by the only server of a log: all
-        are asked at once, and what is wrong with one of them counts only where no other has it.
+        None is whichever has it, as nobody knows where that is which was kept by the only server of a log:
+        all are asked at once, and what is wrong with one of them counts only where no other has it.
         Raises `NodeAway`, and `Unavailable` when the node does not take the request as this one's.
         """
         names = [node] if node else self._member.others
