@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from yarl import URL
 
+from eventstore.checkpoint import SigningKey, VerifierKey
 from uws.config.access import AuthSettings
 from uws.config.hosts import is_host, is_loopback
 from uws.model import DeclarationError, QueueSettings, QuotaSettings, Service
@@ -41,6 +42,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What the server's log is made of, ``json`` or ``text``; by default text on a terminal, else JSON."""
     access_log: bool = True
     """Whether the log has a line for each request."""
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return self.base_url or f"http://{self.host}:{self.port}"
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -129,8 +135,10 @@ class SlurmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[audit]`` table. Paths are relative to the data directory."""
 
-    origin: str = "uwsd"
-    """The name under which checkpoints of this log are known; by default from ``base_url``."""
+    origin: str | None = "uwsd"
+    """The name under which checkpoints of this log are known, by default from ``base_url``; None when nobody
+    tells it.
+    """
     checkpoint_every: int | float | str = "1d"
     """A duration; 0 writes none."""
     checkpoints: str = "checkpoints"
@@ -139,7 +147,7 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The private key that signs them; made when there is none."""
 
     def __post_init__(self) -> None:
-        if not _ORIGIN.fullmatch(self.origin):
+        if self.origin is not None and not _ORIGIN.fullmatch(self.origin):
             raise ValueError(f"origin: expected a name such as jobs.example.org/vo, got {self.origin!r}")
         try:
             parse_duration(self.checkpoint_every)
@@ -253,10 +261,10 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All that an operator decides."""
+    """All that an operator decides. ``data`` is the data directory."""
 
     data: Path
-    services: tuple[Service, ...]
+    services: tuple[Service, ...] = ()
     server: ServerSettings = ServerSettings()
     uploads: UploadSettings = UploadSettings()
     audit: AuditSettings = AuditSettings()
@@ -267,6 +275,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     store: StoreSettings = StoreSettings()
     slurm: SlurmSettings = SlurmSettings()
+
+    @property
+    def log(self) -> Path | str:
+        """Where the log is: a file, or the URL of a database."""
+        return self.store.url or self.data / "events.db"
+
+    @property
+    def projections(self) -> Path:
+        """The file by which the read models are found."""
+        return self.data / "projections.db"
+
+    @property
+    def archives(self) -> Path:
+        """The directory that gets parts of the log."""
+        return self.data / self.retention.archives
+
+    @property
+    def key(self) -> Path:
+        """The file with the key that signs."""
+        return self.data / self.audit.key
+
+    def signing_key(self) -> SigningKey:
+        """Return the key that signs, made when there is none and the log has a name.
+
+        Raises `eventstore.checkpoint.CheckpointError`.
+        """
+        origin = self.audit.origin
+        return SigningKey.load_or_create(self.key, origin) if origin else SigningKey.load(self.key)
+
+    def verifier_key(self) -> VerifierKey:
+        """Return the key that verifies. Raises `eventstore.checkpoint.CheckpointError`."""
+        return SigningKey.load(self.key, self.audit.origin).verifier
 
     @property
     def is_private(self) -> bool:
