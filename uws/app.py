@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from errno import EACCES, EADDRINUSE
 
+import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from uws.clock import Clock, first_of
-from uws.config import Settings
+from uws.config import Settings, url_of
 from uws.environment import raise_open_files
 from uws.jobs import Backend
 from uws.model import UWSError
@@ -117,6 +118,8 @@ async def serve(
         sockets = _bind(server.host, server.port)
         for listening in sockets:
             stack.enter_context(listening)
+        at = msgspec.structs.replace(server, port=sockets[0].getsockname()[1])  # also where it was 0
+        settings = msgspec.structs.replace(settings, server=at)
         app = make_uws_application(settings, authenticator=authenticator, clock=clock)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
         stack.push_async_callback(runner.cleanup)
@@ -126,7 +129,7 @@ async def serve(
             return
         await starting
         await stack.enter_async_context(answering(runner, sockets, settings.limits))
-        ready(_url_of(sockets[0]))
+        ready(url_of(*sockets[0].getsockname()[:2]))
         await stop.wait()
 
 
@@ -148,8 +151,3 @@ def _bind(host: str, port: int) -> list[socket.socket]:
             listening.close()
         raise CannotListen(host, port, error) from error
     return bound
-
-
-def _url_of(listening: socket.socket) -> str:
-    host, port, *_ = listening.getsockname()
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

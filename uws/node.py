@@ -220,7 +220,7 @@ async def run_node(settings: Settings, *, clock: Clock | None = None) -> AsyncIt
 
 def _membership(settings: Settings, backend: Backend) -> AbstractAsyncContextManager[Membership]:
     node = settings.store.node
-    here = NodeId(node.called, identity_of(settings.data), node.url or settings.server.url, VERSION)
+    here = NodeId(node.called, identity_of(settings.data), settings.node_url, VERSION)
     return membership(backend.store, here, gone_after=node.seconds, leased=backend.files.extend_lease)
 
 

@@ -130,6 +130,13 @@ class Peers:
         base = await self._member.url_of(name)
         if base is None or self._member.is_gone(name):
             raise NodeAway(name)
+        if base == await self._member.url_of(self._member.name or ""):
+            log.error(
+                "node %s says that it is reached at %s, where this one is: its [server] host, or [node] url, "
+                "has to be an address at which others reach it",
+                name, base,
+            )  # fmt: skip
+            raise NodeAway(name)
         at = to_microseconds(self._clock.now())
         signed = sign(self._member.key, method, path, by=self._member.name or "", to=name, at=at)
         try:

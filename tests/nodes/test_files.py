@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from eventstore import to_microseconds
+from tests.daemon import serving
 from tests.databases import needs_postgres
 from tests.execution.programs import Pipe, directory_of, shell
 from tests.harness import Answer, BasicUsers, Site, job_id, text
@@ -50,12 +51,15 @@ LOGS = "stdout", "stderr"
 async def apart(
     start: Start, ready: Pipe, gate: Pipe, *services: Service, **options: Any
 ) -> AsyncIterator[tuple[Site, Site]]:
-    """Two nodes, each with files of its own; the second one has something else to do."""
+    """Two nodes, each with files of its own; the second one has something else to do.
+
+    An option ``at`` is where the first one is reached.
+    """
     busy = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="busy")
     options = {"jobs": None, **options}
     async with (
         start("a", *services, **options) as a,
-        start("b", *services, busy, queue=QueueSettings(max_running=1), **options) as b,
+        start("b", *services, busy, queue=QueueSettings(max_running=1), **{**options, "at": None}) as b,
     ):
         await b.run("busy")
         await ready.numbers(1)
@@ -351,6 +355,44 @@ async def test_nodes_below_a_path_reach_each_other(start: Start, ready: Pipe, ga
     async with apart(start, ready, gate, GREETS, mount="/vo/jobs") as (a, b):
         job = await ran(a, "greet")
         assert (await b.get(f"{b.url}/greet/async/{job_id(job)}/results/greeting")).body == b"hello, world\n"
+
+
+DECLARED = """
+store = "{url}"
+
+[services.greet]
+title = "Greet"
+command = ["echo", "hello"]
+results = [{{ id = "greeting", path = "-" }}]
+"""
+
+
+async def test_nodes_of_one_declaration_reach_each_other_where_they_listen(tmp_path: Path, url: str) -> None:
+    """Whichever has run a job: the other one gets its files from there."""
+    file = tmp_path / "uwsd.toml"
+    file.write_text(DECLARED.format(url=url))
+    async with AsyncExitStack() as stack:
+        a, b = [
+            await stack.enter_async_context(
+                serving(file, "--node", name, "--data", tmp_path / name, err=tmp_path / f"{name}.stderr")
+            )
+            for name in "ab"
+        ]
+        job = await a.run("greet")
+        await a.ended(job)
+        for daemon in (a, b):
+            found = await daemon.get(f"{daemon.url}/greet/async/{job_id(job)}/results/greeting")
+            assert found.body == b"hello\n"
+
+
+async def test_a_node_that_gives_the_place_of_another_is_named_in_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start("a", JOINS, jobs=None) as a, start("b", JOINS, jobs=None, at=a.url) as b:
+        sent = f"{await b.create('join', first=b'one')}/parameters/first"
+        away = await a.get(at(a, sent))
+        assert (away.status, "on node b, which cannot be reached now" in away.text) == (503, True)
+    assert f"node b says that it is reached at {a.url}, where this one is" in caplog.text
 
 
 # Files that clients send

@@ -13,7 +13,7 @@ from yarl import URL
 
 from eventstore.checkpoint import SigningKey, VerifierKey
 from uws.config.access import AuthSettings
-from uws.config.hosts import is_host, is_loopback
+from uws.config.hosts import is_host, is_loopback, url_of
 from uws.model import DeclarationError, QueueSettings, QuotaSettings, Service
 from uws.model.units import check_duration, parse_duration
 
@@ -21,6 +21,7 @@ _BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~
 _DAY, _LONGEST_KEPT = 86400, 1000 * 365 * 86400
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}", re.ASCII)
 _SOONEST_GONE = "3s"
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - they are looked for, not listened at
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
 
 
@@ -46,7 +47,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     @property
     def url(self) -> str:
         """Where clients reach it."""
-        return self.base_url or f"http://{self.host}:{self.port}"
+        return self.base_url or url_of(self.host, self.port)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -223,7 +224,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     name: str = ""
     """What it is called; by default as its machine is."""
     url: str | None = None
-    """Where the others reach it, without any proxy between them."""
+    """Where the others reach it, without any proxy between them; by default where it listens."""
     gone_after: int | float | str = "1min"
     """A duration after which one that is not heard of is gone, and its jobs are lost."""
 
@@ -307,6 +308,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def verifier_key(self) -> VerifierKey:
         """Return the key that verifies. Raises `eventstore.checkpoint.CheckpointError`."""
         return SigningKey.load(self.key, self.audit.origin).verifier
+
+    @property
+    def node_url(self) -> str:
+        """Where other nodes reach this one: at its address, or by its machine's name where that is any."""
+        host = socket.gethostname() if self.server.host in _EVERYWHERE else self.server.host
+        return self.store.node.url or url_of(host, self.server.port)
 
     @property
     def is_private(self) -> bool:
