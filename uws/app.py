@@ -57,7 +57,8 @@ def make_uws_application(
     """Return an application that is a whole server: mount it with `aiohttp.web.Application.add_subapp`.
 
     It runs jobs (`run_node`) from its start-up to its clean-up, and offers them (`make_application`) between.
-    Of the settings, where to listen, and who may use it, are up to whoever mounts it.
+    Of the settings, where to listen, and who may use it, are up to whoever mounts it; one of several nodes is
+    reached by the others at the ``url`` of its `NodeSettings`.
     """
     app = make_application(
         (),
