@@ -24,9 +24,8 @@ from benchmarks.scale import DECLARATION, make_up
 from benchmarks.tables import Figures, Line, new_console, show
 from eventstore import open_store, read_log
 from projections import Projector, Sought, Trail
-from uws.admin import Place
 from uws.audit import Past, entry_of
-from uws.config import load
+from uws.config import Settings, load
 from uws.importing import import_swf
 from uws.model.events import job_id_of
 from uws.node import looking_back, open_backend
@@ -54,7 +53,7 @@ app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 class Size(NamedTuple):
     """A data directory with so many jobs, some of their ids, and a time in the middle of the history."""
 
-    place: Place
+    place: Settings
     jobs: int
     ids: list[str]
     middle: datetime
@@ -101,7 +100,7 @@ async def prepare(scratch: Path, trace: Path, jobs: int) -> Size:
     file, data = scratch / "uwsd.toml", scratch / f"{jobs}"
     file.write_text(DECLARATION)
     data.mkdir()
-    place = Place(data, services=load(file).services)
+    place = Settings(data=data, services=load(file).services)
     async with open_backend(place, follow=False) as backend:
         done = await import_swf(backend.store, place.services, trace, service="ipsc", jobs=jobs)
         dice, head = random.Random(1), (await backend.store.head()).position  # noqa: S311 - nothing secret

@@ -32,8 +32,7 @@ from benchmarks.growth import TRACE, made_up
 from benchmarks.servers import MB, UWSD, Server, ended_in_order, serving, uwsd
 from benchmarks.tables import Figures, Line, new_console, show
 from eventstore import SQLiteEventStore
-from uws.admin import Place
-from uws.config import load
+from uws.config import Settings, load
 from uws.importing import import_swf
 from uws.model.events import job_stream
 from uws.model.units import format_time
@@ -202,7 +201,7 @@ async def fill(file: Path, data: Path, trace: Path, jobs: int, figures: Figures)
         size = Size(jobs, file, data, await some_ids(store), done.first + (done.last - done.first) / 2)
     finally:
         await store.close()
-    async with open_backend(Place(data, services=services)) as backend:
+    async with open_backend(Settings(data=data, services=services)) as backend:
         await backend.projector.caught_up(timeout=3600)
         begin = perf_counter()
         rebuilt = await backend.projector.rebuild()

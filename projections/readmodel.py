@@ -146,7 +146,7 @@ def program_of(model: ReadModel[Any]) -> str:
     """Return what stands for the code that folds a model: what other code has begun is not gone on with."""
     files = [Path(sys.modules[type(model).__module__].__file__ or ""), Path(__file__)]
     digest = sha256(usedforsecurity=False)
-    for path in (*files, *sorted(Path(uws.model.__file__).parent.glob("*.py"))):
+    for path in (*files, *sorted(Path(uws.model.__file__).parent.rglob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

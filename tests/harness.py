@@ -30,10 +30,17 @@ from uws import (
     make_application,
     run_node,
 )
-from uws.admin import Place
 from uws.app import authenticator_of
 from uws.clock import Clock
-from uws.config import LimitSettings, RetentionSettings, SlurmSettings, StoreSettings
+from uws.config import (
+    AuditSettings,
+    LimitSettings,
+    RetentionSettings,
+    ServerSettings,
+    Settings,
+    SlurmSettings,
+    StoreSettings,
+)
 from uws.jobs import make_uws_for_service
 from uws.model import Identity, NotAuthenticated
 from uws.node import open_backend
@@ -248,20 +255,20 @@ async def running(
     One that does not ``executes`` leaves all jobs as they are: programs are neither started nor looked for.
     """
     limits = limits or LimitSettings()
-    executing = run_node(
-        data,
-        services,
-        clock=clock,
-        grace=grace,
-        jobs_end_with_server=jobs_end_with_server,
-        queue=queue,
-        quotas=quotas,
-        retention=retention,
-        store=store,
-        slurm=slurm,
+    settings = Settings(
+        data=data,
+        services=services,
+        server=ServerSettings(grace=grace, jobs_end_with_server=jobs_end_with_server),
+        audit=AuditSettings(checkpoint_every=0),
+        queue=queue or QueueSettings(),
+        quotas=quotas or QuotaSettings(),
+        retention=retention or RetentionSettings(),
+        store=store or StoreSettings(),
+        slurm=slurm or SlurmSettings(),
     )
+    executing = run_node(settings, clock=clock)
     async with AsyncExitStack() as stack:
-        node = await stack.enter_async_context(executing if executes else _showing(data, services, clock))
+        node = await stack.enter_async_context(executing if executes else _showing(settings, clock))
         await stack.enter_async_context(authenticator_of(authenticator, node.backend))
         app = make_application(
             node.services,
@@ -289,6 +296,8 @@ async def running(
 
 
 @asynccontextmanager
-async def _showing(data: Path, services: Sequence[Service], clock: Clock | None) -> AsyncIterator[Node]:
-    async with open_backend(Place(data, services=tuple(services)), clock=clock) as backend:
-        yield Node(backend, tuple(make_uws_for_service(service, backend, "") for service in services))
+async def _showing(settings: Settings, clock: Clock | None) -> AsyncIterator[Node]:
+    async with open_backend(settings, clock=clock) as backend:
+        yield Node(
+            backend, tuple(make_uws_for_service(service, backend, "") for service in settings.services)
+        )

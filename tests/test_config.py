@@ -182,12 +182,6 @@ def at_cutout(*lines: str) -> str:
             "node.name: expected up to 64 letters, digits, dots and dashes, got 'a b'",
         ),
         (
-            STORE + SERVICE,
-            "node.url: each node keeps files of jobs in its data directory, where the others have to reach "
-            'them: say where this one is, as in url = "http://10.0.0.2:8080", or have one directory for all '
-            'nodes, as in jobs = "/nfs/uwsd"',
-        ),
-        (
             STORE + '[node]\nurl = "10.0.0.2:8080"\n' + SERVICE,
             "node.url: expected an http(s) URL such as http://10.0.0.2:8080, got '10.0.0.2:8080'",
         ),
@@ -402,6 +396,24 @@ def test_where_the_log_and_the_files_are_is_two_lines_of_the_file(tmp_path: Path
     assert store.keeper is None
     file.write_text(STORE + '[node]\nname = "a"\nurl = "http://10.0.0.2:8080"\n' + SERVICE)
     assert load(file).store.keeper == "a"
+
+
+@pytest.mark.parametrize(
+    ("tables", "url"),
+    [
+        ("", "http://127.0.0.1:8080"),
+        ('[server]\nhost = "10.0.0.2"\nport = 80\n', "http://10.0.0.2:80"),
+        ('[server]\nhost = "fd00::2"\n', "http://[fd00::2]:8080"),
+        ('[server]\nhost = "0.0.0.0"\n', f"http://{socket.gethostname()}:8080"),
+        ('[server]\nhost = "::"\n', f"http://{socket.gethostname()}:8080"),
+        ('[server]\nbase_url = "https://jobs.example.org/vo"\n', "http://127.0.0.1:8080"),
+        ('[node]\nurl = "http://10.0.0.2:8080"\n', "http://10.0.0.2:8080"),
+    ],
+)
+def test_other_nodes_are_told_where_this_one_listens_unless_the_file_says_another_place(
+    tmp_path: Path, tables: str, url: str
+) -> None:
+    assert read(tmp_path, STORE + tables + SERVICE).node_url == url
 
 
 def test_times_may_be_written_as_toml_has_them(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from uws.config import (
     StoreSettings,
     UploadSettings,
 )
+from uws.peers import HEADER
 from uws.web.authentication import Authentication
 
 pytestmark = needs_nginx
@@ -140,6 +141,17 @@ async def test_who_somebody_is_no_client_says_by_a_header(tmp_path: Path) -> Non
     async with both(tmp_path, ECHO, authenticator=authentication) as site:
         assert (await site.behind.get("/echo/async", headers={"X-Remote-User": "root"})).status == 200
         assert (await site.get("/echo/async", headers={"X-Remote-User": "root"})).status == 401
+
+
+@needs_postgres
+async def test_no_client_speaks_as_another_node_does(tmp_path: Path, postgres_server: Server) -> None:
+    """What he would be refused for by the server never reaches it."""
+    node = NodeSettings(name="a", url="http://127.0.0.1:8080")
+    store = StoreSettings(url=await emptied(postgres_server), node=node)
+    async with both(tmp_path, ECHO, store=store) as site:
+        said = {HEADER: f"b a 0 {'0' * 64}"}
+        assert (await site.behind.get("/echo/async", headers=said)).status == 401
+        assert (await site.get("/echo/async", headers=said)).status == 200
 
 
 async def test_who_somebody_is_nginx_says_when_it_has_found_out(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from uws.model import __all__ as _model
 if TYPE_CHECKING:
     from uws.app import make_uws_application, serve
     from uws.commands import Caller, Changes
-    from uws.config import UploadSettings, make_service
+    from uws.config import ServerSettings, Settings, UploadSettings, make_service
     from uws.jobs import Backend, UserUWS, make_uws_for_service
     from uws.node import Node, run_node
     from uws.web import Authenticator, make_application
@@ -25,6 +25,8 @@ __all__ = [
     "Caller",
     "Changes",
     "Node",
+    "ServerSettings",
+    "Settings",
     "UploadSettings",
     "UserUWS",
     "make_application",
@@ -41,7 +43,7 @@ __all__.extend(_model)
 _ROOMS = {
     "uws.app": ("make_uws_application", "serve"),
     "uws.commands": ("Caller", "Changes"),
-    "uws.config": ("UploadSettings", "make_service"),
+    "uws.config": ("ServerSettings", "Settings", "UploadSettings", "make_service"),
     "uws.jobs": ("Backend", "UserUWS", "make_uws_for_service"),
     "uws.node": ("Node", "run_node"),
     "uws.web": ("Authenticator", "make_application"),

@@ -7,32 +7,22 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from errno import EACCES, EADDRINUSE
-from pathlib import Path
 
+import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from uws.clock import Clock, first_of
-from uws.config import (
-    AuditSettings,
-    RetentionSettings,
-    Settings,
-    SlurmSettings,
-    StoreSettings,
-    UploadSettings,
-)
+from uws.config import Settings, url_of
 from uws.environment import raise_open_files
 from uws.jobs import Backend
-from uws.model import QueueSettings, QuotaSettings, Service, UWSError
+from uws.model import UWSError
 from uws.node import run_node
 from uws.web import (
-    LONGEST_WAIT,
     SITE,
-    SYNC_SECONDS,
-    WAITS_PER_OWNER,
     Authentication,
     Authenticator,
     answering,
@@ -58,58 +48,32 @@ class CannotListen(UWSError):
 
 
 def make_uws_application(
-    data: Path,
-    services: Iterable[Service],
+    settings: Settings,
     *,
-    base_url: str | None = None,
     authenticator: Authenticator | None = None,
-    uploads: UploadSettings | None = None,
     resolver: AbstractResolver | None = None,
-    longest_wait: float = LONGEST_WAIT,
-    sync_seconds: float = SYNC_SECONDS,
-    waits_per_owner: int = WAITS_PER_OWNER,
-    grace: float = 10.0,
-    jobs_end_with_server: bool = False,
-    audit: AuditSettings | None = None,
-    retention: RetentionSettings | None = None,
-    queue: QueueSettings | None = None,
-    quotas: QuotaSettings | None = None,
-    store: StoreSettings | None = None,
-    slurm: SlurmSettings | None = None,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an application that is a whole server: mount it with `aiohttp.web.Application.add_subapp`.
 
     It runs jobs (`run_node`) from its start-up to its clean-up, and offers them (`make_application`) between.
+    Of the settings, where to listen, and who may use it, are up to whoever mounts it; one of several nodes is
+    reached by the others at the ``url`` of its `NodeSettings`.
     """
     app = make_application(
         (),
-        base_url=base_url,
+        base_url=settings.server.base_url,
         authenticator=authenticator,
-        uploads=uploads,
+        uploads=settings.uploads,
         resolver=resolver,
-        longest_wait=longest_wait,
-        sync_seconds=sync_seconds,
-        waits_per_owner=waits_per_owner,
-        audit=audit,
+        longest_wait=settings.server.longest_wait,
+        sync_seconds=settings.server.sync_seconds,
+        waits_per_owner=settings.limits.waits_per_owner,
+        audit=settings.audit,
     )
 
     async def with_node(app: web.Application) -> AsyncIterator[None]:
-        async with run_node(
-            data,
-            services,
-            base_url=base_url or "",
-            grace=grace,
-            jobs_end_with_server=jobs_end_with_server,
-            audit=audit,
-            retention=retention,
-            queue=queue,
-            auth=authenticator.settings if authenticator else None,
-            quotas=quotas,
-            store=store,
-            slurm=slurm,
-            clock=clock,
-        ) as node:
+        async with run_node(settings, clock=clock) as node:
             app[SITE].services.update({uws.service.name: uws for uws in node.services})
             async with authenticator_of(authenticator, node.backend):
                 yield
@@ -155,25 +119,9 @@ async def serve(
         sockets = _bind(server.host, server.port)
         for listening in sockets:
             stack.enter_context(listening)
-        app = make_uws_application(
-            settings.data,
-            settings.services,
-            base_url=server.base_url,
-            authenticator=authenticator,
-            uploads=settings.uploads,
-            longest_wait=server.longest_wait,
-            sync_seconds=server.sync_seconds,
-            waits_per_owner=settings.limits.waits_per_owner,
-            grace=server.grace,
-            jobs_end_with_server=server.jobs_end_with_server,
-            audit=settings.audit,
-            retention=settings.retention,
-            queue=settings.queue,
-            quotas=settings.quotas,
-            store=settings.store,
-            slurm=settings.slurm,
-            clock=clock,
-        )
+        at = msgspec.structs.replace(server, port=sockets[0].getsockname()[1])  # also where it was 0
+        settings = msgspec.structs.replace(settings, server=at)
+        app = make_uws_application(settings, authenticator=authenticator, clock=clock)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
         stack.push_async_callback(runner.cleanup)
         starting = asyncio.ensure_future(runner.setup())
@@ -182,7 +130,7 @@ async def serve(
             return
         await starting
         await stack.enter_async_context(answering(runner, sockets, settings.limits))
-        ready(_url_of(sockets[0]))
+        ready(url_of(*sockets[0].getsockname()[:2]))
         await stop.wait()
 
 
@@ -204,8 +152,3 @@ def _bind(host: str, port: int) -> list[socket.socket]:
             listening.close()
         raise CannotListen(host, port, error) from error
     return bound
-
-
-def _url_of(listening: socket.socket) -> str:
-    host, port, *_ = listening.getsockname()
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

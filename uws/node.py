@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -24,7 +23,6 @@ from uws.admin import (
     FollowLog,
     NobodyListens,
     Operation,
-    Place,
     Question,
     Report,
     Unreachable,
@@ -35,11 +33,11 @@ from uws.audit import READ_MODEL, Checkpointing, Past, Retention
 from uws.beneath import check_ours
 from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
-from uws.config import AuditSettings, AuthSettings, RetentionSettings, SlurmSettings, StoreSettings
+from uws.config import Settings
 from uws.execution import Deletion, Destruction, Scheduler, Settling, SlurmScheduler, taking_jobs
 from uws.files import Files, identity_of
 from uws.jobs import Backend, UserUWS, make_uws_for_service
-from uws.model import QueueSettings, QuotaSettings, Service, UnknownForm
+from uws.model import Service, UnknownForm
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
 from uws.version import VERSION
 
@@ -63,21 +61,21 @@ class Node:
 
 
 @asynccontextmanager
-async def open_log(place: Place, clock: Clock | None = None) -> AsyncIterator[EventStore]:
+async def open_log(settings: Settings, clock: Clock | None = None) -> AsyncIterator[EventStore]:
     """Have the data directory, made when there is none, and the log. Raises what `open_backend` does."""
-    place.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_ours(place.data, place.data.stat())
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_ours(settings.data, settings.data.stat())
     async with AsyncExitStack() as stack:
-        if isinstance(place.log, str):  # a file has a lock of its own
-            stack.callback(FileLock(place.data / "uwsd.lock").release)
-        store = await open_store(place.log, now=(clock or SystemClock()).now)
+        if isinstance(settings.log, str):  # a file has a lock of its own
+            stack.callback(FileLock(settings.data / "uwsd.lock").release)
+        store = await open_store(settings.log, now=(clock or SystemClock()).now)
         stack.push_async_callback(store.close)
         yield store
 
 
 @asynccontextmanager
 async def open_backend(
-    place: Place, *, clock: Clock | None = None, follow: bool = True
+    settings: Settings, *, clock: Clock | None = None, follow: bool = True
 ) -> AsyncIterator[Backend]:
     """Open the data directory, made when there is none, and put the services on record.
 
@@ -87,14 +85,14 @@ async def open_backend(
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_log(place, clock))
-        files = Files(place.data, jobs=place.store.jobs)
+        store = await stack.enter_async_context(open_log(settings, clock))
+        files = Files(settings.data, jobs=settings.store.jobs)
         files.prepare()
-        projector = await Projector.open(place.projections, store, follow=follow)
+        projector = await Projector.open(settings.projections, store, follow=follow)
         stack.push_async_callback(projector.close)
-        for service in place.services:
+        for service in settings.services:
             await _declare(store, service)
-        services = {service.name: service for service in place.services}
+        services = {service.name: service for service in settings.services}
         yield Backend(
             store,
             projector,
@@ -102,13 +100,13 @@ async def open_backend(
             files,
             clock,
             services,
-            place.queue,
-            place.quotas,
-            keeper=place.store.keeper,
+            settings.queue,
+            settings.quotas,
+            keeper=settings.store.keeper,
         )
 
 
-async def administer(place: Place, operation: Operation[R], report: Report) -> R:
+async def administer(settings: Settings, operation: Operation[R], report: Report) -> R:
     """Have ``operation`` carried out by the server that has the data directory, or here when none has it.
 
     Raises what `uws.admin.client.ask` does, and what `uws.admin.problems_of` knows; `Unreachable` when
@@ -116,107 +114,78 @@ async def administer(place: Place, operation: Operation[R], report: Report) -> R
     """
     for attempt in range(1, _ATTEMPTS + 1):
         with suppress(NobodyListens):
-            return await _ask(place, operation, report)
+            return await _ask(settings, operation, report)
         try:
-            return await _administer_alone(place, operation, report)
+            return await _administer_alone(settings, operation, report)
         except StoreLocked as error:  # by a server that starts or ends, or by another such command
             if attempt == _ATTEMPTS:
-                raise Unreachable(place.data, error.pid) from error
+                raise Unreachable(settings.data, error.pid) from error
         await asyncio.sleep(_BETWEEN_ATTEMPTS)
     raise AssertionError("not reached")
 
 
 @asynccontextmanager
-async def looking_back(place: Place) -> AsyncIterator[Past]:
+async def looking_back(settings: Settings) -> AsyncIterator[Past]:
     """Give what answers an auditor's questions from the files alone, beside a running server or without one.
 
     A read model that is not up to date is brought there first, by whoever has the data directory, or here.
     Raises what `administer` does.
     """
     async with AsyncExitStack() as stack:
-        log = await read_log(place.log)
+        log = await read_log(settings.log)
         stack.push_async_callback(log.close)
         head = (await log.head()).position
-        if not await _is_at(place, head):
-            await administer(place, FollowLog(), lambda done, of: None)
-        model = await stack.enter_async_context(beside(place.projections, READ_MODEL))
+        if not await _is_at(settings, head):
+            await administer(settings, FollowLog(), lambda done, of: None)
+        model = await stack.enter_async_context(beside(settings.projections, READ_MODEL))
         if model is None:
-            raise Behind(f"{place.projections}: the read model {READ_MODEL} is missing")
-        yield Past(log, model.ask, place.queue, place.quotas)
+            raise Behind(f"{settings.projections}: the read model {READ_MODEL} is missing")
+        yield Past(log, model.ask, settings.queue, settings.quotas)
 
 
-async def _is_at(place: Place, position: int) -> bool:
+async def _is_at(settings: Settings, position: int) -> bool:
     with suppress(StoreUnavailable):  # whoever brings it up says what is wrong
-        async with beside(place.projections, READ_MODEL) as model:
+        async with beside(settings.projections, READ_MODEL) as model:
             return model is not None and await model.position() >= position
     return False
 
 
-async def _ask(place: Place, operation: Operation[R], report: Report) -> R:
-    if not (place.data / SOCKET).exists():
-        raise NobodyListens(place.data / SOCKET)
+async def _ask(settings: Settings, operation: Operation[R], report: Report) -> R:
+    if not (settings.data / SOCKET).exists():
+        raise NobodyListens(settings.data / SOCKET)
     from uws.admin.client import ask  # takes longer to import than most commands take alone
 
-    return await ask(place.data, operation, report)
+    return await ask(settings.data, operation, report)
 
 
-async def _administer_alone(place: Place, operation: Operation[R], report: Report) -> R:
+async def _administer_alone(settings: Settings, operation: Operation[R], report: Report) -> R:
     if not operation.begins:
-        log = await read_log(place.log)  # a log that is there, and is one
+        log = await read_log(settings.log)  # a log that is there, and is one
         try:
             if isinstance(operation, Question):
-                answer: R = await operation.read(place, log)
+                answer: R = await operation.read(settings, log)
                 return answer
         finally:
             await log.close()
-    async with open_backend(place, follow=operation.needs_read_models) as backend:
-        here = Administered(place, backend, _finder(backend, {}))
+    async with open_backend(settings, follow=operation.needs_read_models) as backend:
+        here = Administered(settings, backend, _finder(backend, {}))
         return await carry_out(operation, here, caller_of(operation), report)
 
 
 @asynccontextmanager
-async def run_node(
-    data: Path,
-    services: Iterable[Service],
-    *,
-    base_url: str = "http://127.0.0.1:8080",
-    grace: float = 10.0,
-    jobs_end_with_server: bool = False,
-    audit: AuditSettings | None = None,
-    retention: RetentionSettings | None = None,
-    queue: QueueSettings | None = None,
-    auth: AuthSettings | None = None,
-    quotas: QuotaSettings | None = None,
-    store: StoreSettings | None = None,
-    slurm: SlurmSettings | None = None,
-    clock: Clock | None = None,
-) -> AsyncIterator[Node]:
+async def run_node(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Node]:
     """Open the data directory, take over what an earlier server ran, and run jobs until the context is left.
 
-    Admin commands are taken through ``admin.sock`` in the data directory. With ``audit``, checkpoints of the
-    log are written on its schedule; ``retention`` says what is kept for how long, ``queue`` what holds for
-    all services together, ``quotas`` what owners may have, ``store`` where the log and the jobs' files are.
-    Where several servers share the log, this is a node of them.
-    Leaving closes the log; programs go on under their supervisors, and the
-    next server takes them over. With ``jobs_end_with_server`` they are stopped (SIGTERM, SIGKILL after
-    ``grace`` seconds), and their jobs recorded as ERROR; those that are in Slurm go on all the same, as
-    ``slurm`` says how to look after. Raises what `open_backend` does.
+    Admin commands are taken through ``admin.sock`` in the data directory. Where several servers share the
+    log, this is a node of them. Leaving closes the log; programs go on under their supervisors, and the next
+    server takes them over. With ``jobs_end_with_server`` they are stopped (SIGTERM, SIGKILL after ``grace``
+    seconds), and their jobs recorded as ERROR; those that are in Slurm go on all the same. Raises what
+    `open_backend` does.
     """
-    signed = audit or AuditSettings()
-    place = Place(
-        data.absolute(),
-        signed,
-        signed.origin,
-        tuple(services),
-        queue or QueueSettings(),
-        auth or AuthSettings(),
-        quotas or QuotaSettings(),
-        retention or RetentionSettings(),
-        store or StoreSettings(),
-    )
+    settings = msgspec.structs.replace(settings, data=settings.data.absolute())
     async with AsyncExitStack() as stack:
-        backend = await stack.enter_async_context(open_backend(place, clock=clock))
-        member = await stack.enter_async_context(_membership(place, backend, base_url))
+        backend = await stack.enter_async_context(open_backend(settings, clock=clock))
+        member = await stack.enter_async_context(_membership(settings, backend))
         backend = replace(backend, membership=member)
         if backend.keeper:
             from uws.peers import Peers  # a client of HTTP, which no server that is alone needs
@@ -224,32 +193,34 @@ async def run_node(
             peers = Peers(member, backend.clock)
             stack.push_async_callback(peers.close)
             backend = replace(backend, peers=peers)
-        uwses = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
+        uwses = _offered(settings, backend)
         find = _finder(backend, uwses)
         from uws.admin.door import listening  # which a command that runs alone needs not
 
-        await stack.enter_async_context(listening(Administered(place, backend, find)))
+        await stack.enter_async_context(listening(Administered(settings, backend, find)))
         try:
             # What is only missing is made anew meanwhile.
             await backend.projector.caught_up(*_NEEDED_TO_RUN_JOBS, timeout=_LONGEST_MAKING)
         except Behind as error:
             log.error("%s: what needs it waits until it is mended", error)
 
-        scheduler = Scheduler(backend, uwses, find, grace=grace, end_with_server=jobs_end_with_server)
+        server = settings.server
+        scheduler = Scheduler(
+            backend, uwses, find, grace=server.grace, end_with_server=server.jobs_end_with_server
+        )
         await stack.enter_async_context(taking_jobs(backend, member))
         await scheduler.start()
         stack.push_async_callback(scheduler.close)
         deletion = Deletion(backend)
         await deletion.start()
         stack.push_async_callback(deletion.close)
-        duties = partial(_duties, place, backend, base_url, grace, audit, slurm or SlurmSettings())
-        await stack.enter_async_context(member.leading(duties))
+        await stack.enter_async_context(member.leading(partial(_duties, settings, backend)))
         yield Node(backend, tuple(uwses.values()))
 
 
-def _membership(place: Place, backend: Backend, base_url: str) -> AbstractAsyncContextManager[Membership]:
-    settings = place.store.node
-    node = NodeId(settings.called, identity_of(place.data), settings.url or base_url, VERSION)
+def _membership(settings: Settings, backend: Backend) -> AbstractAsyncContextManager[Membership]:
+    node = settings.store.node
+    here = NodeId(node.called, identity_of(settings.data), settings.node_url, VERSION)
     lease = backend.files.lease
 
     def extend(until: float) -> None:
@@ -258,48 +229,50 @@ def _membership(place: Place, backend: Backend, base_url: str) -> AbstractAsyncC
         except OSError as error:  # no matter of the log, and none that ends this node
             log.error("programs that others may start again are killed soon: %s: %s", lease, error.strerror)
 
-    return membership(backend.store, node, gone_after=settings.seconds, leased=extend)
+    return membership(backend.store, here, gone_after=node.seconds, leased=extend)
+
+
+def _offered(settings: Settings, backend: Backend) -> dict[str, UserUWS]:
+    url = settings.server.url
+    return {service.name: make_uws_for_service(service, backend, url) for service in settings.services}
 
 
 @asynccontextmanager
-async def _duties(
-    place: Place,
-    backend: Backend,
-    base_url: str,
-    grace: float,
-    audit: AuditSettings | None,
-    slurm: SlurmSettings,
-    store: EventStore,
-) -> AsyncIterator[None]:
+async def _duties(settings: Settings, backend: Backend, store: EventStore) -> AsyncIterator[None]:
     """Do, while the context lasts, what one does for all: by the ``store`` of the one who leads."""
     backend = replace(backend, store=store)
-    offered = {service.name: make_uws_for_service(service, backend, base_url) for service in place.services}
+    offered = _offered(settings, backend)
     find = _finder(backend, offered)
     async with AsyncExitStack() as stack:
-        settling = Settling(backend, find, grace=grace)
+        settling = Settling(backend, find, grace=settings.server.grace)
         stack.push_async_callback(settling.close)
         await settling.start()
         duties = []
-        if place.retention.is_set:
+        if settings.retention.is_set:
             duties = [
                 Retention(
-                    backend, place.retention, log=place.log, key=place.signing_key, directory=place.archives
+                    backend,
+                    settings.retention,
+                    log=settings.log,
+                    key=settings.signing_key,
+                    directory=settings.archives,
                 )
             ]
         destruction = Destruction(backend, find, duties)
         await destruction.start()
         stack.push_async_callback(destruction.close)
-        in_slurm = SlurmScheduler(backend, offered, find, slurm)
+        in_slurm = SlurmScheduler(backend, offered, find, settings.slurm)
         if await in_slurm.is_needed():
             stack.push_async_callback(in_slurm.close)
             await in_slurm.start()
-        if audit and audit.seconds:
+        audit = settings.audit
+        if audit.origin and audit.seconds:
             checkpointing = Checkpointing(
                 store,
                 backend.clock,
                 origin=audit.origin,
-                key=place.key,
-                directory=place.data / audit.checkpoints,
+                key=settings.key,
+                directory=settings.data / audit.checkpoints,
                 every=audit.seconds,
             )
             await checkpointing.start()

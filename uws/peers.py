@@ -7,9 +7,10 @@ there is decided by whoever takes it (`uws.web.peering`).
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -37,6 +38,7 @@ CHUNK = 1 << 16
 _ASKS = {"User-Agent": "uwsd", "Accept-Encoding": "identity"}
 _UNWELCOME = frozenset({401, 403, 405, 421})
 """The statuses of who does not take a request as another node's."""
+_Asking = asyncio.Task[aiohttp.ClientResponse]
 
 
 def sign(key: bytes, method: str, path: str, *, by: str, to: str, at: int) -> str:
@@ -108,31 +110,32 @@ class Peers:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask a node for what is at a path below its URL; give what it answers, of which the head is there.
 
-        None is whichever has it: where that is which was kept by the only server of a log, nobody knows.
+        None is whichever has it, as nobody knows where that is which was kept by the only server of a log:
+        all are asked at once, and what is wrong with one of them counts only where no other has it.
         Raises `NodeAway`, and `Unavailable` when the node does not take the request as this one's.
         """
-        names: Sequence[str] = [node] if node else sorted(self._member.others)
-        away: NodeAway | None = None
+        names = [node] if node else self._member.others
+        if not names:
+            raise NotFound("no node has this file")
+        asking = [asyncio.create_task(self._ask(name, method, path, headers or {})) for name in names]
         async with AsyncExitStack() as stack:
-            answer: aiohttp.ClientResponse | None = None
-            for name in names:
-                try:
-                    answer = await stack.enter_async_context(self._asked(name, method, path, headers or {}))
-                except NodeAway as error:
-                    away = error
-                    continue
-                if answer.status != 404:
-                    break
-            if answer is None or (away and answer.status == 404):
-                raise away or NotFound("no node has this file")
-            yield answer
+            stack.push_async_callback(_give_up, asking)
+            first = await _first(asking)
+            await _give_up(task for task in asking if task is not first)
+            yield first.result()
 
-    @asynccontextmanager
-    async def _asked(
+    async def _ask(
         self, name: str, method: str, path: str, headers: Mapping[str, str]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> aiohttp.ClientResponse:
         base = await self._member.url_of(name)
         if base is None or self._member.is_gone(name):
+            raise NodeAway(name)
+        if base == await self._member.url_of(self._member.name or ""):
+            log.error(
+                "node %s says that it is reached at %s, where this one is: its [server] host, or [node] url, "
+                "has to be an address at which others reach it",
+                name, base,
+            )  # fmt: skip
             raise NodeAway(name)
         at = to_microseconds(self._clock.now())
         signed = sign(self._member.key, method, path, by=self._member.name or "", to=name, at=at)
@@ -146,13 +149,11 @@ class Peers:
         except (aiohttp.ClientError, OSError, ValueError) as error:  # what is no URL is a ValueError
             log.warning("node %s cannot be reached: %s", name, error or type(error).__name__)
             raise NodeAway(name) from error
-        async with answer:
-            if answer.status in _UNWELCOME:
-                log.error(
-                    "node %s refuses what this one asks (%s): are their clocks right?", name, answer.status
-                )
-                raise Unavailable(f"node {name}, which has the file, does not take what this one asks")
-            yield answer
+        if answer.status in _UNWELCOME:
+            answer.close()
+            log.error("node %s refuses what this one asks (%s): are their clocks right?", name, answer.status)
+            raise Unavailable(f"node {name}, which has the file, does not take what this one asks")
+        return answer
 
     def check(self, said: str, method: str, path: str) -> str:
         """Return the node by which a request was sent that has this in its `HEADER`.
@@ -162,12 +163,39 @@ class Peers:
         by, _, rest = said.partition(" ")
         to, _, rest = rest.partition(" ")
         at = rest.partition(" ")[0]
-        if self._member.key and at.isascii() and at.isdecimal() and len(at) < 20:
+        if self._member.key and said.isascii() and at.isdecimal() and len(at) < 20:
             signed = sign(self._member.key, method, path, by=by, to=to, at=int(at))
             late = abs(to_microseconds(self._clock.now()) - int(at)) > FRESH * 1e6
             if hmac.compare_digest(signed.encode(), said.encode()) and to == self._member.name and not late:
                 return by
         raise NotAuthenticated(f"{HEADER}: this was not signed by another node, for this one, just now")
+
+
+async def _first(asking: Collection[_Asking]) -> _Asking:
+    """Return the first that finds what all ask for; where none does, one that cannot tell, if there is."""
+    left = set(asking)
+    while left:
+        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        if found := [task for task in done if _finds(task)]:
+            return found[0]
+    return next((task for task in asking if _finds(task) is None), next(iter(asking)))
+
+
+def _finds(task: _Asking) -> bool | None:
+    """Whether a node has what it was asked for; None when it could not be asked, or cannot tell."""
+    if task.exception() or task.result().status >= 500:
+        return None
+    return task.result().status not in (404, 410)
+
+
+async def _give_up(asking: Iterable[_Asking]) -> None:
+    """Ask no more, and close what was answered."""
+    tasks = list(asking)
+    for task in tasks:
+        task.cancel()
+    for answer in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(answer, aiohttp.ClientResponse):
+            answer.close()
 
 
 async def read(answer: aiohttp.ClientResponse, node: str | None) -> AsyncGenerator[bytes, None]:

@@ -19,11 +19,11 @@ from tests.harness import ManualClock, running
 from tests.web.support import ECHO, PATIENCE
 from uws.access.tokens import Tokens
 from uws.access.users import Users, digest_of
-from uws.admin import Administered, Operation, Place
+from uws.admin import Administered, Operation
 from uws.admin.access import AddUser, RemoveUser, SetGroups, SetPassword
 from uws.clock import SystemClock
 from uws.commands import SERVER
-from uws.config import AuthSettings
+from uws.config import AuthSettings, Settings
 from uws.model import events as e
 from uws.node import administer
 from uws.web import Authentication
@@ -32,7 +32,7 @@ AUTH = AuthSettings(users="users.json", tokens=True)
 
 
 async def done(data: Path, operation: Operation[object]) -> object:
-    return await administer(Place(data, auth=AUTH), operation, lambda done, of: None)
+    return await administer(Settings(data=data, auth=AUTH), operation, lambda done, of: None)
 
 
 async def recorded(data: Path, stream: str = e.USERS_STREAM) -> list[tuple[str, str, str | None]]:
@@ -268,7 +268,7 @@ async def test_a_change_that_is_on_record_is_made_also_when_its_client_has_gone(
     async with guarded(tmp_path) as (site, _):
         backend = site.node.backend
         add = AddUser("kim", PASSWORDS["ann"])
-        here = Administered(Place(tmp_path, auth=AUTH), backend, lambda name: asyncio.Future())
+        here = Administered(Settings(data=tmp_path, auth=AUTH), backend, lambda name: asyncio.Future())
         asked = asyncio.create_task(add.carry_out(here, SERVER, lambda done, of: None))
         await until_changed(backend.store, "kim")
         asked.cancel()

@@ -24,8 +24,9 @@ from aiohttp import web
 from eventstore.checkpoint import SigningKey
 from tests.daemon import PATIENCE, UWSD, serving, uwsd
 from uws import Caller, Changes, Service, make_uws_application, run_node
-from uws.admin import EraseJob, NobodyListens, Place, PruneLog, Refusal, Unreachable
+from uws.admin import EraseJob, NobodyListens, PruneLog, Refusal, Unreachable
 from uws.admin.client import ask
+from uws.config import Settings
 from uws.node import administer
 
 ECHO = Service(name="echo", title="Echo", command=["true"])
@@ -93,7 +94,7 @@ def file(tmp_path: Path) -> Path:
 async def test_the_socket_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        async with run_node(tmp_path, [ECHO]):
+        async with run_node(Settings(data=tmp_path, services=(ECHO,))):
             mode = (tmp_path / "admin.sock").stat().st_mode
     finally:
         os.umask(before)
@@ -112,7 +113,7 @@ async def test_other_users_are_refused_by_the_socket_itself() -> None:
     with tempfile.TemporaryDirectory() as made:
         data = Path(made)
         data.chmod(0o755)  # the directory does not keep them out
-        async with run_node(data, [ECHO]):
+        async with run_node(Settings(data=data, services=(ECHO,))):
             for user, status in ((65534, 13), (0, 0)):
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, "-c", connect, data / "admin.sock", str(user)
@@ -128,7 +129,7 @@ async def test_who_may_not_use_the_socket_is_told_its_path(tmp_path: Path) -> No
 
 
 async def test_the_event_says_which_user_of_the_system_asked_and_for_what(tmp_path: Path) -> None:
-    async with run_node(tmp_path, [ECHO]) as node:
+    async with run_node(Settings(data=tmp_path, services=(ECHO,))) as node:
         job = await node.services[0].create_job(Changes(), Caller("anna"))
         await node.services[0].destroy_job(job.id, Caller("anna"))
         await ask(tmp_path, EraseJob(job.id, "asked for"), nothing)
@@ -140,7 +141,7 @@ async def test_the_event_says_which_user_of_the_system_asked_and_for_what(tmp_pa
 
 async def test_operations_are_logged_with_who_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "uws.admin")
-    async with run_node(tmp_path, [ECHO]):
+    async with run_node(Settings(data=tmp_path, services=(ECHO,))):
         with pytest.raises(Refusal):
             await ask(tmp_path, ERASE, nothing)
     user = pwd.getpwuid(os.getuid()).pw_name
@@ -152,7 +153,7 @@ async def test_operations_are_logged_with_who_asked(tmp_path: Path, caplog: pyte
 
 
 async def test_an_embedded_server_has_the_socket_too_and_takes_it_away(tmp_path: Path) -> None:
-    runner = web.AppRunner(make_uws_application(tmp_path, [ECHO]))
+    runner = web.AppRunner(make_uws_application(Settings(data=tmp_path, services=(ECHO,))))
     await runner.setup()
     try:
         with pytest.raises(Refusal, match="there is no job nobody"):
@@ -171,7 +172,7 @@ async def test_what_a_crashed_server_left_is_replaced(tmp_path: Path, leftover: 
             stale.bind(str(tmp_path / "admin.sock"))
     else:
         (tmp_path / "admin.sock").write_text("what is this?")
-    async with run_node(tmp_path, [ECHO]):
+    async with run_node(Settings(data=tmp_path, services=(ECHO,))):
         with pytest.raises(Refusal, match="there is no job nobody"):
             await ask(tmp_path, ERASE, nothing)
     assert not (tmp_path / "admin.sock").exists()
@@ -187,7 +188,7 @@ async def test_after_a_crash_commands_open_the_log_themselves(tmp_path: Path, fi
 
 async def test_a_data_directory_may_have_a_path_longer_than_addresses_of_sockets(tmp_path: Path) -> None:
     data = tmp_path / ("long" * 40) / ("longer" * 30)
-    async with run_node(data, [ECHO]):
+    async with run_node(Settings(data=data, services=(ECHO,))):
         assert (data / "admin.sock").is_socket()
         with pytest.raises(Refusal, match="there is no job nobody"):
             await ask(data, ERASE, nothing)
@@ -198,7 +199,7 @@ async def test_a_data_directory_may_be_relative_and_its_server_may_go_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    async with run_node(Path("var"), [ECHO]):
+    async with run_node(Settings(data=Path("var"), services=(ECHO,))):
         monkeypatch.chdir("/")
         with pytest.raises(Refusal, match="there is no job nobody"):
             await ask(tmp_path / "var", ERASE, nothing)
@@ -221,7 +222,7 @@ async def test_a_data_directory_may_be_relative_and_its_server_may_go_elsewhere(
     ids=["unknown", "incomplete", "too much", "no JSON", "empty", "no text"],
 )  # fmt: skip
 async def test_what_is_no_operation_is_refused_in_one_line(tmp_path: Path, body: bytes, problem: str) -> None:
-    async with run_node(tmp_path, [ECHO]), connected(tmp_path) as send:
+    async with run_node(Settings(data=tmp_path, services=(ECHO,))), connected(tmp_path) as send:
         status, (line,) = await send(body)
     assert status == 200
     assert line.startswith('{"type":"failure","problems":["the server that runs does not know this command: ')
@@ -229,7 +230,7 @@ async def test_what_is_no_operation_is_refused_in_one_line(tmp_path: Path, body:
 
 
 async def test_operations_are_checked_by_the_server_too(tmp_path: Path) -> None:
-    async with run_node(tmp_path, [ECHO]), connected(tmp_path) as send:
+    async with run_node(Settings(data=tmp_path, services=(ECHO,))), connected(tmp_path) as send:
         _, erasing = await send(b'{"type":"audit erase","job_id":"x","reason":"two\\nlines"}')
         _, pruning = await send(b'{"type":"audit prune","archive":"log.gz"}')
     reason, path = (
@@ -278,7 +279,7 @@ async def test_a_client_that_goes_away_ends_its_operation(
     tmp_path: Path, pipe: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "uws.admin")
-    async with run_node(tmp_path, [ECHO]) as node:
+    async with run_node(Settings(data=tmp_path, services=(ECHO,))) as node:
         asking = asyncio.create_task(ask(tmp_path, PruneLog(str(pipe)), nothing))
         async with being_read(pipe):
             asking.cancel()
@@ -335,9 +336,9 @@ async def test_a_server_that_is_stopped_says_so_to_those_who_wait(file: Path, pi
 
 
 async def test_a_command_waits_for_a_server_that_ends_or_another_command(tmp_path: Path) -> None:
-    async with run_node(tmp_path, [ECHO]):
+    async with run_node(Settings(data=tmp_path, services=(ECHO,))):
         (tmp_path / "admin.sock").unlink()  # as it is at the very end
-        asking = asyncio.create_task(administer(Place(tmp_path), ERASE, nothing))
+        asking = asyncio.create_task(administer(Settings(data=tmp_path), ERASE, nothing))
         await asyncio.sleep(0)
     with pytest.raises(Exception, match="there is no job nobody"):
         await asking
@@ -347,10 +348,10 @@ async def test_one_that_has_the_log_and_does_not_answer_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uws.node._ATTEMPTS", 2)
-    async with run_node(tmp_path, [ECHO]):
+    async with run_node(Settings(data=tmp_path, services=(ECHO,))):
         (tmp_path / "admin.sock").unlink()
         with pytest.raises(Unreachable) as refused:
-            await administer(Place(tmp_path), ERASE, nothing)
+            await administer(Settings(data=tmp_path), ERASE, nothing)
     assert refused.value.pid == os.getpid()
     assert f"{tmp_path} is in use by process {os.getpid()}, which takes no admin commands now" in str(
         refused.value

@@ -30,8 +30,8 @@ from tests.daemon import uwsd
 from tests.harness import SHARED, ManualClock
 from tests.projections.support import HISTORY, Player, world
 from uws import JobNotFound, Phase, Service, StrParameter, UsageError
-from uws.admin import Place
 from uws.audit import NotThere, Past, entry_of
+from uws.config import Settings
 from uws.node import looking_back
 from uws.web import document_then
 
@@ -326,7 +326,7 @@ async def test_jobs_that_failed_make_a_look_at_one_that_waits_no_longer(tmp_path
             for number in range(jobs):
                 await log.fail(f"failed-{number}")
             await log.create("waits")
-        async with looking_back(Place(log.data)) as past:
+        async with looking_back(Settings(data=log.data)) as past:
 
             async def ask(question: Callable[..., Any], *asked: Any, **named: Any) -> Any:
                 def traced(connection: sqlite3.Connection) -> Any:

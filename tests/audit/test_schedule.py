@@ -10,7 +10,7 @@ import pytest
 from eventstore.checkpoint import Checkpoint, SigningKey, open_checkpoint
 from tests.harness import ManualClock
 from uws import Caller, Changes, Node, Service, run_node
-from uws.config import AuditSettings
+from uws.config import AuditSettings, Settings
 
 ECHO = Service(name="echo", title="Echo", command=["true"])
 DAILY = AuditSettings(origin="log.example.org", checkpoint_every="1d")
@@ -30,7 +30,7 @@ async def test_a_checkpoint_is_written_at_start_and_then_whenever_it_is_time(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     begin = clock.now()
-    async with run_node(tmp_path, [ECHO], audit=DAILY, clock=clock) as node:
+    async with run_node(Settings(data=tmp_path, services=(ECHO,), audit=DAILY), clock=clock) as node:
         for day in range(3):
             await clock.until_sleeping_for(begin + timedelta(days=day + 1))
             assert [checkpoint.head.position for checkpoint in written(tmp_path)] == list(range(1, day + 2))
@@ -45,7 +45,7 @@ async def test_a_checkpoint_is_written_at_start_and_then_whenever_it_is_time(
 
 async def test_no_checkpoint_repeats_the_one_before(tmp_path: Path, clock: ManualClock) -> None:
     begin = clock.now()
-    async with run_node(tmp_path, [ECHO], audit=DAILY, clock=clock):
+    async with run_node(Settings(data=tmp_path, services=(ECHO,), audit=DAILY), clock=clock):
         for day in range(3):
             await clock.until_sleeping_for(begin + timedelta(days=day + 1))
             clock.advance(days=1)
@@ -58,7 +58,7 @@ async def test_a_checkpoint_that_cannot_be_written_is_told_and_made_up_for(
 ) -> None:
     begin = clock.now()
     (tmp_path / "checkpoints").write_text("in the way")
-    async with run_node(tmp_path, [ECHO], audit=DAILY, clock=clock) as node:
+    async with run_node(Settings(data=tmp_path, services=(ECHO,), audit=DAILY), clock=clock) as node:
         await clock.until_sleeping_for(begin + timedelta(days=1))
         assert "no checkpoint could be written" in caplog.text
         await create(node)  # the server does its work meanwhile
@@ -68,11 +68,9 @@ async def test_a_checkpoint_that_cannot_be_written_is_told_and_made_up_for(
         assert [checkpoint.head.position for checkpoint in written(tmp_path)] == [2]
 
 
-@pytest.mark.parametrize("audit", [None, AuditSettings(checkpoint_every=0)], ids=["none", "never"])
-async def test_without_a_schedule_nothing_is_written(
-    tmp_path: Path, clock: ManualClock, audit: AuditSettings | None
-) -> None:
-    async with run_node(tmp_path, [ECHO], audit=audit, clock=clock):
+async def test_without_a_schedule_nothing_is_written(tmp_path: Path, clock: ManualClock) -> None:
+    never = AuditSettings(checkpoint_every=0)
+    async with run_node(Settings(data=tmp_path, services=(ECHO,), audit=never), clock=clock):
         pass
     assert not (tmp_path / "checkpoints").exists()
     assert not (tmp_path / "audit.key").exists()

@@ -14,12 +14,14 @@ import aiohttp
 import pytest
 
 from eventstore import to_microseconds
+from tests.daemon import serving
 from tests.databases import needs_postgres
 from tests.execution.programs import Pipe, directory_of, shell
 from tests.harness import Answer, BasicUsers, Site, job_id, text
 from tests.nodes.conftest import Start
 from tests.nodes.link import Link
 from tests.nodes.test_nodes import at, nodes_of
+from tests.web.support import raw
 from uws import QueueSettings, Service
 from uws.commands import SERVER
 from uws.model import FileParameter, ResultDeclaration
@@ -50,12 +52,15 @@ LOGS = "stdout", "stderr"
 async def apart(
     start: Start, ready: Pipe, gate: Pipe, *services: Service, **options: Any
 ) -> AsyncIterator[tuple[Site, Site]]:
-    """Two nodes, each with files of its own; the second one has something else to do."""
+    """Two nodes, each with files of its own; the second one has something else to do.
+
+    An option ``at`` is where the first one is reached.
+    """
     busy = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="busy")
     options = {"jobs": None, **options}
     async with (
         start("a", *services, **options) as a,
-        start("b", *services, busy, queue=QueueSettings(max_running=1), **options) as b,
+        start("b", *services, busy, queue=QueueSettings(max_running=1), **{**options, "at": None}) as b,
     ):
         await b.run("busy")
         await ready.numbers(1)
@@ -283,7 +288,7 @@ async def test_who_has_no_key_cannot_ask_as_a_node_does(
             "", "b", "b a", f"b a {at}", f"b a {at} ", f"{by} {to} {at} {mac[:-1]}", f"{by} {to} {at} {mac}0",
             f"{by} {to} {at} {'0' * 64}", f"{by} {to} {int(at) + 1} {mac}", f"c {to} {at} {mac}",
             f"{by} {to} -1 {mac}", f"{by} {to} ٣ {mac}", f"{by} {to} {'9' * 5000} {mac}",
-            f"{by} {to} {at} {mac.upper()}",
+            f"{by} {to} {at} {mac.upper()}", f"ü {to} {at} {mac}", f"{by} {to} {at} {mac}ü",
         ]  # fmt: skip
         stale = [signature(a, "GET", path, late=FRESH + 1), signature(a, "GET", path, late=-FRESH - 1)]
         replayed = [
@@ -296,6 +301,10 @@ async def test_who_has_no_key_cannot_ask_as_a_node_does(
             assert refused.status == 401, said
             assert "this was not signed by another node, for this one, just now" in refused.text
         assert (await a.get(elsewhere, headers={HEADER: good})).status == 401
+        for said in f"\udcff {to} {at} {mac}", f"{by} {to} {at} \udcff", "\udcff":
+            refused = await raw(a, "GET", path, X_Uwsd_Node=said.encode(errors="surrogateescape"))
+            assert refused.status == 401, said
+        assert "Traceback" not in caplog.text
         twice = [(HEADER, good), (HEADER, good)]
         assert (await a.get(path, headers=twice)).status == 401
         key = a.node.backend.membership.key  # type: ignore[union-attr]
@@ -347,6 +356,44 @@ async def test_nodes_below_a_path_reach_each_other(start: Start, ready: Pipe, ga
     async with apart(start, ready, gate, GREETS, mount="/vo/jobs") as (a, b):
         job = await ran(a, "greet")
         assert (await b.get(f"{b.url}/greet/async/{job_id(job)}/results/greeting")).body == b"hello, world\n"
+
+
+DECLARED = """
+store = "{url}"
+
+[services.greet]
+title = "Greet"
+command = ["echo", "hello"]
+results = [{{ id = "greeting", path = "-" }}]
+"""
+
+
+async def test_nodes_of_one_declaration_reach_each_other_where_they_listen(tmp_path: Path, url: str) -> None:
+    """Whichever has run a job: the other one gets its files from there."""
+    file = tmp_path / "uwsd.toml"
+    file.write_text(DECLARED.format(url=url))
+    async with AsyncExitStack() as stack:
+        a, b = [
+            await stack.enter_async_context(
+                serving(file, "--node", name, "--data", tmp_path / name, err=tmp_path / f"{name}.stderr")
+            )
+            for name in "ab"
+        ]
+        job = await a.run("greet")
+        await a.ended(job)
+        for daemon in (a, b):
+            found = await daemon.get(f"{daemon.url}/greet/async/{job_id(job)}/results/greeting")
+            assert found.body == b"hello\n"
+
+
+async def test_a_node_that_gives_the_place_of_another_is_named_in_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start("a", JOINS, jobs=None) as a, start("b", JOINS, jobs=None, at=a.url) as b:
+        sent = f"{await b.create('join', first=b'one')}/parameters/first"
+        away = await a.get(at(a, sent))
+        assert (away.status, "on node b, which cannot be reached now" in away.text) == (503, True)
+    assert f"node b says that it is reached at {a.url}, where this one is" in caplog.text
 
 
 # Files that clients send
@@ -494,6 +541,35 @@ async def test_what_a_server_kept_while_it_was_alone_is_found_when_it_is_one_of_
         await b.ended(at(b, waits))
         for site in (a, b, c):
             assert (await site.get(f"{at(site, waits)}/results/joined")).body == b"one"
+
+
+async def test_a_file_of_which_nobody_knows_the_node_is_had_from_the_first_that_has_it(
+    start: Start, way: Link, tmp_path: Path
+) -> None:
+    """A node that does not answer keeps nobody waiting, and is told of only where no other has the file."""
+    async with start("z", JOINS, jobs=tmp_path / "z/jobs") as z:
+        job = await z.create("join", first=b"one")
+    sent = f"/join/async/{job_id(job)}/parameters/first"
+    silent = f"http://127.0.0.1:{way.port}"
+    async with start("z", JOINS, jobs=None) as z, start("b", JOINS, jobs=None) as b:
+        async with start("a", JOINS, jobs=None, at=silent) as a:
+            way.lead_to(int(a.url.rpartition(":")[2]))
+            await until_at(b, "a", silent)
+            await until_at(b, "z", z.url)
+            way.cut()
+            async with asyncio.timeout(SOON):
+                assert (await b.get(sent)).body == b"one"
+                way.mend()
+                while way.connections:
+                    await asyncio.sleep(0)
+        assert (await b.get(sent)).body == b"one"
+        (path,) = directory_of(z, job).glob("uploads/*")
+        path.unlink()
+        away = await b.get(sent)
+        assert away.text == "ServiceUnavailable: the file is on node a, which cannot be reached now\n"
+        async with start("a", JOINS, jobs=None) as a:
+            await until_at(b, "a", a.url)
+            assert (await b.get(sent)).status == 404
 
 
 async def test_what_a_node_has_of_a_job_that_went_while_it_was_not_there_goes_when_it_is_back(

@@ -21,6 +21,7 @@ from tests.harness import Answer, BasicUsers, ManualClock, job_id, running, text
 from tests.web.support import ECHO, PATIENCE, SLEEP, no_room
 from tests.web.test_documents import schemas
 from uws import Caller, make_application, make_uws_application
+from uws.config import Settings
 
 VOSI = "{http://www.ivoa.net/xml/VOSIAvailability/v1.0}"
 
@@ -74,7 +75,7 @@ async def test_it_is_told_without_asking_who_asks(tmp_path: Path) -> None:
 async def test_a_whole_server_tells_it_wherever_it_is_mounted(
     tmp_path: Path, clock: ManualClock, mount: str | None
 ) -> None:
-    app = make_uws_application(tmp_path, [ECHO], clock=clock)
+    app = make_uws_application(Settings(data=tmp_path, services=(ECHO,)), clock=clock)
     outer = web.Application()
     if mount:
         outer.add_subapp(mount, app)

@@ -28,6 +28,7 @@ from tests.harness import BasicUsers, ManualClock, Site, job_id, running
 from tests.web.support import ECHO, FAIL, GATE, PATIENCE, PHASES, SLEEP, gate, record
 from uws import Phase, Service, UWSError, make_application, run_node
 from uws.commands import SERVER
+from uws.config import ServerSettings, Settings
 from uws.feed import BEAT
 from uws.model import Ending, fold
 from uws.model import events as e
@@ -803,7 +804,12 @@ async def test_a_server_that_stops_says_so_and_closes(tmp_path: Path, mount: str
 
 
 async def test_a_client_that_takes_nothing_does_not_hold_up_a_server_that_stops(tmp_path: Path) -> None:
-    async with run_node(tmp_path, [ECHO], jobs_end_with_server=True) as node, asyncio.timeout(PATIENCE):
+    async with (
+        run_node(
+            Settings(data=tmp_path, services=(ECHO,), server=ServerSettings(jobs_end_with_server=True))
+        ) as node,
+        asyncio.timeout(PATIENCE),
+    ):
         app = make_application(node.services)
         runner = web.AppRunner(app, shutdown_timeout=10 * PATIENCE)
         await runner.setup()

@@ -21,6 +21,7 @@ from tests.harness import BasicUsers, ManualClock, Site, running
 from tests.web.support import ECHO, GATE, PATIENCE, gate, record
 from tests.web.test_availability import Held, broken, serving
 from uws import make_application, make_uws_application
+from uws.config import Settings
 from uws.model import Phase
 from uws.model import events as e
 
@@ -307,7 +308,7 @@ async def test_applications_beside_each_other_count_apart(tmp_path: Path) -> Non
 
 async def test_a_whole_server_measures_its_jobs_where_it_is_mounted(tmp_path: Path) -> None:
     outer = web.Application()
-    outer.add_subapp("/vo/", make_uws_application(tmp_path, [ECHO]))
+    outer.add_subapp("/vo/", make_uws_application(Settings(data=tmp_path, services=(ECHO,))))
     async with serving(outer) as site:
         job = (await site.post("/vo/echo/async", {"PHASE": "RUN"})).location
         await site.ended(job)

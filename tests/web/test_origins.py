@@ -11,6 +11,7 @@ from aiohttp import web
 from tests.harness import job_id, running
 from tests.web.support import ACTIONS, ECHO, raw
 from uws import make_uws_application
+from uws.config import Settings
 
 FOREIGN = [
     {"Sec-Fetch-Site": "cross-site"},
@@ -102,7 +103,7 @@ async def test_a_name_that_has_come_to_mean_this_machine_reaches_nothing(
 
 
 async def test_a_proxy_that_is_not_reached_by_name_may_send_any_host(tmp_path: Path) -> None:
-    runner = web.AppRunner(make_uws_application(tmp_path / "data", [ECHO]))
+    runner = web.AppRunner(make_uws_application(Settings(data=tmp_path / "data", services=(ECHO,))))
     await runner.setup()
     try:
         await web.UnixSite(runner, str(tmp_path / "socket")).start()

@@ -38,7 +38,7 @@ class ListUsers(Operation[list[UserEntry]], frozen=True, tag="user list"):
     needs_read_models = False
 
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> list[UserEntry]:
-        roles = here.place.auth.roles
+        roles = here.settings.auth.roles
         return [
             UserEntry(name, user.groups, tuple(sorted(roles.of(name, user.groups))), user.changed)
             for name, user in sorted(_users(here).all().items())
@@ -142,11 +142,11 @@ class CreateToken(Operation[NewToken], frozen=True, tag="token create"):
             raise UsageError(f"--expires: expected 1 s to {LONGEST_TOKEN.days} d, got {self.seconds} s")
 
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> NewToken:
-        if not here.place.auth.tokens:
+        if not here.settings.auth.tokens:
             raise UsageError("tokens are not taken here: say tokens = true in [auth]")
         if not is_name(self.user) or self.user == SERVER_NAME:
             raise UsageError(f"--user: nobody is called {self.user!r}")
-        auth = here.place.auth
+        auth = here.settings.auth
         users = _users(here) if auth.users is not None else None
         known_elsewhere = auth.oidc or (auth.proxy and auth.proxy.header)
         lasts = timedelta(seconds=self.seconds)
@@ -230,10 +230,10 @@ ACCESS_OPERATIONS: tuple[type[Operation[Any]], ...] = (
 
 
 def _users(here: Administered) -> Users:
-    name = here.place.auth.users
+    name = here.settings.auth.users
     if name is None:
         raise UsageError('there is no users file: say users = "users.json" in [auth]')
-    return Users(here.place.data / name, here.backend.clock)
+    return Users(here.settings.data / name, here.backend.clock)
 
 
 def _tokens(here: Administered) -> Tokens:

@@ -56,7 +56,7 @@ async def listening(here: Administered) -> AsyncIterator[None]:
     await runner.setup()
     assert runner.server is not None
     try:
-        with _bound(here.place.data / wire.SOCKET) as bound:
+        with _bound(here.settings.data / wire.SOCKET) as bound:
             server = await asyncio.get_running_loop().create_unix_server(runner.server, sock=bound)
             try:
                 yield

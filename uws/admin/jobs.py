@@ -14,6 +14,7 @@ import msgspec
 from eventstore import EventLog, to_microseconds
 from projections import Cursor, ExpiredJob, JobReference
 from uws.commands import Caller
+from uws.config import Settings
 from uws.jobs import Backend, UserUWS
 from uws.model import IllegalPhase, Job, JobGone, JobNotFound, Phase, UsageError, fold
 from uws.model.events import JobEvent, job_stream
@@ -22,7 +23,7 @@ from uws.model.service import MAX_DURATION
 from uws.model.transitions import ways_to
 from uws.model.units import format_time
 
-from .operations import Administered, Operation, Place, Question, Report
+from .operations import Administered, Operation, Question, Report
 
 LISTED = 10_000
 """Jobs of a page that is only looked at."""
@@ -138,7 +139,7 @@ class ShowJob(Question[Job], frozen=True, tag="jobs show"):
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> Job:
         return await _known(here.backend.store, self.job_id)
 
-    async def read(self, place: Place, log: EventLog) -> Job:
+    async def read(self, settings: Settings, log: EventLog) -> Job:
         return await _known(log, self.job_id)
 
 
@@ -252,7 +253,7 @@ class WatchJob(Question[Job], frozen=True, tag="jobs watch"):
                 job = await _known(store, self.job_id)
             return job
 
-    async def read(self, place: Place, log: EventLog) -> Job:
+    async def read(self, settings: Settings, log: EventLog) -> Job:
         job = await _known(log, self.job_id)
         if not is_over(job):
             raise UsageError(

@@ -17,14 +17,14 @@ import msgspec
 
 from eventstore import ChainBroken, EventLog, StoreUnavailable, new_id
 from eventstore.archive import ArchiveError
-from eventstore.checkpoint import CheckpointError, SigningKey, VerifierKey
+from eventstore.checkpoint import CheckpointError
 from projections import READ_MODELS, Behind, Difference, Projector, Rebuilt, Status, read_status
 from uws.audit import READ_MODEL, erase_job, prune
 from uws.commands import Caller
-from uws.config import AuditSettings, AuthSettings, RetentionSettings, StoreSettings
+from uws.config import Settings
 from uws.importing import Imported, import_swf
 from uws.jobs import Backend, UserUWS
-from uws.model import QueueSettings, QuotaSettings, Role, Service, UsageError
+from uws.model import Role, UsageError
 from uws.queueing import QueueShown
 
 from .failures import DoesNotHold
@@ -34,45 +34,6 @@ Report = Callable[[int, int | None], None]
 """Told how far an operation is, and of how much, where that is known. Any thread may call it, often."""
 
 
-class Place(msgspec.Struct, frozen=True):
-    """A data directory, and what its operator has declared. ``origin`` is None when nobody tells it."""
-
-    data: Path
-    audit: AuditSettings = AuditSettings()
-    origin: str | None = None
-    services: tuple[Service, ...] = ()
-    queue: QueueSettings = QueueSettings()
-    auth: AuthSettings = AuthSettings()
-    quotas: QuotaSettings = QuotaSettings()
-    retention: RetentionSettings = RetentionSettings()
-    store: StoreSettings = StoreSettings()
-
-    @property
-    def archives(self) -> Path:
-        return self.data / self.retention.archives
-
-    @property
-    def log(self) -> Path | str:
-        """Where the log is: a file, or the URL of a database."""
-        return self.store.url or self.data / "events.db"
-
-    @property
-    def key(self) -> Path:
-        return self.data / self.audit.key
-
-    @property
-    def projections(self) -> Path:
-        return self.data / "projections.db"
-
-    def signing_key(self) -> SigningKey:
-        """Return the key that signs, made when there is none. Raises `CheckpointError`."""
-        return SigningKey.load_or_create(self.key, self.origin) if self.origin else SigningKey.load(self.key)
-
-    def verifier_key(self) -> VerifierKey:
-        """Return the key that verifies. Raises `CheckpointError`."""
-        return SigningKey.load(self.key, self.origin).verifier
-
-
 @dataclass(frozen=True)
 class Administered:
     """What operations work on: an open data directory, of a server or of none.
@@ -80,7 +41,7 @@ class Administered:
     ``find`` returns the service of a name, whether it is offered or not.
     """
 
-    place: Place
+    settings: Settings
     backend: Backend
     find: Callable[[str], Awaitable[UserUWS]]
 
@@ -112,7 +73,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, forbid_unknown_fields=T
 class Question(Operation[R], frozen=True):
     """An operation that changes nothing; where no server runs, it is answered beside the log."""
 
-    async def read(self, place: Place, log: EventLog) -> R:
+    async def read(self, settings: Settings, log: EventLog) -> R:
         """Answer from the files alone, whoever has them open. Raises what `problems_of` knows."""
         raise NotImplementedError
 
@@ -156,7 +117,7 @@ class PruneLog(Operation[PrunedLog], frozen=True, tag="audit prune"):
             await prune(
                 backend.store,
                 Path(self.archive),
-                here.place.verifier_key(),
+                here.settings.verifier_key(),
                 metadata=caller.metadata,
                 progress=counting(report),
             )
@@ -175,12 +136,12 @@ class ProjectionsStatus(Question[list[Status]], frozen=True, tag="projections st
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> list[Status]:
         return await here.backend.projector.status()
 
-    async def read(self, place: Place, log: EventLog) -> list[Status]:
+    async def read(self, settings: Settings, log: EventLog) -> list[Status]:
         position = (await log.head()).position
         try:
-            return await asyncio.to_thread(read_status, place.projections, position, READ_MODELS)
+            return await asyncio.to_thread(read_status, settings.projections, position, READ_MODELS)
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"{place.projections}: {error}") from error
+            raise StoreUnavailable(f"{settings.projections}: {error}") from error
 
 
 class RebuildProjections(Operation[list[Rebuilt]], frozen=True, tag="projections rebuild"):
@@ -222,7 +183,7 @@ class ImportTrace(Operation[Imported], frozen=True, tag="import swf"):
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> Imported:
         return await import_swf(
             here.backend.store,
-            here.place.services,
+            here.settings.services,
             Path(self.trace),
             service=self.service,
             actor=caller.user,

@@ -86,8 +86,7 @@ def check(
     server = settings.server
     out.print(
         Text(f"{file} is right", "green"),
-        f"{len(settings.services)} service(s) on "
-        f"{server.base_url or f'http://{server.host}:{server.port}'}, data in {settings.data}",
+        f"{len(settings.services)} service(s) on {server.url}, data in {settings.data}",
         sep=": ",
         soft_wrap=True,
     )

@@ -15,8 +15,9 @@ import typer
 
 from eventstore.scanning import scan_log
 from projections import UsageOf, beside, usage_in
-from uws.admin import DoesNotHold, Place, counting
+from uws.admin import DoesNotHold, counting
 from uws.audit.accounting import Key, Ledger, Sums, add_up, partings
+from uws.config import Settings
 from uws.model import UsageError
 from uws.model.text import made_fit
 from uws.model.units import format_size
@@ -108,14 +109,14 @@ def usage(
         _compare(ledger, shown, say)
 
 
-async def _shown(place: Place) -> tuple[int, list[UsageOf]] | None:
+async def _shown(place: Settings) -> tuple[int, list[UsageOf]] | None:
     """Return what the usage read model shows, and at which position; None where there is none yet."""
     async with beside(place.projections, "usage") as model:
         shown = await model.ask_at(usage_in) if model else None
         return shown if shown and shown[0] else None
 
 
-def _added_up(place: Place, shown: int, since: int | None, until: int | None) -> Ledger:
+def _added_up(place: Settings, shown: int, since: int | None, until: int | None) -> Ledger:
     with scan_log(place.log) as log:
         head = log.head().position
     with bar("folding", head) as report:

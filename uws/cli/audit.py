@@ -14,8 +14,9 @@ import typer
 from eventstore import Head
 from eventstore.archive import ArchiveError, Contents, verify_archive
 from eventstore.checkpoint import Checkpoint, CheckpointError, VerifierKey, open_checkpoint
-from uws.admin import EraseJob, Place, PruneLog, counting
+from uws.admin import EraseJob, PruneLog, counting
 from uws.audit import archive, check_pruning, check_signature, sign_head
+from uws.config import Settings
 from uws.model import UsageError
 from uws.model.units import format_size
 
@@ -89,7 +90,7 @@ def verify(
 
 
 async def _verify_log(
-    place: Place, key: VerifierKey | None, seen: list[tuple[Path, Checkpoint]]
+    place: Settings, key: VerifierKey | None, seen: list[tuple[Path, Checkpoint]]
 ) -> None:  # fmt: skip
     async with reading(place) as log:
         head = await log.head()
@@ -128,7 +129,7 @@ def checkpoint_(config: Config = CONFIG, data: Data = None) -> None:
         sys.stdout.write(asyncio.run(_checkpoint(place_of(config, data))))
 
 
-async def _checkpoint(place: Place) -> str:
+async def _checkpoint(place: Settings) -> str:
     async with reading(place) as log:
         return sign_head(place.signing_key(), await log.head(), datetime.now(UTC))
 
@@ -189,7 +190,7 @@ def export(
             _prune(place, output)
 
 
-async def _export(place: Place, path: Path, until: datetime | None) -> None:
+async def _export(place: Settings, path: Path, until: datetime | None) -> None:
     async with reading(place) as log:
         head = await log.head()
         with bar("archiving", head.position) as report, faults():
@@ -214,7 +215,7 @@ def prune_(
         _prune(place_of(config, data), archived)
 
 
-def _prune(place: Place, path: Path) -> None:
+def _prune(place: Settings, path: Path) -> None:
     pruned = carried_out(place, PruneLog(str(path.absolute())), "verifying")
     out.print(f"pruned: the log had {format_size(pruned.before)} and has {format_size(pruned.after)}")
 

@@ -30,8 +30,8 @@ from typer.core import TyperGroup
 
 from eventstore import ChainBroken, EventLog, read_log, to_microseconds
 from eventstore.checkpoint import Checkpoint
-from uws.admin import DoesNotHold, Operation, Place, Report, problems_of
-from uws.config import load
+from uws.admin import DoesNotHold, Operation, Report, problems_of
+from uws.config import AuditSettings, Settings, load
 from uws.model import UsageError
 from uws.model.units import format_time, parse_duration, parse_time
 from uws.node import administer
@@ -124,32 +124,24 @@ def is_declared(config: Path) -> bool:
     return config != CONFIG or config.exists()
 
 
-def place_of(config: Path, data: Path | None) -> Place:
-    """Find out where the log is. A data directory alone will do. Raises `UsageError`, `DeclarationError`."""
-    if not is_declared(config):
-        if data is not None:
-            return Place(data)
-        raise UsageError(
-            f"{config}: there is no such file; name the declaration with --config, "
-            "or the data directory with --data"
-        )
-    settings = load(config)
-    audit = settings.audit
-    return Place(
-        data or settings.data,
-        audit,
-        audit.origin,
-        settings.services,
-        settings.queue,
-        settings.auth,
-        settings.quotas,
-        settings.retention,
-        settings.store,
+def place_of(config: Path, data: Path | None) -> Settings:
+    """Find out where the log is, and what is declared of it.
+
+    A data directory alone will do. Raises `UsageError`, `DeclarationError`.
+    """
+    if is_declared(config):
+        settings = load(config)
+        return msgspec.structs.replace(settings, data=data or settings.data)
+    if data is not None:
+        return Settings(data=data, audit=AuditSettings(origin=None))
+    raise UsageError(
+        f"{config}: there is no such file; name the declaration with --config, "
+        "or the data directory with --data"
     )
 
 
 def carried_out(
-    place: Place,
+    place: Settings,
     operation: Operation[R],
     doing: str,
     *columns: ProgressColumn,
@@ -168,7 +160,7 @@ def carried_out(
 
 
 @asynccontextmanager
-async def reading(place: Place) -> AsyncIterator[EventLog]:
+async def reading(place: Settings) -> AsyncIterator[EventLog]:
     """Give the log, to be read beside whoever writes it."""
     log = await read_log(place.log)
     try:

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from uws.admin import Place, RerunJob
+from uws.admin import RerunJob
 from uws.audit import Past
+from uws.config import Settings
 from uws.model import UsageError
 from uws.provenance import Comparison, Difference, Run, compare
 
@@ -128,11 +129,11 @@ def _written(run: Run, *, provn: bool, svg: bool) -> bytes:
     return to.as_provn(document) if provn else to.as_json(document)
 
 
-def _compared(place: Place, job: str, other: str) -> Comparison:
+def _compared(place: Settings, job: str, other: str) -> Comparison:
     return compare(*asyncio.run(_read(place, job, other)))
 
 
-async def _read(place: Place, *job_ids: str) -> list[Run]:
+async def _read(place: Settings, *job_ids: str) -> list[Run]:
     async with reading(place) as log:
         with faults():
             return [await Past(log).run(job_id) for job_id in job_ids]

@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 
 from uws.commands import Caller, Changes
-from uws.config import Settings
+from uws.config import ServerSettings, Settings
 from uws.files import Spool, Spooled, files_of_example
 from uws.jobs import UserUWS
 from uws.model import ENDED, Example, Job, Phase, Role
@@ -55,8 +55,9 @@ async def _run(settings: Settings, longest: int) -> Sequence[tuple[Example, Job]
         data = tempfile.TemporaryDirectory(prefix="uwsd-examples-", ignore_cleanup_errors=True)
         directory = Path(stack.enter_context(data))
         report = stack.enter_context(bar("running examples", total))
-        node = run_node(directory, settings.services, grace=settings.server.grace, jobs_end_with_server=True)
-        for uws in (await stack.enter_async_context(node)).services:
+        server = ServerSettings(grace=settings.server.grace, jobs_end_with_server=True)
+        here = Settings(data=directory, services=settings.services, server=server)
+        for uws in (await stack.enter_async_context(run_node(here))).services:
             for example in uws.service.examples:
                 ended.append((example, await _ended(uws, example, longest)))
                 report(len(ended), total)

@@ -11,7 +11,7 @@ import typer
 
 from eventstore.checkpoint import Checkpoint, CheckpointError, VerifierKey
 from eventstore.excerpt import check_held
-from uws.admin import DoesNotHold, Place, counting
+from uws.admin import DoesNotHold, counting
 from uws.audit.proof import (
     History,
     HistoryError,
@@ -23,6 +23,7 @@ from uws.audit.proof import (
     verify_history,
     visible,
 )
+from uws.config import Settings
 from uws.model import UsageError
 from uws.model.units import format_size, format_time
 
@@ -47,7 +48,7 @@ def looks_like_history(path: Path) -> bool:
         return file.read(len(_ZIP)) == _ZIP
 
 
-def export_history(place: Place, jobs: list[str], output: Path, through: Path | None) -> None:
+def export_history(place: Settings, jobs: list[str], output: Path, through: Path | None) -> None:
     """Write the histories of jobs into a new file. Raises what `reported` knows."""
     note = "" if through is None else _text(through)
     proven = asyncio.run(_export(place, jobs, output, note))
@@ -62,7 +63,7 @@ def _text(path: Path) -> str:
         raise UsageError(f"--through: {path} is no checkpoint, which is text") from None
 
 
-async def _export(place: Place, jobs: list[str], output: Path, through: str) -> Proven:
+async def _export(place: Settings, jobs: list[str], output: Path, through: str) -> Proven:
     async with reading(place) as log:
         head = await log.head()
         with bar("verifying", head.position) as report, faults():
@@ -82,7 +83,7 @@ def verify_history_file(
     key: VerifierKey | None,
     seen: list[tuple[Path, Checkpoint]],
     results: Path | None,
-    place: Place | None,
+    place: Settings | None,
 ) -> None:
     """Verify a history and say what it shows; hold it against files and the log where these are given."""
     with faults(HistoryError, CheckpointError):
@@ -101,7 +102,7 @@ def verify_history_file(
         warn_of_unsigned(path)
 
 
-async def _hold_against(place: Place, history: History) -> None:
+async def _hold_against(place: Settings, history: History) -> None:
     async with reading(place) as log:
         with bar("verifying", (await log.head()).position) as report:
             await log.verify(progress=counting(report, (await log.head()).position))

@@ -21,13 +21,13 @@ from uws.admin import (
     Entry,
     ListJobs,
     Outcome,
-    Place,
     PurgeJobs,
     ShowJob,
     Wanted,
     WatchJob,
     is_over,
 )
+from uws.config import Settings
 from uws.model import Job, Phase, Upload, UsageError
 from uws.model.units import format_duration, format_size, format_time
 from uws.node import administer
@@ -227,7 +227,7 @@ def watch(job: JobId, config: Config = CONFIG, data: Data = None) -> None:
     raise typer.Exit(0 if last.phase is Phase.COMPLETED else FAILED)
 
 
-def watched(place: Place, job_id: str) -> Iterator[Job]:
+def watched(place: Settings, job_id: str) -> Iterator[Job]:
     """Yield a job as it is, and as it is after each event, until it has ended."""
     version = 0
     while True:
@@ -289,7 +289,7 @@ def _check_meant(named: list[str] | None, wanted: Wanted) -> None:
         raise UsageError("expected either ids of jobs, or filters such as --service and --older-than")
 
 
-def _listed(place: Place, wanted: Wanted) -> Iterator[Entry]:
+def _listed(place: Settings, wanted: Wanted) -> Iterator[Entry]:
     """Yield jobs page by page."""
     operation = ListJobs(wanted)
     while True:
@@ -300,7 +300,7 @@ def _listed(place: Place, wanted: Wanted) -> Iterator[Entry]:
         operation = replace(operation, after=page.next)
 
 
-def _change(place: Place, *operations: AbortJobs | DestroyJobs | PurgeJobs, doing: str) -> None:
+def _change(place: Settings, *operations: AbortJobs | DestroyJobs | PurgeJobs, doing: str) -> None:
     """Carry out operations page by page, and tell what was done to each job; exit 2 when one is refused."""
     counted: Counter[str] = Counter()
     for operation in operations:
@@ -314,7 +314,9 @@ def _change(place: Place, *operations: AbortJobs | DestroyJobs | PurgeJobs, doin
         raise typer.Exit(USAGE)
 
 
-def _outcomes(place: Place, operation: AbortJobs | DestroyJobs | PurgeJobs, doing: str) -> Iterator[Outcome]:
+def _outcomes(
+    place: Settings, operation: AbortJobs | DestroyJobs | PurgeJobs, doing: str
+) -> Iterator[Outcome]:
     """Carry out an operation page by page, and yield what was done."""
     while True:
         page = carried_out(place, operation, doing)

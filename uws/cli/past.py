@@ -16,9 +16,8 @@ import typer
 
 from eventstore import RecordedEvent
 from projections import Sought
-from uws.admin import Place
 from uws.audit import Entry, JobThen, NotThere, Past, State, check_time, entry_of
-from uws.config import load
+from uws.config import Settings, load
 from uws.model import UsageError
 from uws.model.units import format_time
 from uws.node import looking_back
@@ -124,7 +123,7 @@ def _told(entry: Entry) -> str:
     return _LINE.format(*facts, text)
 
 
-async def _log(place: Place, job: str | None, sought: Sought, follow: bool, printed: _Printed) -> None:
+async def _log(place: Settings, job: str | None, sought: Sought, follow: bool, printed: _Printed) -> None:
     async with AsyncExitStack() as stack:
         log = await stack.enter_async_context(reading(place))
         # Read before all else: what is printed first reaches up to here at least, so nothing is left out.
@@ -193,7 +192,7 @@ class _Form(NamedTuple):
 
 
 async def _replay(
-    place: Place, job: str, time: datetime | None, version: int | None, form: _Form, steps: bool
+    place: Settings, job: str, time: datetime | None, version: int | None, form: _Form, steps: bool
 ) -> bool:
     """Print what was asked for, and return whether a place in the queue was told."""
     async with looking_back(place) as past:
@@ -259,7 +258,7 @@ def state_(
 
 
 async def _state(
-    place: Place, time: datetime, service: str | None, owner: str | None, limit: int | None
+    place: Settings, time: datetime, service: str | None, owner: str | None, limit: int | None
 ) -> bool:
     """Print what was asked for, and return whether a place in the queue was told."""
     async with looking_back(place) as past:
@@ -343,5 +342,5 @@ def _base_url(config: Path, url: str | None) -> str:
         return url
     if is_declared(config):
         server = load(config).server
-        return server.base_url or f"http://{server.host}:{server.port}"
+        return server.url
     raise UsageError("--url: say where clients reached the server, such as --url https://example.org/uws")

@@ -14,7 +14,8 @@ import typer
 from eventstore.connection import translated
 from projections import READ_MODELS, Copied, Difference, Status, unpack
 from projections import pack as packed
-from uws.admin import DoesNotHold, Place, ProjectionsStatus, RebuildProjections, VerifyProjections
+from uws.admin import DoesNotHold, ProjectionsStatus, RebuildProjections, VerifyProjections
+from uws.config import Settings
 from uws.model import UsageError
 from uws.model.units import format_size
 from uws.node import open_log
@@ -124,7 +125,7 @@ def fetch(file: Packed, config: Config = CONFIG, data: Data = None) -> None:
     _print_copied(copied)
 
 
-async def _fetched(place: Place, source: IO[bytes]) -> list[Copied]:
+async def _fetched(place: Settings, source: IO[bytes]) -> list[Copied]:
     async with open_log(place):
         return await asyncio.to_thread(unpack, source, place.projections, READ_MODELS)
 

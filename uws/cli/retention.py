@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from uws.admin import Place
 from uws.audit import Told, tell
+from uws.config import Settings
 from uws.model.units import format_time
 
 from .common import CONFIG, Config, Data, out, place_of, reading, reported
@@ -19,12 +19,12 @@ def retention(config: Config = CONFIG, data: Data = None) -> None:
         _print(place, asyncio.run(_told(place)))
 
 
-async def _told(place: Place) -> Told:
+async def _told(place: Settings) -> Told:
     async with reading(place) as log:
         return await tell(log, place.retention, place.projections, datetime.now(UTC))
 
 
-def _print(place: Place, told: Told) -> None:
+def _print(place: Settings, told: Told) -> None:
     settings = place.retention
     _say(
         f"owners: {_kept(settings.owners)}",

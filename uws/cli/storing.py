@@ -13,7 +13,7 @@ from eventstore.opening import copy_log
 from eventstore.opening import members as members_of
 from eventstore.opening import migrate as migrate_database
 from eventstore.scanning import parse_place
-from uws.admin import Place
+from uws.config import Settings
 from uws.model import UsageError
 from uws.model.units import format_time
 
@@ -91,7 +91,7 @@ def nodes(
     out.print(rows)
 
 
-def _database_of(place: Place) -> str:
+def _database_of(place: Settings) -> str:
     if not isinstance(place.log, str):
         raise UsageError(f"the log is {place.log}, which no others share: for several, set store in the file")
     return place.log

@@ -1,7 +1,7 @@
 """What an operator declares: read from TOML, or from functions, to typed settings."""
 
 from uws.config.access import AuthSettings, OIDCSettings, ProxySettings, RoleSettings
-from uws.config.hosts import is_loopback
+from uws.config.hosts import is_loopback, url_of
 from uws.config.reading import load
 from uws.config.services import make_service, service_of
 from uws.config.settings import (
@@ -34,4 +34,5 @@ __all__ = [
     "load",
     "make_service",
     "service_of",
+    "url_of",
 ]

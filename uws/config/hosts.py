@@ -17,6 +17,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def url_of(host: str, port: int) -> str:
+    """Return the URL of a server that listens there."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def is_host(entry: str) -> bool:
     """Whether this is a host as it stands in a URL, with a port or without."""
     found = _HOST.fullmatch(entry)

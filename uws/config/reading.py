@@ -107,12 +107,6 @@ def _store(file: _File, directory: Path, problems: list[str]) -> StoreSettings |
         return None
     if file.node and file.store is None:
         problems.append("node: only servers that share a log are nodes: add store, or leave this out")
-    if file.store and _STORE.match(file.store) and file.jobs is None and node.url is None:
-        problems.append(
-            "node.url: each node keeps files of jobs in its data directory, where the others have to reach "
-            'them: say where this one is, as in url = "http://10.0.0.2:8080", or have one directory for all '
-            'nodes, as in jobs = "/nfs/uwsd"'
-        )
     jobs = None if file.jobs is None else (directory / file.jobs).resolve()
     return StoreSettings(url=file.store, jobs=jobs, node=node)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 from yarl import URL
 
+from eventstore.checkpoint import SigningKey, VerifierKey
 from uws.config.access import AuthSettings
-from uws.config.hosts import is_host, is_loopback
+from uws.config.hosts import is_host, is_loopback, url_of
 from uws.model import DeclarationError, QueueSettings, QuotaSettings, Service
 from uws.model.units import check_duration, parse_duration
 
@@ -20,6 +21,7 @@ _BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~
 _DAY, _LONGEST_KEPT = 86400, 1000 * 365 * 86400
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}", re.ASCII)
 _SOONEST_GONE = "3s"
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - they are looked for, not listened at
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
 
 
@@ -41,6 +43,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What the server's log is made of, ``json`` or ``text``; by default text on a terminal, else JSON."""
     access_log: bool = True
     """Whether the log has a line for each request."""
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return self.base_url or url_of(self.host, self.port)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -129,8 +136,10 @@ class SlurmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[audit]`` table. Paths are relative to the data directory."""
 
-    origin: str = "uwsd"
-    """The name under which checkpoints of this log are known; by default from ``base_url``."""
+    origin: str | None = "uwsd"
+    """The name under which checkpoints of this log are known, by default from ``base_url``; None when nobody
+    tells it.
+    """
     checkpoint_every: int | float | str = "1d"
     """A duration; 0 writes none."""
     checkpoints: str = "checkpoints"
@@ -139,7 +148,7 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The private key that signs them; made when there is none."""
 
     def __post_init__(self) -> None:
-        if not _ORIGIN.fullmatch(self.origin):
+        if self.origin is not None and not _ORIGIN.fullmatch(self.origin):
             raise ValueError(f"origin: expected a name such as jobs.example.org/vo, got {self.origin!r}")
         try:
             parse_duration(self.checkpoint_every)
@@ -215,7 +224,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     name: str = ""
     """What it is called; by default as its machine is."""
     url: str | None = None
-    """Where the others reach it, without any proxy between them."""
+    """Where the others reach it, without any proxy between them; by default where it listens."""
     gone_after: int | float | str = "1min"
     """A duration after which one that is not heard of is gone, and its jobs are lost."""
 
@@ -253,10 +262,10 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All that an operator decides."""
+    """All that an operator decides. ``data`` is the data directory."""
 
     data: Path
-    services: tuple[Service, ...]
+    services: tuple[Service, ...] = ()
     server: ServerSettings = ServerSettings()
     uploads: UploadSettings = UploadSettings()
     audit: AuditSettings = AuditSettings()
@@ -267,6 +276,44 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     store: StoreSettings = StoreSettings()
     slurm: SlurmSettings = SlurmSettings()
+
+    @property
+    def log(self) -> Path | str:
+        """Where the log is: a file, or the URL of a database."""
+        return self.store.url or self.data / "events.db"
+
+    @property
+    def projections(self) -> Path:
+        """The file by which the read models are found."""
+        return self.data / "projections.db"
+
+    @property
+    def archives(self) -> Path:
+        """The directory that gets parts of the log."""
+        return self.data / self.retention.archives
+
+    @property
+    def key(self) -> Path:
+        """The file with the key that signs."""
+        return self.data / self.audit.key
+
+    def signing_key(self) -> SigningKey:
+        """Return the key that signs, made when there is none and the log has a name.
+
+        Raises `eventstore.checkpoint.CheckpointError`.
+        """
+        origin = self.audit.origin
+        return SigningKey.load_or_create(self.key, origin) if origin else SigningKey.load(self.key)
+
+    def verifier_key(self) -> VerifierKey:
+        """Return the key that verifies. Raises `eventstore.checkpoint.CheckpointError`."""
+        return SigningKey.load(self.key, self.audit.origin).verifier
+
+    @property
+    def node_url(self) -> str:
+        """Where other nodes reach this one: at its address, or by its machine's name where that is any."""
+        host = socket.gethostname() if self.server.host in _EVERYWHERE else self.server.host
+        return self.store.node.url or url_of(host, self.server.port)
 
     @property
     def is_private(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Literal
 
@@ -20,26 +20,24 @@ class ServerCommands(Questions):
 
     async def start_job(self, job_id: str, program: tuple[ProgramFile, ...] = ()) -> Job:
         """Record that a program, of these files, is started now, under the present declaration."""
-        self.backend.files.check_room()
-        recorded = await self.backend.store.read_stream(e.job_stream(job_id))
-        job = self._admitted(fold(recorded), job_id, SERVER)
-        quote = await self.estimate(job.owner, job.parameters)
-        return await self._carry_out(
-            job_id,
-            [lambda job: self.transitions.start_job(job, quote, program, self.backend.node)],
-            Command(SERVER, led_by=("JobQueued",)),
-            recorded,
+        node = self.backend.node
+        return await self._start(
+            job_id, lambda job, quote: self.transitions.start_job(job, quote, program, node)
         )
 
     async def submit_job(self, job_id: str, program: tuple[ProgramFile, ...] = ()) -> Job:
         """Record that the job is handed to a batch system now; else as `start_job`."""
+        return await self._start(job_id, lambda job, quote: self.transitions.submit_job(job, quote, program))
+
+    async def _start(self, job_id: str, step: Callable[[Job, datetime | None], list[e.JobEvent]]) -> Job:
+        """Record that a job leaves the queue, by a step that is told when it is likely to end."""
         self.backend.files.check_room()
         recorded = await self.backend.store.read_stream(e.job_stream(job_id))
         job = self._admitted(fold(recorded), job_id, SERVER)
         quote = await self.estimate(job.owner, job.parameters)
         return await self._carry_out(
             job_id,
-            [lambda job: self.transitions.submit_job(job, quote, program)],
+            [lambda job: step(job, quote)],
             Command(SERVER, led_by=("JobQueued",)),
             recorded,
         )

@@ -17,7 +17,7 @@ from lxml import etree
 from yarl import URL
 
 from uws.commands import Caller
-from uws.config import AuditSettings, AuthSettings
+from uws.config import AuditSettings
 from uws.files import OwnFile, Spool
 from uws.jobs import Backend, UserUWS
 from uws.model import (
@@ -52,9 +52,6 @@ RENDERED, LONGEST_RENDERED = 8_000_000, 16_000
 
 class Authenticator(ABC):
     """Tells who sends a request. Of all else it does nothing by itself."""
-
-    settings = AuthSettings()
-    """What admin commands go by."""
 
     @abstractmethod
     async def identify(self, request: web.Request) -> Identity:
