@@ -1,4 +1,4 @@
-"""How jobs ended that left no record, and that Slurm has forgotten: its accounting knows, where there is one."""
+"""How jobs ended that left no record, and that Slurm has forgotten: accounting knows, where there is one."""
 
 from __future__ import annotations
 
