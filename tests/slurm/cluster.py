@@ -22,6 +22,7 @@ from tests.processes import children, spared
 
 STARTS = SHARED / "slurm"
 PROGRAMS = "munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel"
+ACCOUNTING = "slurmdbd", "mariadbd", "mariadb-install-db", "my_print_defaults", "sacct"
 NODES = 3
 _SETTINGS = """
 MinJobAge=30
@@ -34,13 +35,13 @@ _PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
 @cache
-def missing() -> str | None:
-    """Say what there is not, without which no Slurm can be had here; None when all is there."""
+def missing(*more: str) -> str | None:
+    """Say what there is not of what Slurm needs here, and of ``more``; None when all is there."""
     if os.geteuid() != 0:
         return "Slurm is started by root alone"
     if not (STARTS / "start-slurm.sh").is_file():
         return f"there is no {STARTS}"
-    absent = [program for program in PROGRAMS if shutil.which(program, path=_PATH) is None]
+    absent = [program for program in PROGRAMS + more if shutil.which(program, path=_PATH) is None]
     return f"not installed: {', '.join(absent)}" if absent else None
 
 
@@ -50,6 +51,7 @@ class Slurm:
 
     directory: Path
     port: int
+    accounting: bool = False
     was_harmed: bool = False
     """Whether a daemon was killed: it may end jobs then that have the number of one from before."""
 
@@ -59,7 +61,7 @@ class Slurm:
 
     def start(self) -> None:
         """Start what does not run of it, and have all nodes take jobs."""
-        self._script("start-slurm.sh")
+        self._script("start-slurm.sh", *(["--acct"] if self.accounting else []))
         self._spare()
 
     def stop(self) -> None:
@@ -78,6 +80,37 @@ class Slurm:
         while _runs(pid):
             children()
             time.sleep(0.01)
+
+    def forget(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Have slurmctld lose all that it knows of jobs, whether it ends in order or not."""
+        self.kill("slurmctld", number)
+        for file in (self.directory / "ctld").glob("job_state*"):
+            file.unlink()
+        self.start()
+
+    def saved(self, number: str) -> None:
+        """Return when slurmctld has written down what it knows of jobs now; one of this id runs, or waits."""
+        mark = f"saved {time.monotonic_ns()}"
+        self.run("scontrol", "update", f"jobid={number}", f"admincomment={mark}")
+        self._written("job_state", lambda file: mark.encode() in file.read_bytes())
+
+    def down(self) -> None:
+        """Have no job started from now on, and return when slurmctld has written that down."""
+        before = time.time()
+        self.run("scontrol", "update", "partitionname=main", "state=down")
+        self._written("part_state", lambda file: file.stat().st_mtime >= before)
+
+    def up(self) -> None:
+        self.run("scontrol", "update", "partitionname=main", "state=up")
+
+    def _written(self, name: str, holds: Callable[[Path], bool]) -> None:
+        """Wait until a file of slurmctld's state is as it should be: it writes every few seconds."""
+        for _ in range(600):
+            with suppress(FileNotFoundError):
+                if holds(self.directory / "ctld" / name):
+                    return
+            time.sleep(0.05)
+        raise TimeoutError(f"slurmctld does not write {name}")
 
     def run(self, *command: str) -> str:
         """Run one of Slurm's commands and return what it says."""
@@ -175,12 +208,12 @@ def _rewrite(file: TextIO, lines: list[str]) -> None:
 
 
 @contextmanager
-def slurm() -> Iterator[Slurm]:
+def slurm(*, accounting: bool = False) -> Iterator[Slurm]:
     """Start a cluster, and take it away at the end."""
     directory = Path(tempfile.mkdtemp(prefix="slurm-"))
     directory.chmod(0o755)
     before = os.environ.get("SLURM_CONF")
-    cluster = Slurm(directory / "dev", _free_ports(NODES + 3))
+    cluster = Slurm(directory / "dev", _free_ports(NODES + 3), accounting)
     os.environ["SLURM_CONF"] = str(cluster.conf)
     try:
         with _munge(cluster.start):

@@ -36,6 +36,5 @@ def slurm_cluster() -> Iterator[Slurm]:
 @pytest.fixture
 def cluster(slurm_cluster: Slurm) -> Iterator[Slurm]:
     """A cluster without jobs, all of which runs."""
-    slurm_cluster.empty()
     yield slurm_cluster
     slurm_cluster.empty()

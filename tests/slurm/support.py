@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.execution.programs import shell
+from tests.execution.test_programs import info
+from tests.harness import Site
 from tests.slurm.cluster import Slurm
 from uws import Service
 from uws.config import SlurmSettings
@@ -48,3 +50,8 @@ async def until(holds: Callable[[], Awaitable[T | None]], seconds: float = 60) -
 def state_of(cluster: Slurm, number: str | None) -> str:
     """Return a job's state in Slurm."""
     return cluster.run("squeue", "-h", "-t", "all", "-j", str(number), "-o", "%T")
+
+
+async def batch_job(site: Site, job: str) -> str | None:
+    """Return what Slurm calls a job, None as long as that is not known."""
+    return info(await site.document(job)).get("batchJob")

@@ -63,6 +63,22 @@ def test_without_slurms_commands_its_services_cannot_be_offered(
     ]
 
 
+def test_nodes_that_keep_their_jobs_files_for_themselves_have_no_jobs_in_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_sbatch(tmp_path, monkeypatch)
+    node = '[node]\nurl = "http://10.0.0.2:8080"\n' + FILE
+    (tmp_path / "uwsd.toml").write_text('store = "postgresql://db/uwsd"\n' + node)
+    with pytest.raises(DeclarationError) as refused:
+        load(tmp_path / "uwsd.toml")
+    assert [*refused.value.problems] == [
+        'services.a.executor: got "slurm", whose jobs need a directory that all nodes have in common: '
+        'beside store, add jobs = "/nfs/uwsd", which the nodes of Slurm share, too'
+    ]
+    (tmp_path / "uwsd.toml").write_text('store = "postgresql://db/uwsd"\njobs = "shared"\n' + node)
+    assert load(tmp_path / "uwsd.toml").store.jobs == tmp_path / "shared"
+
+
 def _with_sbatch(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (directory / "sbatch").write_text("#!/bin/sh\n")
     (directory / "sbatch").chmod(0o755)

@@ -11,7 +11,7 @@ from tests.execution.programs import Pipe
 from tests.execution.test_programs import info
 from tests.harness import Site, job_id, running, text
 from tests.slurm.cluster import Slurm
-from tests.slurm.support import SOON, counted, ran, state_of, until
+from tests.slurm.support import SOON, batch_job, counted, ran, state_of, until
 
 
 async def types(site: Site, job: str) -> list[str]:
@@ -28,13 +28,14 @@ async def test_jobs_that_slurm_forgets_before_they_begin_are_submitted_again_and
     service = counted(tmp_path, "sleep 0.5")
     async with running(tmp_path / "data", service, slurm=SOON) as site:
         await site.ended(await site.run("run"))  # so that a later id is handed out again
-        cluster.run("scontrol", "update", "partitionname=main", "state=down")
-        await asyncio.sleep(6)  # it is saved that the partition is down, and the last id
+        await asyncio.to_thread(cluster.down)
+        held = cluster.run("sbatch", "--parsable", "--hold", "--wrap=true")
+        await asyncio.to_thread(cluster.saved, held)  # with the last id
         jobs = [await site.run("run") for _ in range(3)]
         numbers = [await until(lambda job=job: batch_job(site, job)) for job in jobs]
         cluster.kill("slurmctld")
         cluster.start()
-        cluster.run("scontrol", "update", "partitionname=main", "state=up")
+        cluster.up()
         others = [await site.run("run") for _ in range(3)]
         for job in jobs + others:
             assert text(await site.ended(job), "phase") == "COMPLETED"
@@ -42,10 +43,6 @@ async def test_jobs_that_slurm_forgets_before_they_begin_are_submitted_again_and
         assert set(numbers) & set(again), "no id was handed out again: this shows nothing"
         assert len(set(again)) == 6
     assert len(ran(tmp_path)) == len(set(ran(tmp_path))) == 7
-
-
-async def batch_job(site: Site, job: str) -> str | None:
-    return info(await site.document(job)).get("batchJob")
 
 
 async def test_slurmctld_may_die_and_return_while_jobs_run(
@@ -56,8 +53,8 @@ async def test_slurmctld_may_die_and_return_while_jobs_run(
     async with running(tmp_path / "data", service, slurm=SOON) as site:
         job = await site.run("run")
         await ready.line()
-        await site.executing(job)
-        await asyncio.sleep(6)  # its state is saved
+        number = info(await site.executing(job))["batchJob"]
+        await asyncio.to_thread(cluster.saved, number)
         cluster.kill("slurmctld")
         gate.send()
         cluster.start()
@@ -106,9 +103,8 @@ async def test_while_slurm_cannot_be_asked_jobs_that_run_are_unknown_and_those_t
         runs, succeeds = await site.run("run"), await site.run("run")
         for _ in range(2):
             await ready.line()
-        for job in (runs, succeeds):
-            await site.executing(job)
-        await asyncio.sleep(6)
+        numbers = [info(await site.executing(job))["batchJob"] for job in (runs, succeeds)]
+        await asyncio.to_thread(cluster.saved, numbers[0])
         cluster.kill("slurmctld")
         waits = await site.run("late")
         await until(lambda: is_in(site, runs, "UNKNOWN"), 40)
@@ -180,14 +176,10 @@ async def test_a_job_that_runs_and_is_unknown_to_slurm_is_lost_after_a_while_onl
 ) -> None:
     service = counted(tmp_path, 'echo 1 > "$READY"; exec sleep 600', environment={"READY": ready.path})
     async with running(tmp_path / "data", service, slurm=SOON) as site:
-        await asyncio.sleep(6)
         job = await site.run("run")
         await ready.line()
         await site.executing(job)
-        cluster.kill("slurmctld", signal.SIGKILL)
-        for file in (cluster.directory / "ctld").glob("job_state*"):
-            file.unlink()
-        cluster.start()
+        cluster.forget(signal.SIGKILL)
         document = await until(lambda: ended(site, job), 60)
         assert text(document, "phase") == "ERROR"
         assert text(document, "message") == "Slurm has lost the job while it ran"
@@ -208,10 +200,7 @@ async def test_what_slurm_has_forgotten_is_known_by_its_record(
     gate.send()
     while cluster.run("squeue", "-h", "--me"):
         await asyncio.sleep(0.1)
-    cluster.kill("slurmctld", signal.SIGTERM)
-    for file in (cluster.directory / "ctld").glob("job_state*"):
-        file.unlink()
-    cluster.start()
+    cluster.forget()
     async with running(tmp_path / "data", service, slurm=SOON) as site:
         document = await site.ended(f"{site.list_url('run')}/{job_id(job)}")
         assert (text(document, "phase"), info(document)["exitCode"]) == ("ERROR", "3")

@@ -72,6 +72,13 @@ def load(path: Path) -> Settings:
     quotas = _quotas(file.quotas, problems)
     limits = convert(file.limits, LimitSettings, "limits", problems)
     store = _store(file, path.parent, problems)
+    if store and store.keeper:
+        problems += [
+            f'services.{service.name}.executor: got "slurm", whose jobs need a directory that all nodes have '
+            'in common: beside store, add jobs = "/nfs/uwsd", which the nodes of Slurm share, too'
+            for service in services
+            if service and service.executor == "slurm"
+        ]
     slurm = convert(file.slurm, SlurmSettings, "slurm", problems)
     auth = _auth(file.auth, path.parent.resolve(), problems)
     # Each of them is None only where a problem was told.

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from errno import EAGAIN, EIO
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from eventstore import EventStoreError, RecordedEvent, from_microseconds
@@ -331,8 +332,12 @@ class Run:
             await asyncio.wait([over], timeout=LAST_WAIT)
 
     async def _collect(self, ended: End) -> Ending:
+        return await self._collected(lambda collect: collect(ended))
+
+    async def _collected(self, judge: Callable[[Callable[[End], Ending]], Ending]) -> Ending:
+        """Return what ``judge`` says, who is given what collects and judges what a program left."""
         try:
-            return await asyncio.to_thread(collect, self._uws.service, self._directory, ended)
+            return await asyncio.to_thread(judge, partial(collect, self._uws.service, self._directory))
         except Exception as error:  # whatever it is, the job does not stay EXECUTING
             log.exception("job %s: what its program left cannot be collected", self.job_id)
             reason = error.strerror if isinstance(error, OSError) else type(error).__name__

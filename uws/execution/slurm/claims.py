@@ -84,13 +84,14 @@ def read(directory: JobDirectory, path: Path) -> Claim | None:
 
 
 def give_up(path: Path) -> bool:
-    """Claim a submission for the server: its program will not be run. False when it was, or is."""
+    """Claim a submission for the server: its program will not be run. False when it was, or is.
+
+    Raises `FileNotFoundError` where the job's directory is not here: then nobody can tell.
+    """
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
     except FileExistsError:
         return path.lstat().st_size == 0
-    except FileNotFoundError:  # nobody can make it any more
-        return True
     return True
 
 

@@ -3,6 +3,8 @@
 #     job.sh RECORD LOGS PROGRAM [ARGUMENT ...]
 # The record tells, in one line of JSON, when the program began (ns since 1970) and where; in the end, its status, and
 # whether Slurm has told it to end.
+# The job's PATH is for the program alone.
+given=$PATH PATH=/usr/local/bin:/usr/bin:/bin
 record=$1 logs=$2 draft=$1.$SLURM_JOB_ID
 shift 2
 told=false
@@ -14,11 +16,11 @@ began=$(date +%s%N)
 tell "" || exit
 # That link(2) fails does not say, on a shared file system, that there is no link.
 ln "$draft" "$record" 2>/dev/null
-[ "$draft" -ef "$record" ] || { rm -f "$draft"; exit 79; } # TAKEN in run.py
+[ "$draft" -ef "$record" ] || { rm -f "$draft"; exit 79; } # _TAKEN in following.py
 rm -f "$draft" "$logs/stdout" "$logs/stderr"
 
-if type -P -- "$1" >/dev/null; then
-    (exec "$@") </dev/null >"$logs/stdout" 2>"$logs/stderr"
+if (PATH=$given; type -P -- "$1") >/dev/null; then
+    (PATH=$given; exec "$@") </dev/null >"$logs/stdout" 2>"$logs/stderr"
     status=$?
 else
     echo "$1: there is no such program on $SLURMD_NODENAME" >"$logs/stderr"
