@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from ._errors import StoreFull, StoreUnavailable
+from ._errors import NOT_WHOLE, StoreFull, StoreUnavailable
 
 Connection: TypeAlias = Any
 """An asyncpg connection: what its library says of its types is not enough for ours."""
@@ -33,7 +33,9 @@ _SETTINGS = {
     "tcp_keepalives_count": "5",
     "tcp_user_timeout": "15000",
 }
-_IS_THERE = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'migration')"
+_IS_THERE = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = $2)"
+_MARK = "copy_under_way"
+"""A table that is there as long as a copy to this log is under way."""
 LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
@@ -49,7 +51,7 @@ LOST = (
 
 async def version_of(connection: Connection) -> int:
     """Return the number of the last migration of a database; 0 when there is no log in it."""
-    if not await connection.fetchval(_IS_THERE, SCHEMA):
+    if not await connection.fetchval(_IS_THERE, SCHEMA, "migration"):
         return 0
     return int(await connection.fetchval("SELECT max(number) FROM migration"))
 
@@ -82,6 +84,19 @@ async def check_migrated(connection: Connection) -> None:
         raise StoreUnavailable(f"the log has schema {found}, this program needs {needed}: run uwsd migrate")
     if found > needed:
         raise StoreUnavailable(f"the log has schema {found}, of a newer program; this one knows {needed}")
+
+
+async def check_whole(connection: Connection) -> None:
+    """Raise `StoreUnavailable` when a log is not all there."""
+    if await connection.fetchval(_IS_THERE, SCHEMA, _MARK):
+        raise StoreUnavailable(NOT_WHOLE)
+
+
+async def mark(connection: Connection, *, under_way: bool) -> None:
+    """Note whether a copy to this log is under way."""
+    await connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {_MARK} ()" if under_way else f"DROP TABLE IF EXISTS {_MARK}"
+    )
 
 
 def _migrations() -> dict[int, str]:

@@ -52,8 +52,9 @@ def copy(
     """
     with reported(), faults():
         try:
+            places = _log_at(source), _log_at(target, new=True)
             with bar("copying", None, Rate("events")) as report:
-                verified = asyncio.run(copy_log(_log_at(source), _log_at(target), report))
+                verified = asyncio.run(copy_log(*places, report))
         except KeyboardInterrupt:
             err.print("interrupted: the next one goes on there")
             raise typer.Exit(INTERRUPTED) from None
@@ -97,8 +98,12 @@ def _database_of(place: Settings) -> str:
     return place.log
 
 
-def _log_at(text: str) -> Path | str:
+def _log_at(text: str, *, new: bool = False) -> Path | str:
+    """Return the place that was typed. What is ``new`` and has no name such as events.db is a directory."""
     place = parse_place(text)
     if isinstance(place, str) and not place.startswith(("postgres://", "postgresql://")):
         raise UsageError(f"{text}: expected {_WHERE}")
-    return place / "events.db" if isinstance(place, Path) and place.is_dir() else place
+    if isinstance(place, str):
+        return place
+    makes_one = new and not place.suffix and not place.exists()
+    return place / "events.db" if place.is_dir() or makes_one else place
