@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from ._chain import check_contained
-from ._database import named
 from ._errors import ChainBroken, EventStoreError, PositionPruned
 from ._types import Erased, Head, Pruned, Verified
+from .addresses import named
 from .postgres import PostgresEventLog, PostgresEventStore
 from .scanning import scan_log
 from .sqlite import SQLiteEventLog, SQLiteEventStore

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from ._errors import StoreUnavailable
 from ._types import EventLog, EventStore, Verified
+from .addresses import named
 from .membership import Alone, Member, Membership, NodeId
 from .sqlite import SQLiteEventLog, SQLiteEventStore
 
@@ -89,7 +90,7 @@ async def migrate(url: str) -> list[int]:
     """
     with _of_an_extra():
         from . import _database as database
-    with database.translated(database.named(url)):
+    with database.translated(named(url)):
         connection = await database.connect(url)
         try:
             return await database.migrate(connection)

@@ -51,7 +51,6 @@ from ._database import (
     connect,
     mark,
     migrate,
-    named,
     pooled,
     translated,
     version_of,
@@ -60,6 +59,7 @@ from ._errors import EventStoreError, StoreClosed, StoreUnavailable, StreamNotFo
 from ._following import Following
 from ._postgres_rows import record_of, recorded, row_of, to_send, without_repetition
 from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
+from .addresses import named
 
 R = TypeVar("R")
 Change = Callable[[Connection], Awaitable[tuple[int, R]]]

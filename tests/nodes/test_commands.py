@@ -167,6 +167,19 @@ async def test_migrating_tells_what_was_done_and_a_program_that_is_too_old_or_ne
     assert (of_one.status, "for several, set store in the file" in of_one.err) == (2, True)
 
 
+@pytest.mark.parametrize("table", ["event (a int)", "migration (a int)"])
+async def test_a_schema_of_somebody_else_is_left_alone(shared: Path, url: str, table: str) -> None:
+    connection = await connect(url)
+    try:
+        await connection.execute(f"CREATE SCHEMA uwsd; CREATE TABLE uwsd.{table}")
+    finally:
+        await connection.close()
+    for command in (("migrate", "--config"), ("serve",)):
+        refused = await uwsd(*command, shared)
+        assert refused.status == 2
+        assert "the schema uwsd of this database has tables that are no log's" in refused.err
+
+
 async def test_who_shares_a_log_is_told(shared: Path) -> None:
     async with serving(shared) as server:
         await server.create("echo")
