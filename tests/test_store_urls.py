@@ -42,7 +42,10 @@ def declared(directory: Path, url: str) -> Path:
         ("postgresql://uwsd@db/uwsd?foo", "there is no option 'foo' behind the ?"),
         ("postgresql://uwsd@db/uwsd?port=x", "port: expected a number between 1 and 65535, got 'x'"),
         ("postgresql://uwsd@db/uwsd?sslrootcert=/nonexist", "sslrootcert: /nonexist: No such file"),
-        ("postgresql://uwsd@db/uwsd?sslrootcert=/dev/null", "sslrootcert: /dev/null: there is no certificate"),
+        (
+            "postgresql://uwsd@db/uwsd?sslrootcert=/dev/null",
+            "sslrootcert: /dev/null: there is no certificate",
+        ),
         ("postgresql:/db/uwsd", "expected the URL of a database such as postgresql://uwsd@db.example/uwsd"),
         # Passwords: "se" and "cret" are parts of one.
         ("postgresql://uwsd:se/cr#et@db/uwsd", ENCODE),
