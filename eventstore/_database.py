@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from ._errors import StoreFull, StoreUnavailable
+from ._errors import NOT_WHOLE, StoreFull, StoreUnavailable
 
 Connection: TypeAlias = Any
 """An asyncpg connection: what its library says of its types is not enough for ours."""
@@ -33,7 +32,14 @@ _SETTINGS = {
     "tcp_keepalives_count": "5",
     "tcp_user_timeout": "15000",
 }
-_IS_THERE = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'migration')"
+_IN_USE = "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace($1))"
+_HAS_VERSION = """
+SELECT EXISTS (SELECT FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid
+    WHERE relnamespace = to_regnamespace($1) AND relname = 'migration' AND attname = 'number')
+"""
+_MARK = "copy_under_way"
+"""A table that is there as long as a copy to this log is under way."""
+_IS_MARKED = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = $2)"
 LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
@@ -49,7 +55,7 @@ LOST = (
 
 async def version_of(connection: Connection) -> int:
     """Return the number of the last migration of a database; 0 when there is no log in it."""
-    if not await connection.fetchval(_IS_THERE, SCHEMA):
+    if not await connection.fetchval(_HAS_VERSION, SCHEMA):
         return 0
     return int(await connection.fetchval("SELECT max(number) FROM migration"))
 
@@ -63,6 +69,11 @@ async def migrate(connection: Connection) -> list[int]:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATING)
         found = await version_of(connection)
         if found == 0:
+            if await connection.fetchval(_IN_USE, SCHEMA):
+                raise StoreUnavailable(
+                    f"the schema {SCHEMA} of this database has tables that are no log's: "
+                    "give the log a database of its own, or drop that schema"
+                )
             await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
             await connection.execute("CREATE TABLE migration (number int PRIMARY KEY)")
         wanted = {number: sql for number, sql in _migrations().items() if number > found}
@@ -82,6 +93,19 @@ async def check_migrated(connection: Connection) -> None:
         raise StoreUnavailable(f"the log has schema {found}, this program needs {needed}: run uwsd migrate")
     if found > needed:
         raise StoreUnavailable(f"the log has schema {found}, of a newer program; this one knows {needed}")
+
+
+async def check_whole(connection: Connection) -> None:
+    """Raise `StoreUnavailable` when a log is not all there."""
+    if await connection.fetchval(_IS_MARKED, SCHEMA, _MARK):
+        raise StoreUnavailable(NOT_WHOLE)
+
+
+async def mark(connection: Connection, *, under_way: bool) -> None:
+    """Note whether a copy to this log is under way."""
+    await connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {_MARK} ()" if under_way else f"DROP TABLE IF EXISTS {_MARK}"
+    )
 
 
 def _migrations() -> dict[int, str]:
@@ -107,14 +131,6 @@ def pooled(url: str) -> Any:
         url, min_size=1, max_size=_READERS, timeout=PATIENCE, command_timeout=PATIENCE,
         server_settings=_SETTINGS, reset=as_it_is,
     )  # fmt: skip
-
-
-def named(url: str) -> str:
-    """Return the address of a database without the password."""
-    parts = urlsplit(url)
-    address = parts.netloc.rpartition("@")[2]
-    user = f"{parts.username}@" if parts.username else ""
-    return urlunsplit((parts.scheme, f"{user}{address}", parts.path, "", ""))
 
 
 @contextmanager

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+NOT_WHOLE = (
+    "a copy to here was begun, and this is not all of it: repeat the same uwsd store copy, "
+    "which goes on there"
+)
+"""Why a log is refused to all but those who copy to it."""
+
 
 class EventStoreError(Exception):
     """Base of all errors of this package."""

@@ -27,7 +27,7 @@ from ._chain import (
     pruning,
     seal,
 )
-from ._errors import EventStoreError, StoreUnavailable, StreamNotFound
+from ._errors import NOT_WHOLE, EventStoreError, StoreUnavailable, StreamNotFound
 from ._types import Head, Metadata, Pruned, RecordedEvent
 from .connection import transaction, translated
 
@@ -97,14 +97,14 @@ ORDER BY position
 
 
 FORMAT = 1
-"""The number of the file's form, kept as its ``user_version``."""
+"""The number of the file's form, kept as its ``user_version``; negative while a copy to it is under way."""
 
 
-def make_ready(connection: sqlite3.Connection) -> None:
+def make_ready(connection: sqlite3.Connection, *, to_copy: bool = False) -> None:
     """Create the tables where there are none, and set up the connection. Raises `sqlite3.Error`."""
     ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
     if tables:
-        check_format(connection)
+        check_format(connection, to_copy=to_copy)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")
@@ -114,10 +114,15 @@ def make_ready(connection: sqlite3.Connection) -> None:
         connection.executescript(f"BEGIN; {schema} PRAGMA user_version = {FORMAT}; COMMIT")
 
 
-def check_format(connection: sqlite3.Connection) -> None:
-    """Raise `sqlite3.DatabaseError` when the file holds something else than this module writes."""
+def check_format(connection: sqlite3.Connection, *, to_copy: bool = False) -> None:
+    """Raise `sqlite3.DatabaseError` when the file holds something else than this module writes.
+
+    Also when it is not all there, which is as it should be for who goes on ``to_copy``.
+    """
     ((found,),) = connection.execute("PRAGMA user_version").fetchall()
-    if found != FORMAT:
+    if found == -FORMAT and not to_copy:
+        raise sqlite3.DatabaseError(NOT_WHOLE)
+    if abs(found) != FORMAT:
         raise sqlite3.DatabaseError(f"the log has format {found}, this program knows format {FORMAT}")
 
 
@@ -178,6 +183,13 @@ def adopt(
     return read_head(connection), None
 
 
+def mark(connection: sqlite3.Connection, *, under_way: bool) -> tuple[Head, None]:
+    """Note whether a copy to this log is under way."""
+    with transaction(connection):
+        connection.execute(f"PRAGMA user_version = {-FORMAT if under_way else FORMAT}")
+    return read_head(connection), None
+
+
 def _as_text(row: Row) -> tuple[Any, ...]:
     position, stream, version, id_, type_, *rest = row
     return (position, stream.decode(), version, id_.decode(), type_.decode(), *rest)
@@ -192,9 +204,7 @@ def settle(connection: sqlite3.Connection) -> tuple[Head, None]:
 
 def probe(connection: sqlite3.Connection) -> tuple[Head, None]:
     """Write something of no effect through to the disk."""
-    with transaction(connection):
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-    return read_head(connection), None
+    return mark(connection, under_way=False)
 
 
 def read_head(connection: sqlite3.Connection) -> Head:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from ._chain import check_contained
-from ._database import named
 from ._errors import ChainBroken, EventStoreError, PositionPruned
-from ._types import Erased, Pruned, Verified
+from ._types import Erased, Head, Pruned, Verified
+from .addresses import named
 from .postgres import PostgresEventLog, PostgresEventStore
 from .scanning import scan_log
 from .sqlite import SQLiteEventLog, SQLiteEventStore
@@ -29,16 +29,15 @@ async def copy(
 
     ``target`` is empty, or the copy that was begun before. Nobody else may write it. ``progress`` is told the
     position that was reached, and the last one. Cancelled, it leaves a copy that can be gone on with. Raises
-    `CannotCopy` when ``target`` holds something else, or what was erased or pruned since it was copied;
-    `ChainBroken`, `StoreUnavailable`.
+    `CannotCopy` when ``target`` holds something else, or more, or what was erased or pruned since it was
+    copied; `ChainBroken`, `StoreUnavailable`. From the first event on until all is verified, nobody can open
+    ``target`` but to copy.
     """
     there, end = await target.head(), await source.head()
-    try:
-        check_contained(there, end, (await source.hashes_at([there.position])).get(there.position))
-    except (ChainBroken, PositionPruned) as error:
-        raise CannotCopy(f"{_told(target)} holds another log: {error}") from error
+    await _check_begins(source, target, there, end)
     begun = there.position or end.position
     await _check_nothing_went(source, begun)
+    await target._mark(under_way=True)
     position = there.position
     while (page := await source._page(position, _PAGE))[0]:
         rows, anchors = page
@@ -46,7 +45,24 @@ async def copy(
         position = rows[-1][0]
         progress(position, max(position, end.position))
     await _check_nothing_went(source, begun)
-    return await target.verify(contains=[end])
+    verified = await target.verify(contains=[end])
+    await target._mark(under_way=False)
+    return verified
+
+
+async def _check_begins(source: Source, target: Target, there: Head, end: Head) -> None:
+    """Raise `CannotCopy` unless ``target``, which ends ``there``, is how ``source`` begins."""
+    whole, first, last = (source, there, end) if there.position <= end.position else (target, end, there)
+    try:
+        check_contained(first, last, (await whole.hashes_at([first.position])).get(first.position))
+    except (ChainBroken, PositionPruned) as error:
+        raise CannotCopy(f"{_told(target)} holds another log: {error}; copy to an empty place") from error
+    if whole is target and first != last:
+        more = last.position - first.position
+        raise CannotCopy(
+            f"{_told(target)} has all of {_told(source)} and what came later, {more} more up to position "
+            f"{last.position}: there is nothing to copy"
+        )
 
 
 async def _check_nothing_went(source: Source, begun: int) -> None:

@@ -14,9 +14,10 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, cast
 
-from ._database import Connection, check_migrated, connect, named, translated
+from ._database import Connection, check_migrated, connect, translated
 from ._errors import EventStoreError, StoreUnavailable
 from ._types import EventStore
+from .addresses import named
 from .membership import Duties, Member, NameTaken, NodeId
 
 log = logging.getLogger(__name__)

@@ -10,22 +10,24 @@ from typing import Any, cast
 
 from ._errors import StoreUnavailable
 from ._types import EventLog, EventStore, Verified
+from .addresses import named
 from .membership import Alone, Member, Membership, NodeId
 from .sqlite import SQLiteEventLog, SQLiteEventStore
 
 
 async def open_store(
-    place: Path | str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    place: Path | str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC), to_copy: bool = False
 ) -> EventStore:
     """Open the log at ``place`` for writing, or make one.
 
-    Raises `StoreLocked` for a file that another process has, `StoreUnavailable`.
+    Raises `StoreLocked` for a file that another process has, `StoreUnavailable`, also when a copy to it is
+    under way, unless it is opened ``to_copy``.
     """
     if isinstance(place, str):
         with _of_an_extra():
             from .postgres import PostgresEventStore
-        return await PostgresEventStore.open(place, now=now)
-    return await SQLiteEventStore.open(place, now=now)
+        return await PostgresEventStore.open(place, now=now, to_copy=to_copy)
+    return await SQLiteEventStore.open(place, now=now, to_copy=to_copy)
 
 
 async def read_log(place: Path | str) -> EventLog:
@@ -61,7 +63,8 @@ async def copy_log(
 ) -> Verified:
     """Copy what the log at ``target`` lacks of the one at ``source``: see `eventstore.copying.copy`.
 
-    Raises what that does, and what `open_store` and `read_log` do.
+    The directory of a file is made where there is none. Raises what that does, what `open_store` and
+    `read_log` do, and `OSError`.
     """
     with _of_an_extra():
         from .copying import CannotCopy, copy
@@ -69,7 +72,9 @@ async def copy_log(
         raise CannotCopy("a log cannot be copied to where it is")
     log = await read_log(source)
     try:
-        store = await open_store(target)
+        if isinstance(target, Path):
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+        store = await open_store(target, to_copy=True)
         try:
             return await copy(cast(Any, log), cast(Any, store), progress)
         finally:
@@ -85,7 +90,7 @@ async def migrate(url: str) -> list[int]:
     """
     with _of_an_extra():
         from . import _database as database
-    with database.translated(database.named(url)):
+    with database.translated(named(url)):
         connection = await database.connect(url)
         try:
             return await database.migrate(connection)

@@ -47,9 +47,10 @@ from ._database import (
     PATIENCE,
     Connection,
     check_migrated,
+    check_whole,
     connect,
+    mark,
     migrate,
-    named,
     pooled,
     translated,
     version_of,
@@ -58,6 +59,7 @@ from ._errors import EventStoreError, StoreClosed, StoreUnavailable, StreamNotFo
 from ._following import Following
 from ._postgres_rows import record_of, recorded, row_of, to_send, without_repetition
 from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, Pruned, RecordedEvent, to_microseconds
+from .addresses import named
 
 R = TypeVar("R")
 Change = Callable[[Connection], Awaitable[tuple[int, R]]]
@@ -117,12 +119,13 @@ class PostgresEventLog(Following):
 
     @classmethod
     async def read(cls, url: str) -> Self:
-        """Open the log at ``url``. Raises `StoreUnavailable` when there is none that can be read."""
+        """Open the log at ``url``. Raises `StoreUnavailable` when there is none, or not all of one."""
         with translated(named(url)):
             async with AsyncExitStack() as undoing:
                 pool = await undoing.enter_async_context(pooled(url))
                 async with pool.acquire() as connection:
                     await check_migrated(connection)
+                    await check_whole(connection)
                 undoing.pop_all()
         return cls(url, pool)
 
@@ -236,11 +239,13 @@ class PostgresEventStore(PostgresEventLog):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         max_waiting: int = 10_000,
         max_batch: int = 512,
+        to_copy: bool = False,
     ) -> Self:
         """Open the log at ``url``, in a database that exists; where there is none in it, it is made.
 
         ``max_waiting`` appends may wait before `Overloaded` is raised; at most ``max_batch`` are sent
-        together. Raises `StoreUnavailable` when the database cannot be reached, or has a log of another form.
+        together. Raises `StoreUnavailable` when the database cannot be reached, or has a log of another form,
+        or not all of one, unless it is opened ``to_copy`` what is missing.
         """
         with translated(named(url)):
             async with AsyncExitStack() as undoing:
@@ -249,6 +254,8 @@ class PostgresEventStore(PostgresEventLog):
                     if await version_of(connection) == 0:
                         await migrate(connection)
                     await check_migrated(connection)
+                    if not to_copy:
+                        await check_whole(connection)
                 undoing.pop_all()
         return cls(url, pool, now=now, max_waiting=max_waiting, max_batch=max_batch)
 
@@ -323,6 +330,15 @@ class PostgresEventStore(PostgresEventLog):
             return len(records), None
 
         await self._committer.do(partial(self._written, partial(_in_turn, adopt), LONG))
+
+    async def _mark(self, *, under_way: bool) -> None:
+        """Note whether a copy to this log is under way, so that nobody else takes it for whole."""
+
+        async def note(connection: Connection) -> tuple[int, None]:
+            await mark(connection, under_way=under_way)
+            return 0, None
+
+        await self._committer.do(partial(self._written, partial(_in_turn, note), LONG))
 
     async def _commit(self, batch: Sequence[Append]) -> Sequence[Outcome]:
         outcomes = await self._written(partial(self._append, batch))

@@ -14,6 +14,7 @@ import msgspec
 from . import _ledger as ledger
 from ._chain import EMPTY
 from ._types import Head, RecordedEvent
+from .addresses import named
 from .connection import connect_for_reading, fetch, translated
 
 _PAGE = 2000
@@ -178,7 +179,7 @@ class DatabaseScan(LogScan):
         self._translated = database.translated
         self._runner = asyncio.Runner()
         try:
-            with self._translated(database.named(url)):
+            with self._translated(named(url)):
                 self._connection = self._runner.run(database.connect(url))
         except BaseException:
             self._runner.close()

@@ -52,7 +52,7 @@ class SQLiteEventLog(Following):
 
     @classmethod
     async def read(cls, path: Path) -> Self:
-        """Open the log at ``path``. Raises `StoreUnavailable` when there is none that can be read."""
+        """Open the log at ``path``. Raises `StoreUnavailable` when there is none, or not all of one."""
         with translated(str(path)):
             if not path.is_file():
                 raise FileNotFoundError("there is no log")
@@ -139,12 +139,13 @@ class SQLiteEventStore(SQLiteEventLog):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         max_waiting: int = 10_000,
         max_batch: int = 512,
+        to_copy: bool = False,
     ) -> Self:
         """Open or create the log at ``path`` and become its only writer.
 
         ``max_waiting`` appends may wait before `Overloaded` is raised; at most ``max_batch`` share a
         transaction. Raises `StoreLocked` when another process has it, `StoreUnavailable` when the file
-        cannot be opened or is no log.
+        cannot be opened or is no log, or not all of one, unless it is opened ``to_copy`` what is missing.
         """
         with translated(str(path)):
             path = path.resolve()  # the lock is the file's, whatever it is called
@@ -153,7 +154,7 @@ class SQLiteEventStore(SQLiteEventLog):
                 undoing.callback(lock.release)
                 path.touch(mode=0o600)  # what users sent is in there
                 writer = await undoing.enter_async_context(writing(path))
-                await writer.run(ledger.make_ready)
+                await writer.run(ledger.make_ready, to_copy=to_copy)
                 reader = await undoing.enter_async_context(reading(path))
                 head = await reader.run(ledger.read_head)
                 undoing.pop_all()
@@ -242,6 +243,10 @@ class SQLiteEventStore(SQLiteEventLog):
     async def _adopt(self, rows: Sequence[Row], anchors: Mapping[int, bytes]) -> None:
         """Write events as another log has them: see `eventstore.copying`."""
         await self._committer.do(lambda: self._write(ledger.adopt, rows, anchors))
+
+    async def _mark(self, *, under_way: bool) -> None:
+        """Note whether a copy to this log is under way, so that nobody else takes it for whole."""
+        await self._committer.do(lambda: self._write(partial(ledger.mark, under_way=under_way)))
 
     async def _commit(self, batch: Sequence[Append]) -> Sequence[Outcome]:
         before = self._head

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, Any, Protocol, cast
 
 import msgspec
 
@@ -32,7 +32,13 @@ class Copied(msgspec.Struct, frozen=True):
     position: int
 
 
-def pack(path: Path, file: IO[bytes]) -> list[Copied]:
+class Writable(Protocol):
+    """What an archive is written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+def pack(path: Path, file: Writable) -> list[Copied]:
     """Write copies of the read models that are registered at ``path`` into ``file``, as a tar archive.
 
     Each is of one moment, whoever writes it meanwhile. Raises `sqlite3.Error`, `OSError`.
@@ -46,7 +52,7 @@ def pack(path: Path, file: IO[bytes]) -> list[Copied]:
             with closing(connect_for_reading(target)) as connection:
                 copied.append(Copied(place.name, place.version, checkpoint_of(connection)[0]))
         Path(scratch, _MANIFEST).write_bytes(msgspec.json.encode(copied))
-        with tarfile.open(mode="w|", fileobj=file) as archive:
+        with tarfile.open(mode="w|", fileobj=cast(IO[bytes], file)) as archive:
             for name in (_MANIFEST, *(f"{each.name}.db" for each in copied)):
                 archive.add(Path(scratch, name), name)
     return copied

@@ -319,6 +319,11 @@ async def test_an_option_that_cannot_be_is_refused_by_its_name(file: Path) -> No
             "a b",
             "expected up to 64 letters, digits, dots and dashes, got 'a b'",
         ),
+        (
+            "postgresql://db.example/uwsd",
+            "",
+            "expected up to 64 letters, digits, dots and dashes, got ''",
+        ),
         (None, "a", "only servers that share a log are nodes: add store to the file"),
     ],
 )

@@ -170,8 +170,7 @@ def at_cutout(*lines: str) -> str:
         ),
         (
             'store = "mysql://db.example/uwsd"\n' + SERVICE,
-            "store: expected the URL of a database such as postgresql://uwsd@db.example/uwsd, "
-            "got 'mysql://db.example/uwsd'; without it, the log is in the data directory",
+            "store: expected the URL of a database such as postgresql://uwsd@db.example/uwsd, got mysql://…",
         ),
         (
             '[node]\nname = "a"\n' + SERVICE,
@@ -185,13 +184,21 @@ def at_cutout(*lines: str) -> str:
             STORE + '[node]\nurl = "10.0.0.2:8080"\n' + SERVICE,
             "node.url: expected an http(s) URL such as http://10.0.0.2:8080, got '10.0.0.2:8080'",
         ),
+        (
+            STORE + '[node]\nurl = "http://10.0.0.2:99999"\n' + SERVICE,
+            "node.url: expected an http(s) URL such as http://10.0.0.2:8080, got 'http://10.0.0.2:99999'",
+        ),
+        (
+            STORE + '[node]\nname = ""\n' + SERVICE,
+            "node.name: expected up to 64 letters, digits, dots and dashes, got ''",
+        ),
         (STORE + '[node]\ngone_after = "1s"\n' + SERVICE, "node.gone_after: 1s is below the minimum 3s"),
         (
             STORE + '[node]\ngone_after = "soon"\n' + SERVICE,
             "node.gone_after: expected a duration such as 60 (seconds), 20min, 12h or 7d, got 'soon'",
         ),
         ("[slurm]\nevery = 0\n" + SERVICE, "slurm.every: 0.0 is no number of seconds above 0"),
-        (SERVICE + 'executor = "slrum"\n', "services.cutout.executor: invalid enum value 'slrum'"),
+        (SERVICE + 'executor = "slrum"\n', "services.cutout.executor: expected local or slurm, got 'slrum'"),
         (
             SERVICE + "[services.cutout.slurm]\ncpus = 2\n",
             'services.cutout.slurm: is for jobs that Slurm runs: add executor = "slurm", or leave it out',
@@ -208,6 +215,10 @@ def at_cutout(*lines: str) -> str:
         (
             SERVICE + "[services.cutout.slurm]\npartition = '--wrap=x y'\n",
             "services.cutout.slurm.partition: '--wrap=x y' is nothing that Slurm knows by a name",
+        ),
+        (
+            SERVICE + "[services.cutout.slurm]\npartition = ''\n",
+            "services.cutout.slurm.partition: '' is nothing that Slurm knows by a name",
         ),
         ("[queue]\nmax_running = 0\n" + SERVICE, "queue.max_running: 0 is below the minimum 1"),
         ('[queue]\nhalf_life = "10min"\n' + SERVICE, "queue.half_life: 10min is below the minimum 1h"),
@@ -242,7 +253,7 @@ def at_cutout(*lines: str) -> str:
         ),
         (
             at_cutout('when_full = "wait"'),
-            "services.cutout.when_full: invalid enum value 'wait'",
+            "services.cutout.when_full: expected refuse or hold, got 'wait'",
         ),
         (
             '[audit]\norigin = "two words"\n' + SERVICE,

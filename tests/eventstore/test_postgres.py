@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 
 from eventstore import NewEvent, RecordedEvent, StoreUnavailable, VersionConflict, open_store, read_log
-from eventstore._database import SCHEMA, connect, migrate, named
+from eventstore._database import SCHEMA, connect, migrate
+from eventstore.addresses import named
 from eventstore.postgres import PostgresEventLog, PostgresEventStore
 from tests.databases import Server, emptied, needs_postgres, postgres
 from tests.eventstore.support import collected, events, payloads

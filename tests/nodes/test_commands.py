@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from eventstore._database import connect
+from eventstore.opening import copy_log
 from tests.daemon import serving, uwsd
 from tests.databases import needs_postgres
 
@@ -79,6 +80,73 @@ async def test_a_copy_to_a_place_that_holds_something_else_is_refused_without_te
     assert (nothing.status, "there is no log" in nothing.err) == (2, True)
 
 
+async def begin_copy(source: Path | str, target: Path | str, patch: pytest.MonkeyPatch) -> None:
+    """Copy three events, and go no further."""
+
+    def stop(done: int, total: int) -> None:
+        raise InterruptedError
+
+    with patch.context() as patched:
+        patched.setattr("eventstore.copying._PAGE", 3)
+        with pytest.raises(InterruptedError):
+            await copy_log(source, target, stop)
+
+
+async def test_nobody_takes_a_log_for_whole_that_is_being_copied_to_and_the_copy_can_be_gone_on_with(
+    tmp_path: Path, alone: Path, shared: Path, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(alone) as server:
+        await server.ended(await server.run("echo"))
+    new = tmp_path / "new"
+    for source, target, at in (
+        (tmp_path / "var/events.db", secret, ("--config", shared)),
+        (secret, new / "events.db", ("--data", new)),
+    ):
+        await begin_copy(source, target, monkeypatch)
+        serve = (shared,) if target == secret else (alone, "--data", new)
+        for command in (
+            ("serve", *serve, "--port", "0"),
+            ("audit", "verify", *at),
+            ("audit", "log", *at),
+            ("jobs", "list", *at),
+            ("store", "copy", target, tmp_path / "third"),
+        ):
+            refused = await uwsd(*map(str, command))
+            assert refused.status == 2, command
+            assert "a copy to here was begun, and this is not all of it: repeat the same" in refused.err
+            assert "secret" not in refused.err
+        assert not (tmp_path / "third").exists()
+        gone_on_with = await uwsd("store", "copy", str(source), str(target))
+        assert gone_on_with.out == "5 events up to position 5, 0 erased, 0 pruned: the chain holds\n"
+        assert (await uwsd("audit", "verify", *at)).status == 0
+    async with serving(shared) as server:
+        await server.create("echo")
+
+
+async def test_a_copy_to_where_there_is_nothing_makes_a_data_directory(
+    tmp_path: Path, alone: Path, secret: str
+) -> None:
+    async with serving(alone) as server:
+        await server.create("echo")
+    assert (await uwsd("store", "copy", tmp_path / "var", secret)).status == 0
+    assert (await uwsd("store", "copy", secret, tmp_path / "back")).status == 0
+    assert (tmp_path / "back").stat().st_mode & 0o777 == 0o700
+    assert (await uwsd("audit", "verify", "--data", tmp_path / "back")).status == 0
+
+
+async def test_a_copy_to_a_log_that_has_more_says_so(tmp_path: Path, alone: Path, secret: str) -> None:
+    async with serving(alone) as server:
+        await server.create("echo")
+    assert (await uwsd("store", "copy", tmp_path / "var", secret)).status == 0
+    async with serving(alone) as server:
+        await server.create("echo")
+        await server.create("echo")
+    ahead = await uwsd("store", "copy", secret, tmp_path / "var")
+    assert ahead.status == 2
+    assert "has all of postgresql://postgres@" in ahead.err
+    assert "and what came later, 2 more up to position 4: there is nothing to copy" in ahead.err
+
+
 async def test_migrating_tells_what_was_done_and_a_program_that_is_too_old_or_new_refuses(
     shared: Path, alone: Path, url: str
 ) -> None:
@@ -97,6 +165,19 @@ async def test_migrating_tells_what_was_done_and_a_program_that_is_too_old_or_ne
         assert "secret" not in refused.err
     of_one = await uwsd("migrate", "--config", alone)
     assert (of_one.status, "for several, set store in the file" in of_one.err) == (2, True)
+
+
+@pytest.mark.parametrize("table", ["event (a int)", "migration (a int)"])
+async def test_a_schema_of_somebody_else_is_left_alone(shared: Path, url: str, table: str) -> None:
+    connection = await connect(url)
+    try:
+        await connection.execute(f"CREATE SCHEMA uwsd; CREATE TABLE uwsd.{table}")
+    finally:
+        await connection.close()
+    for command in (("migrate", "--config"), ("serve",)):
+        refused = await uwsd(*command, shared)
+        assert refused.status == 2
+        assert "the schema uwsd of this database has tables that are no log's" in refused.err
 
 
 async def test_who_shares_a_log_is_told(shared: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated, Literal
 
@@ -103,10 +105,12 @@ def verify(names: Names = None, config: Config = CONFIG, data: Data = None) -> N
 @projections.command()
 def pack(file: Packed, config: Config = CONFIG, data: Data = None) -> None:
     """Write copies of the read models into FILE, for another node of the log; - is standard output."""
-    with reported(), _opened(file, "wb") as target:
+    with reported(), _opened(file, "wb") as opened:
         place = place_of(config, data)
+        target = _Written(opened, "standard output" if file == Path("-") else str(file))
         with translated(str(place.projections)):
             copied = packed(place.projections, target)
+        target.flush()
         if not copied:
             raise UsageError(f"{place.projections}: there are no read models")
     _print_copied(copied)
@@ -130,17 +134,41 @@ async def _fetched(place: Settings, source: IO[bytes]) -> list[Copied]:
         return await asyncio.to_thread(unpack, source, place.projections, READ_MODELS)
 
 
+class _Written:
+    """A file that says which one it is when it cannot be written."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name = file, name
+
+    def write(self, data: bytes) -> int:
+        with self._named():
+            return self._file.write(data)
+
+    def flush(self) -> None:
+        with self._named():
+            self._file.flush()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(f"{self._name}: {error.strerror}") from None
+
+
 @contextmanager
 def _opened(file: Path, mode: Literal["rb", "wb"]) -> Iterator[IO[bytes]]:
+    """Open a file, one that is written for its owner alone: all jobs of everybody are in it."""
     if file == Path("-"):
         yield sys.stdin.buffer if mode == "rb" else sys.stdout.buffer
         return
     try:
-        opened = file.open(mode)
+        with open(file, mode, opener=partial(os.open, mode=0o600)) as opened:
+            if mode == "wb" and file.is_file():
+                os.fchmod(opened.fileno(), 0o600)  # it may have been there
+            yield opened
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from None
-    with opened:
-        yield opened
 
 
 def _print_copied(copied: Iterable[Copied]) -> None:

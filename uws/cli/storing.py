@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
+from eventstore.addresses import mistakes_in_url
 from eventstore.opening import copy_log
 from eventstore.opening import members as members_of
 from eventstore.opening import migrate as migrate_database
 from eventstore.scanning import parse_place
 from uws.config import Settings
-from uws.model import UsageError
+from uws.model import DeclarationError, UsageError
 from uws.model.units import format_time
 
 from .common import (
@@ -52,8 +53,9 @@ def copy(
     """
     with reported(), faults():
         try:
+            places = _log_at("FROM", source), _log_at("TO", target, new=True)
             with bar("copying", None, Rate("events")) as report:
-                verified = asyncio.run(copy_log(_log_at(source), _log_at(target), report))
+                verified = asyncio.run(copy_log(*places, report))
         except KeyboardInterrupt:
             err.print("interrupted: the next one goes on there")
             raise typer.Exit(INTERRUPTED) from None
@@ -97,8 +99,15 @@ def _database_of(place: Settings) -> str:
     return place.log
 
 
-def _log_at(text: str) -> Path | str:
+def _log_at(option: str, text: str, *, new: bool = False) -> Path | str:
+    """Return the place that was typed. What is ``new`` is a directory, unless it is named like a file."""
     place = parse_place(text)
-    if isinstance(place, str) and not place.startswith(("postgres://", "postgresql://")):
-        raise UsageError(f"{text}: expected {_WHERE}")
-    return place / "events.db" if isinstance(place, Path) and place.is_dir() else place
+    if isinstance(place, str):
+        scheme = place.partition("://")[0]
+        if scheme not in ("postgres", "postgresql"):  # the rest may have a password in it
+            raise UsageError(f"{option}: expected {_WHERE}, got {scheme}://…")
+        if problems := [*mistakes_in_url(place)]:
+            raise DeclarationError([f"{option}: {problem}" for problem in problems])
+        return place
+    makes_one = new and place.suffix != ".db" and not place.exists()
+    return place / "events.db" if place.is_dir() or makes_one else place

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import date, datetime
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -66,6 +66,8 @@ def right_part(
 
 def mistakes_in(value: Any, kind: Any, place: str) -> list[str]:
     """Say what is wrong with one value."""
+    if get_origin(kind) is Literal and isinstance(value, str) and value not in get_args(kind):
+        return [f"{place}: expected {' or '.join(get_args(kind))}, got {value!r}"]
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from eventstore.addresses import mistakes_in_url
 from uws.config.access import AuthSettings, OIDCSettings, ProxySettings, RoleSettings
 from uws.config.conversion import convert, right_part, without_times
 from uws.config.services import declared
@@ -25,8 +26,6 @@ from uws.config.settings import (
 )
 from uws.model import DeclarationError, QueueSettings, QuotaSettings, QuotaTable, did_you_mean
 from uws.model.quotas import OTHERS
-
-_STORE = re.compile(r"postgres(ql)?://\S+")
 
 
 class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -104,11 +103,8 @@ def load(path: Path) -> Settings:
 
 def _store(file: _File, directory: Path, problems: list[str]) -> StoreSettings | None:
     """Read what says where the log and the jobs' files are; paths are relative to ``directory``."""
-    if file.store is not None and not _STORE.match(file.store):
-        problems.append(
-            f"store: expected the URL of a database such as postgresql://uwsd@db.example/uwsd, "
-            f"got {file.store!r}; without it, the log is in the data directory"
-        )
+    if file.store is not None:
+        problems += [f"store: {problem}" for problem in mistakes_in_url(file.store)]
     node = convert(file.node, NodeSettings, "node", problems)
     if node is None:
         return None

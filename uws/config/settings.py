@@ -17,12 +17,17 @@ from uws.config.hosts import is_host, is_loopback, url_of
 from uws.model import DeclarationError, QueueSettings, QuotaSettings, Service
 from uws.model.units import check_duration, parse_duration
 
-_BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.ASCII)
+_BASE_URL = re.compile(r"https?://([^/]+)(/[\w.~%/-]*)?", re.ASCII)
 _DAY, _LONGEST_KEPT = 86400, 1000 * 365 * 86400
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}", re.ASCII)
 _SOONEST_GONE = "3s"
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - they are looked for, not listened at
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
+
+
+def _is_base_url(text: str) -> bool:
+    found = _BASE_URL.fullmatch(text)
+    return found is not None and is_host(found[1])
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +57,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
-        if self.base_url is not None and not _BASE_URL.fullmatch(self.base_url):
+        if self.base_url is not None and not _is_base_url(self.base_url):
             raise ValueError(f"base_url: expected an http(s) URL, got {self.base_url!r}")
         if self.log not in (None, "json", "text"):
             raise ValueError(f"log: expected json or text, got {self.log!r}")
@@ -221,7 +226,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[node]`` table: what a server is among those that share a log."""
 
-    name: str = ""
+    name: str | None = None
     """What it is called; by default as its machine is."""
     url: str | None = None
     """Where the others reach it, without any proxy between them; by default where it listens."""
@@ -229,9 +234,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A duration after which one that is not heard of is gone, and its jobs are lost."""
 
     def __post_init__(self) -> None:
-        if self.name and not _NODE.fullmatch(self.name):
+        if self.name is not None and not _NODE.fullmatch(self.name):
             raise ValueError(f"name: expected up to 64 letters, digits, dots and dashes, got {self.name!r}")
-        if self.url is not None and not _BASE_URL.fullmatch(self.url):
+        if self.url is not None and not _is_base_url(self.url):
             raise ValueError(f"url: expected an http(s) URL such as http://10.0.0.2:8080, got {self.url!r}")
         check_duration("gone_after", self.gone_after, _SOONEST_GONE)
 

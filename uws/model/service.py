@@ -165,19 +165,19 @@ class ResultDeclaration(
 class Slurm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What Slurm is asked for besides memory and time: options of sbatch(1) of the same names.
 
-    ``cpus`` are those of the one task that a job is. What is empty is left to Slurm.
+    ``cpus`` are those of the one task that a job is. What is left out is left to Slurm.
     """
 
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    constraint: str = ""
-    gres: str = ""
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres: str | None = None
     cpus: int = 1
 
     def __post_init__(self) -> None:
         for name in ("partition", "account", "qos", "constraint", "gres"):
-            if (given := getattr(self, name)) and not _SLURM_WORD.fullmatch(given):
+            if (given := getattr(self, name)) is not None and not _SLURM_WORD.fullmatch(given):
                 raise ValueError(f"{name}: {given!r} is nothing that Slurm knows by a name")
         if self.cpus < 1:
             raise ValueError(f"cpus: {self.cpus} is below the minimum 1")
