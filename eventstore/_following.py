@@ -12,6 +12,8 @@ from ._errors import ChainBroken, PositionPruned
 from ._types import Committed, Head, RecordedEvent, Verified
 
 _PAGE = 5000
+_BATCH = 1000
+"""What a subscriber gets at once, at most."""
 
 
 class Following(ABC):
@@ -48,6 +50,7 @@ class Following(ABC):
         """Tell subscribers to look again. Each wake-up has an `asyncio.Event` of its own, so none is lost."""
         self._changed.set()
         self._changed = asyncio.Event()
+        self._reads = {}  # whoever is woken has to read what was not there when these began
 
     def _tell(self, committed: Committed) -> None:
         """Tell subscribers and observers of new events."""
@@ -66,14 +69,19 @@ class Following(ABC):
 
     async def subscribe(self, *, after: int) -> AsyncIterator[tuple[RecordedEvent, ...]]:
         while not self._closed:
-            changed = self._changed
-            if (await self.head()).position <= after:
-                await changed.wait()
-            elif batch := await self._read_next(after):
+            changed, end = self._changed, self._end()
+            if batch := await self._read_next(after):
                 yield batch
                 after = batch[-1].position
-            else:
+            if len(batch) == _BATCH:
+                continue
+            if after < end and not await self.read_all(after=after, limit=1):
                 raise ChainBroken(after + 1, "missing; the log ends before its head")
+            await changed.wait()
+
+    def _end(self) -> int:
+        """Return a position that the log has reached, as far as it is known without reading."""
+        return 0
 
     async def _read_next(self, after: int) -> tuple[RecordedEvent, ...]:
         """Read what stands behind a position: once, for all subscribers that are woken at one moment."""
@@ -81,15 +89,16 @@ class Following(ABC):
             await asyncio.wait([reading])
             if not reading.cancelled():
                 return reading.result()
-        reading = self._reads[after] = asyncio.get_running_loop().create_future()
+        reads = self._reads
+        reading = reads[after] = asyncio.get_running_loop().create_future()
         try:
-            batch = await self.read_all(after=after)
+            batch = await self.read_all(after=after, limit=_BATCH)
             reading.set_result(batch)
             return batch
         finally:  # whoever waits for a read that failed does it himself
             reading.cancel()
-            if self._reads.get(after) is reading:
-                del self._reads[after]
+            if reads.get(after) is reading:
+                del reads[after]
 
     async def verify(
         self, *, contains: Iterable[Head] = (), progress: Callable[[int], None] | None = None

@@ -274,8 +274,8 @@ class EventStore(EventLog, Protocol):
     async def settle(self) -> None:
         """Leave nothing of what was erased or pruned in any file, and give its room back.
 
-        `erase` and `prune` end with this; it makes up for one that was interrupted, or told that a reader
-        was in the way. Raises `StoreUnavailable` when that cannot be now.
+        In a file, `erase` and `prune` end with this; it makes up for one that was interrupted, or told that a
+        reader was in the way. A database is left to it. Raises `StoreUnavailable` when that cannot be now.
         """
         ...
 

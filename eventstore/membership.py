@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
@@ -21,6 +22,25 @@ class NameTaken(EventStoreError):
         super().__init__(
             f"another server is node {name} of this log, and was there {seconds:.0f} s ago: "
             "give this one another name"
+        )
+        self.name = name
+
+
+class UnknownNode(EventStoreError):
+    """There is no node of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no node {name} of this log")
+        self.name = name
+
+
+class StillThere(EventStoreError):
+    """A node is not to be forgotten: it is heard of."""
+
+    def __init__(self, name: str, seconds: float, gone_after: float) -> None:
+        super().__init__(
+            f"node {name} was there {seconds:.0f} s ago: stop it, and wait until it is gone, "
+            f"{gone_after:.0f} s after it was heard of last"
         )
         self.name = name
 
@@ -76,7 +96,17 @@ class Membership(Protocol):
         ...
 
     async def there(self) -> None:
-        """Return when the others count this one as there, and will for some time yet."""
+        """Return when the others count this one as there, and will for some time yet.
+
+        Never again once another server has its name.
+        """
+        ...
+
+    async def displaced(self) -> NameTaken:
+        """Return, when another server has taken the name of this one, what is to be said of it.
+
+        That is final: this one leads no more, and has to end.
+        """
         ...
 
     async def looked(self) -> None:
@@ -112,6 +142,11 @@ class Alone:
 
     async def looked(self) -> None:
         """See `Membership.looked`."""
+
+    async def displaced(self) -> NameTaken:
+        """See `Membership.displaced`: there is nobody who would."""
+        never: asyncio.Future[NameTaken] = asyncio.get_running_loop().create_future()
+        return await never
 
     @asynccontextmanager
     async def leading(self, duties: Duties) -> AsyncIterator[None]:

@@ -75,6 +75,9 @@ class MemoryEventStore(Following):
     async def head(self) -> Head:
         return self._head
 
+    def _end(self) -> int:
+        return self._head.position
+
     async def erase(
         self, stream: str, *, reason: str, metadata: Metadata = NO_METADATA
     ) -> RecordedEvent:  # fmt: skip

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, Never, cast
 
 from ._database import Connection, check_migrated, connect, translated
-from ._errors import EventStoreError, StoreUnavailable
+from ._errors import StoreUnavailable
 from ._types import EventStore
 from .addresses import named
-from .membership import Duties, Member, NameTaken, NodeId
+from .membership import Duties, Member, NameTaken, NodeId, StillThere, UnknownNode
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,20 @@ _SLOWEST = 2.0
 """Seconds between beats, at most."""
 _PAUSE = 0.5
 _UNHEARD = "the other nodes cannot be heard of"
-_LEADING = 8603146279045310003
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Clocks(NamedTuple):
+    """How a node takes the time, in seconds."""
+
+    watched: Callable[[], float] = time.monotonic
+    """In which others are watched: it stands still with the machine: they may have, too."""
+    leased: Callable[[], float] = _uptime
+    """In which this node counts as there: it goes on while the machine stands still, as others do."""
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class OneOfSeveral:
@@ -40,9 +53,15 @@ class OneOfSeveral:
     """
 
     def __init__(
-        self, store: EventStore, node: NodeId, gone_after: float, leased: Callable[[float], None]
+        self,
+        store: EventStore,
+        node: NodeId,
+        gone_after: float,
+        leased: Callable[[float], None],
+        clocks: Clocks = Clocks(),  # noqa: B008 - it does not change
     ) -> None:
         self._store, self._node, self._gone_after, self._leased = store, node, gone_after, leased
+        self._clocks, self._every = clocks, min(_SLOWEST, gone_after / _BEATS)
         self.name: str | None = node.name
         self.key = b""
         self._urls: dict[str, str] = {}
@@ -53,11 +72,10 @@ class OneOfSeveral:
         self._looked = 0.0
         """When it did last: what comes after that it cannot know yet."""
         self._leased_until = 0.0
-        self._news = asyncio.Event()
-        """Set, and replaced, when it was heard of, has looked, or is cut off."""
         self._term: int | None = None
-        self._changed = asyncio.Event()
-        """Set when a term begins or ends."""
+        self._taken: NameTaken | None = None
+        self._news = asyncio.Event()
+        """Set, and replaced, when any of this has changed."""
 
     @property
     def leads(self) -> bool:
@@ -86,14 +104,20 @@ class OneOfSeveral:
 
     async def there(self) -> None:
         """See `Membership.there`."""
-        while _uptime() >= self._leased_until:
+        while self._taken or self._clocks.leased() >= self._leased_until:
             await self._news.wait()
 
     async def looked(self) -> None:
         """See `Membership.looked`."""
-        asked = time.monotonic()
+        asked = self._clocks.watched()
         while self._since is not None and self._looked <= asked:
             await self._news.wait()
+
+    async def displaced(self) -> NameTaken:
+        """See `Membership.displaced`."""
+        while self._taken is None:
+            await self._news.wait()
+        return self._taken
 
     @asynccontextmanager
     async def leading(self, duties: Duties) -> AsyncIterator[None]:
@@ -107,19 +131,17 @@ class OneOfSeveral:
 
     async def _lead(self, duties: Duties) -> None:
         while True:
-            self._changed.clear()
             if (term := self._term) is None:
-                await self._changed.wait()
+                await self._news.wait()
                 continue
             log.info("node %s leads, in term %s", self.name, term)
             try:
                 async with duties(cast(EventStore, _Leaders(self._store, term))):
                     while self._term == term:
-                        await self._changed.wait()
-                        self._changed.clear()
+                        await self._news.wait()
             except Exception:
                 log.exception("what the leader does cannot be done; trying again")
-                await asyncio.sleep(_PAUSE)
+                await self._clocks.sleep(_PAUSE)
 
     # Being there
 
@@ -140,45 +162,74 @@ class OneOfSeveral:
             return await connect(str(self._store.place))
 
     async def _stay(self, connection: Connection) -> None:
-        """Beat for as long as this node is there, on connections that come and go."""
-        every = min(_SLOWEST, self._gone_after / _BEATS)
+        """Be there, and lead when nobody else does, until another has the name."""
+        # On two connections: who waits for his turn to lead is there, too.
+        striving = asyncio.create_task(
+            self._keep(self._strive, self._lead_no_more, "leads no more"), name=f"node {self.name}: striving"
+        )
+        try:
+            await self._keep(self._beat_and_look, self._lose_sight, "is cut off", connection)
+        except NameTaken as error:
+            log.error("%s", error)
+            self._taken = error
+            self._tell()
+        finally:
+            striving.cancel()
+            await asyncio.gather(striving, return_exceptions=True)
+
+    async def _keep(
+        self,
+        doing: Callable[[Connection], Awaitable[Never]],
+        undo: Callable[[], None],
+        what: str,
+        connection: Connection = None,
+    ) -> Never:
+        """Keep ``doing`` something on connections that come and go, and ``undo`` it when one goes.
+
+        Raises `NameTaken`, which is final, and nothing else.
+        """
         while True:
             try:
-                with translated(_UNHEARD):
-                    while True:
-                        await self._look(connection)
-                        await self._try_to_lead(connection)
-                        await asyncio.sleep(every)
-                        await self._beat(connection)
-            except EventStoreError as error:
-                what = ", and leads no more" * self.leads
-                log.warning("node %s is cut off%s: %s; trying again", self.name, what, error)
+                connection = connection or await self._connected()
+                await doing(connection)
+            except NameTaken:
+                raise
+            except StoreUnavailable as error:
+                if connection:
+                    log.warning("node %s %s: %s; trying again", self.name, what, error)
+            except Exception:
+                log.exception("node %s %s; trying again", self.name, what)
             finally:
-                connection.terminate()
-                self._since = self._term = None
-                self._watched.clear()
-                self._changed.set()
-                self._tell()
-            while True:
-                await asyncio.sleep(_PAUSE)
-                with suppress(StoreUnavailable):
-                    connection = await self._connected()
-                    break
+                if connection:
+                    connection.terminate()
+                    undo()
+            connection = None
+            await self._clocks.sleep(_PAUSE)
+
+    async def _beat_and_look(self, connection: Connection) -> Never:
+        while True:
+            await self._beat(connection)
+            await self._look(connection)
+            await self._clocks.sleep(self._every)
 
     async def _beat(self, connection: Connection) -> None:
-        began = _uptime()
+        began = self._clocks.leased()
         with translated(_UNHEARD):
             if not await connection.fetchval(_BEAT, *self._node, self._gone_after):
                 seconds = await connection.fetchval(_SINCE, self._node.name)
                 raise NameTaken(self._node.name, float(seconds))
         self._leased_until = began + _LEASED * self._gone_after
-        self._leased(self._leased_until)
         self._tell()
+        try:
+            self._leased(self._leased_until)
+        except Exception as error:
+            log.error("what node %s runs cannot be told that it is there: %s", self.name, error)
 
     async def _look(self, connection: Connection) -> None:
-        began = time.monotonic()
-        found = await connection.fetch("SELECT name, beats, url FROM node")
-        self._looked, now = began, time.monotonic()
+        began = self._clocks.watched()
+        with translated(_UNHEARD):
+            found = await connection.fetch("SELECT name, beats, url FROM node")
+        self._looked, now = began, self._clocks.watched()
         there = {name: beats for name, beats, _ in found}
         self._urls = {name: url for name, _, url in found}
         self._since = now if self._since is None else self._since
@@ -189,35 +240,58 @@ class OneOfSeveral:
         }
         self._tell()
 
+    def _lose_sight(self) -> None:
+        self._since = None
+        self._watched.clear()
+        self._tell()
+
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _try_to_lead(self, connection: Connection) -> None:
-        """Lead from now on if nobody else does. The lock is held as long as the connection."""
-        if self._term is not None:
-            return
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEADING):
-            # Its connection may be there when itself is not: it was stopped, or cut off behind something.
-            if self.is_gone(await connection.fetchval("SELECT node FROM term")):
-                await connection.execute(_DEPOSE, _LEADING)
-        else:
-            async with connection.transaction():
-                await connection.execute("SELECT take_turn()")  # nothing of an earlier term comes after this
-                self._term = await connection.fetchval(_BEGIN_TERM, self.name)
-            self._changed.set()
+    # Leading
+
+    async def _strive(self, connection: Connection) -> Never:
+        """Lead as soon as nobody else does, and for as long as the connection lasts."""
+        while True:
+            await self.there()  # by a name that is this node's own
+            with translated("the others are led by nobody"):
+                self._term = await connection.fetchval("SELECT lead($1)", self.name)
+                if self._term is None:
+                    await self._depose(connection)
+            self._tell()
+            while self._term is not None:
+                await self._clocks.sleep(self._every)
+                with translated("the database has ended it"):
+                    await connection.execute("SELECT")
+            await self._clocks.sleep(self._every)
+
+    async def _depose(self, connection: Connection) -> None:
+        """End the connection of a leader that is gone: it was stopped, or is cut off behind something."""
+        number, node = await connection.fetchrow("SELECT number, node FROM term")
+        if self.is_gone(node) or node == self.name:  # by that name an earlier server leads, which cannot
+            await connection.execute(_DEPOSE, number)
+
+    def _lead_no_more(self) -> None:
+        self._term = None
+        self._tell()
 
 
 @asynccontextmanager
 async def joined(
-    store: EventStore, node: NodeId, *, gone_after: float, leased: Callable[[float], None]
+    store: EventStore,
+    node: NodeId,
+    *,
+    gone_after: float,
+    leased: Callable[[float], None],
+    clocks: Clocks = Clocks(),  # noqa: B008 - it does not change
 ) -> AsyncIterator[OneOfSeveral]:
     """Be a node of several that share a log in PostgreSQL, while the context lasts.
 
     It is gone for the others when it was not heard of for ``gone_after`` seconds. Raises `NameTaken`,
     `StoreUnavailable`.
     """
-    member = OneOfSeveral(store, node, gone_after, leased)
+    member = OneOfSeveral(store, node, gone_after, leased, clocks)
     task = await member.begin()
     try:
         yield member
@@ -228,17 +302,32 @@ async def joined(
 
 async def members(url: str) -> list[Member]:
     """Return the nodes of a log that there are or were, by name. Raises `StoreUnavailable`."""
+    async with _asking(url) as connection:
+        return [Member(*found) for found in await connection.fetch(_MEMBERS)]
+
+
+async def forget(url: str, name: str, *, gone_after: float) -> None:
+    """Make it so that there never was a node of this name.
+
+    Raises `UnknownNode`, `StillThere` where it was heard of in the last ``gone_after`` seconds, and
+    `StoreUnavailable`.
+    """
+    async with _asking(url) as connection:
+        if not await connection.fetchval(_FORGET, name, gone_after):
+            if (seconds := await connection.fetchval(_SINCE, name)) is None:
+                raise UnknownNode(name)
+            raise StillThere(name, float(seconds), gone_after)
+
+
+@asynccontextmanager
+async def _asking(url: str) -> AsyncIterator[Connection]:
     with translated(named(url)):
         connection = await connect(url)
         try:
             await check_migrated(connection)
-            return [Member(*found) for found in await connection.fetch(_MEMBERS, _LEADING)]
+            yield connection
         finally:
             connection.terminate()
-
-
-def _uptime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class _Leaders:
@@ -265,10 +354,12 @@ WHERE node.identity = $2 OR node.seen < clock_timestamp() - make_interval(secs =
 RETURNING true
 """
 _SINCE = "SELECT extract(epoch FROM clock_timestamp() - seen) FROM node WHERE name = $1"
-_BEGIN_TERM = "UPDATE term SET number = number + 1, node = $1 RETURNING number"
-_DEPOSE = "SELECT pg_terminate_backend(leaders_process($1))"
+_DEPOSE = "SELECT pg_terminate_backend(leaders_process()) FROM term WHERE number = $1"
 _MEMBERS = """
 SELECT name, seen, url, program,
-    name = (SELECT node FROM term) AND leaders_process($1) IS NOT NULL
+    name = (SELECT node FROM term) AND leaders_process() IS NOT NULL
 FROM node ORDER BY name
+"""
+_FORGET = """
+DELETE FROM node WHERE name = $1 AND seen < clock_timestamp() - make_interval(secs => $2) RETURNING true
 """

@@ -105,6 +105,13 @@ async def members(url: str) -> list[Member]:
     return await members(url)
 
 
+async def forget(url: str, name: str, *, gone_after: float) -> None:
+    """Make it so that a node that is gone never was one: see `eventstore.nodes.forget`."""
+    with _of_an_extra():
+        from .nodes import forget
+    await forget(url, name, gone_after=gone_after)
+
+
 @contextmanager
 def _of_an_extra() -> Iterator[None]:
     """Say what to install where it is missing."""

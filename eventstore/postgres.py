@@ -296,7 +296,14 @@ class PostgresEventStore(PostgresEventLog):
 
     async def settle(self) -> None:
         """See `EventStore.settle`."""
-        await self._committer.do(self._vacuum)
+        if self._closed:
+            raise StoreClosed
+        with translated("what was erased cannot be overwritten"):
+            connection = await connect(self._url)  # of its own: nobody who appends waits for it
+            try:
+                await connection.execute("VACUUM event", timeout=LONG)
+            finally:
+                connection.terminate()
 
     async def size(self) -> int:
         """See `EventStore.size`."""
@@ -346,12 +353,9 @@ class PostgresEventStore(PostgresEventLog):
         return outcomes
 
     async def _alone(self, change: Change[RecordedEvent], term: int | None) -> RecordedEvent:
-        async def done() -> RecordedEvent:
-            event = await self._written(partial(_in_turn, change, term=term), patience=LONG)
-            await self._vacuum()
-            return event
-
-        return await self._committer.do(done)
+        return await self._committer.do(
+            partial(self._written, partial(_in_turn, change, term=term), patience=LONG)
+        )
 
     async def _written(self, change: Change[R], patience: float = PATIENCE) -> R:
         """Carry out a change, which can be repeated, and once more when the connection is lost meanwhile."""
@@ -439,13 +443,6 @@ class PostgresEventStore(PostgresEventLog):
         for statement in _PRUNE:
             await connection.execute(statement, timeout=LONG)
         return done
-
-    async def _vacuum(self) -> None:
-        async def vacuum(connection: Connection) -> tuple[int, None]:
-            await connection.execute("VACUUM event", timeout=LONG)
-            return 0, None
-
-        await self._written(vacuum, patience=LONG)
 
     async def _probe(self, connection: Connection) -> tuple[int, None]:
         """Write something of no effect through to the disk."""

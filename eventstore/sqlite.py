@@ -191,6 +191,9 @@ class SQLiteEventStore(SQLiteEventLog):
         """See `EventLog.head`."""
         return self._head
 
+    def _end(self) -> int:
+        return self._head.position
+
     async def erase(self, stream: str, *, reason: str, metadata: Metadata = NO_METADATA) -> RecordedEvent:
         """See `EventStore.erase`."""
         return await self._change(ledger.erase, stream, reason, metadata)

@@ -100,8 +100,8 @@ async def serve(
     """Serve until SIGTERM, SIGINT, SIGHUP or ``stop``; ``ready`` is given the URL once it answers.
 
     Then no new requests are taken, waiting ones are answered, programs are stopped and the log is closed; a
-    start that is not done yet is given up. Raises `CannotListen` when the port is taken, and what `run_node`
-    raises.
+    start that is not done yet is given up. Raises `CannotListen` when the port is taken, what `run_node`
+    raises, and `eventstore.membership.NameTaken` when another server becomes this node of the log.
     """
     stop = stop or asyncio.Event()
     if authenticator is None and (settings.auth.identifies or not settings.allows_anonymous):
@@ -131,7 +131,18 @@ async def serve(
         await starting
         await stack.enter_async_context(answering(runner, sockets, settings.limits))
         ready(url_of(*sockets[0].getsockname()[:2]))
+        await _over(stop, app[SITE].backend)
+
+
+async def _over(stop: asyncio.Event, backend: Backend | None) -> None:
+    """Return when the server is to end. Raises `NameTaken` when that is because another is this node now."""
+    if backend is None or backend.membership is None:
         await stop.wait()
+        return
+    displaced = asyncio.ensure_future(backend.membership.displaced())
+    await first_of(displaced, stop.wait())
+    if not displaced.cancelled():
+        raise displaced.result()
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:

@@ -112,7 +112,8 @@ class Peers:
 
         None is whichever has it, as nobody knows where that is which was kept by the only server of a log:
         all are asked at once, and what is wrong with one of them counts only where no other has it.
-        Raises `NodeAway`, and `Unavailable` when the node does not take the request as this one's.
+        Raises `NodeAway`, `NotFound` when it was forgotten, or none has it, and `Unavailable` when the node
+        does not take the request as this one's.
         """
         names = [node] if node else self._member.others
         if not names:
@@ -128,7 +129,9 @@ class Peers:
         self, name: str, method: str, path: str, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         base = await self._member.url_of(name)
-        if base is None or self._member.is_gone(name):
+        if base is None:
+            raise NotFound(f"the file was on node {name}, which is no node any more")
+        if self._member.is_gone(name):
             raise NodeAway(name)
         if base == await self._member.url_of(self._member.name or ""):
             log.error(

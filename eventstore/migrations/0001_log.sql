@@ -33,21 +33,49 @@ CREATE FUNCTION link(
     )
 $$;
 
--- Which node does what only one does: `number` is the how manieth since there is a log.
-CREATE TABLE term (
-    number bigint NOT NULL,
-    node   text COLLATE "C" NOT NULL
-);
-INSERT INTO term VALUES (0, '');
-
 -- Only one transaction at a time appends, erases or prunes.
 CREATE FUNCTION take_turn() RETURNS void LANGUAGE sql AS $$
     SELECT pg_advisory_xact_lock(8603146279045310001)
 $$;
 
+-- Which node does what only one does, and by which process of the database: `number` is the how manieth since there is a log.
+CREATE TABLE term (
+    number  bigint NOT NULL,
+    node    text COLLATE "C" NOT NULL,
+    process int NOT NULL
+);
+INSERT INTO term VALUES (0, '', 0);
+
 -- Whether what is to be written under a term comes too late.
 CREATE FUNCTION has_passed(sent bigint) RETURNS bool LANGUAGE sql AS $$
     SELECT sent < number FROM term
+$$;
+
+-- Begin the next term, for as long as this connection lasts, and return its number; null while another node leads,
+-- or somebody writes for longer than that.
+CREATE FUNCTION lead(called text) RETURNS bigint LANGUAGE plpgsql SET lock_timeout = '5s' AS $$
+DECLARE
+    began bigint;
+BEGIN
+    IF pg_try_advisory_xact_lock(8603146279045310003) THEN
+        PERFORM take_turn();  -- nothing of an earlier term comes after this
+        UPDATE term SET number = number + 1, node = called, process = pg_backend_pid() RETURNING number INTO began;
+        PERFORM pg_advisory_lock(8603146279045310003);
+    END IF;
+    RETURN began;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN NULL;
+END
+$$;
+
+-- The process of the database that serves the leader; null when nobody leads.
+CREATE FUNCTION leaders_process() RETURNS int LANGUAGE sql AS $$
+    SELECT process FROM term WHERE process IN (
+        SELECT pid FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1
+        AND (classid::bigint << 32) + objid::bigint = 8603146279045310003
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    )
 $$;
 
 -- Append a batch, in which no id stands twice: event by event, `number` counts the appends that they belong to.
@@ -108,3 +136,19 @@ BEGIN
     END IF;
 END
 $$;
+
+-- The servers that share the log. `beats` grows as long as one is there; `seen` is when it last did, for people.
+CREATE TABLE node (
+    name     text COLLATE "C" PRIMARY KEY,
+    identity text NOT NULL,       -- of its data directory
+    beats    bigint NOT NULL DEFAULT 1,
+    seen     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    url      text NOT NULL,
+    program  text NOT NULL        -- its version
+);
+
+-- What the servers sign with what they ask of each other: 244 random bits that are nowhere else.
+CREATE TABLE secret (key bytea NOT NULL);
+INSERT INTO secret VALUES (
+    decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')
+);

@@ -22,8 +22,10 @@ from eventstore import (
     EventStore,
     EventStoreError,
     Head,
+    MemoryEventStore,
     Metadata,
     NewEvent,
+    RecordedEvent,
     StoreClosed,
     VersionConflict,
     chain_hash,
@@ -34,6 +36,8 @@ from eventstore import (
 )
 from tests.eventstore.support import collected, events, payloads
 from tests.harness import ManualClock
+
+SOON = 5.0
 
 
 async def test_an_empty_log_ends_at_position_0_with_a_hash_of_zeros(store: EventStore) -> None:
@@ -390,6 +394,30 @@ async def test_a_slow_subscriber_misses_nothing_that_comes_while_it_is_busy(stor
 async def test_a_long_log_comes_in_batches_without_a_seam(store: EventStore) -> None:
     await store.append("a", events(*map(str, range(2500))))
     assert payloads(await collected(store, after=10, until=2500)) == [str(n) for n in range(10, 2500)]
+
+
+async def test_who_is_woken_does_not_share_what_was_read_before() -> None:
+    class Slow(MemoryEventStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.goes_on = asyncio.Event(), asyncio.Event()
+
+        async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
+            found = await super().read_all(after=after, limit=limit)
+            self.read.set()
+            await self.goes_on.wait()
+            return found
+
+    store = Slow()
+    before = asyncio.create_task(collected(store, after=0, until=1))
+    await store.read.wait()
+    await store.append("a", events("new"))
+    later = asyncio.create_task(collected(store, after=0, until=1))
+    await asyncio.sleep(0)
+    store.goes_on.set()
+    async with asyncio.timeout(SOON):
+        assert payloads(await before) == payloads(await later) == ["new"]
+    await store.close()
 
 
 async def test_subscriptions_end_when_the_store_is_closed(store: EventStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -112,6 +113,69 @@ async def test_a_follower_whose_connection_is_lost_misses_nothing(url: str, node
                 url, "LISTEN%", "SELECT"
             )  # it has begun to listen, or looked whether it still does
     assert payloads(await following) == [f"{number}" for number in range(20)]
+
+
+async def test_who_follows_costs_the_database_one_read_for_each_commit_however_many_do(
+    url: str, nodes: Nodes
+) -> None:
+    class Counting(PostgresEventStore):
+        asked = 0
+
+        async def _fetch(self, sql: str, *arguments: Any) -> list[Any]:
+            self.asked += 1
+            return await super()._fetch(sql, *arguments)
+
+    node = await Counting.open(url)
+    try:
+        following = [aiter(node.subscribe(after=0)) for _ in range(10)]
+        for number in range(20):
+            reading = [asyncio.create_task(follow(each)) for each in following]
+            await asyncio.sleep(0)  # all wait
+            await nodes[0].append("a", events(f"{number}"))
+            assert [payloads(batch) for batch in await asyncio.gather(*reading)] == [[f"{number}"]] * 10
+        assert node.asked <= 20 + 5  # for all look anew when the listener has come
+    finally:
+        await node.close()
+
+
+async def follow(following: AsyncIterator[tuple[RecordedEvent, ...]]) -> tuple[RecordedEvent, ...]:
+    return await anext(following)
+
+
+async def vacuumed(url: str) -> int:
+    """How often the table was vacuumed."""
+    connection = await asyncpg.connect(url)
+    try:
+        return int(await connection.fetchval("SELECT sum(vacuum_count) FROM pg_stat_user_tables"))
+    finally:
+        await connection.close()
+
+
+async def test_the_table_is_vacuumed_once_for_all_that_was_erased(url: str, nodes: Nodes) -> None:
+    before = await vacuumed(url)
+    for number in range(3):
+        await nodes[0].append(f"{number}", events("secret"))
+        await nodes[0].erase(f"{number}", reason="a test")
+    assert await vacuumed(url) == before
+    await nodes[0].settle()
+    assert await vacuumed(url) == before + 1
+
+
+async def test_who_appends_does_not_wait_for_what_was_erased_to_be_overwritten(
+    url: str, nodes: Nodes
+) -> None:
+    keeps = await connect(url)
+    try:
+        await keeps.execute("BEGIN; LOCK TABLE event IN SHARE UPDATE EXCLUSIVE MODE")
+        settling = asyncio.create_task(nodes[0].settle())
+        while not await keeps.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            pass
+        await nodes[0].append("a", events("x"))
+        assert not settling.done()
+        await keeps.execute("COMMIT")
+        await settling
+    finally:
+        await keeps.close()
 
 
 async def test_who_appends_does_not_notice_that_a_connection_was_lost(url: str, nodes: Nodes) -> None:

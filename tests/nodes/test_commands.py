@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from eventstore._database import connect
 from eventstore.opening import copy_log
-from tests.daemon import serving, uwsd
+from tests.daemon import PATIENCE, serving, uwsd
 from tests.databases import needs_postgres
 
 pytestmark = needs_postgres
@@ -150,14 +151,10 @@ async def test_a_copy_to_a_log_that_has_more_says_so(tmp_path: Path, alone: Path
 async def test_migrating_tells_what_was_done_and_a_program_that_is_too_old_or_new_refuses(
     shared: Path, alone: Path, url: str
 ) -> None:
-    assert (await uwsd("migrate", "--config", shared)).out.splitlines()[-1] == "migration 2: applied"
+    assert (await uwsd("migrate", "--config", shared)).out.splitlines()[-1] == "migration 1: applied"
     done = await uwsd("migrate", "--config", shared)
     assert (done.status, done.out) == (0, "nothing to do: the schema is this program's\n")
-    connection = await connect(url)
-    try:
-        await connection.execute("INSERT INTO migration VALUES (1000)")
-    finally:
-        await connection.close()
+    await in_database(url, "INSERT INTO migration VALUES (1000)")
     for command in (("migrate", "--config"), ("serve",)):
         refused = await uwsd(*command, shared)
         assert refused.status == 2
@@ -190,6 +187,39 @@ async def test_who_shares_a_log_is_told(shared: Path) -> None:
         assert node["name"] in (await uwsd("nodes", "--config", shared)).out
     (node,) = json.loads((await uwsd("nodes", "--config", shared, "--json")).out)
     assert node["leads"] is False
+
+
+async def test_a_server_whose_name_was_taken_ends_and_says_so(shared: Path, url: str) -> None:
+    async with serving(shared) as server:
+        await in_database(url, "UPDATE node SET identity = 'of another', seen = clock_timestamp()")
+        async with asyncio.timeout(PATIENCE):
+            assert await server.process.wait() == 2
+        assert server.err.splitlines()[-1].startswith("another server is node ")
+        assert server.err.splitlines()[-1].endswith("give this one another name")
+
+
+async def test_a_node_that_will_not_come_back_can_be_forgotten_and_no_other(shared: Path, url: str) -> None:
+    async with serving(shared):
+        told = await uwsd("nodes", "--config", shared, "--json")
+        name = json.loads(told.out)[0]["name"]
+        refused = await uwsd("nodes", "forget", name, "--config", shared)
+        assert refused.status == 2
+        assert refused.err.startswith(f"node {name} was there ")
+        assert refused.err.endswith("wait until it is gone, 60 s after it was heard of last\n")
+    unknown = await uwsd("nodes", "forget", "nobody", "--config", shared)
+    assert (unknown.status, unknown.err) == (2, "there is no node nobody of this log\n")
+    await in_database(url, "UPDATE node SET seen = seen - interval '61 s'")
+    done = await uwsd("nodes", "forget", name, "--config", shared)
+    assert (done.status, done.out) == (0, f"{name} is no node of this log any more\n")
+    assert json.loads((await uwsd("nodes", "--config", shared, "--json")).out) == []
+
+
+async def in_database(url: str, statement: str) -> None:
+    connection = await connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 async def test_a_new_node_takes_over_the_read_models_of_another(tmp_path: Path, shared: Path) -> None:

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from eventstore import to_microseconds
+from eventstore.opening import forget
 from tests.daemon import serving
 from tests.databases import needs_postgres
 from tests.execution.programs import Pipe, directory_of, shell
@@ -570,6 +571,24 @@ async def test_a_file_of_which_nobody_knows_the_node_is_had_from_the_first_that_
         async with start("a", JOINS, jobs=None) as a:
             await until_at(b, "a", a.url)
             assert (await b.get(sent)).status == 404
+
+
+async def test_files_of_a_node_that_was_retired_are_gone_when_it_is_forgotten(
+    start: Start, url: str, tmp_path: Path
+) -> None:
+    async with start("a", GREETS, JOINS, jobs=tmp_path / "a/jobs") as a:  # so that uploads name no node
+        job = await ran(a, "greet")
+        waits = await a.create("join", first=b"one")
+    async with start("b", GREETS, JOINS, jobs=None) as b:
+        member = b.node.backend.membership
+        assert member
+        files = f"{at(b, job)}/results/greeting", f"{at(b, waits)}/parameters/first"
+        assert [(await b.get(file)).status for file in files] == [503, 503]
+        await forget(url, "a", gone_after=0)
+        async with asyncio.timeout(SOON):
+            while "a" in member.others:
+                await member.looked()
+        assert [(await b.get(file)).status for file in files] == [404, 404]
 
 
 async def test_what_a_node_has_of_a_job_that_went_while_it_was_not_there_goes_when_it_is_back(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from eventstore.membership import NameTaken
+from eventstore import EventStore
+from eventstore._database import connect
+from eventstore.membership import Membership, NameTaken
 from tests.daemon import has_ended
 from tests.databases import needs_postgres
 from tests.execution.programs import Pipe, directory_of, shell
@@ -138,6 +140,50 @@ async def test_two_servers_cannot_have_one_name(start: Start, tmp_path: Path) ->
         assert await a.run("quick")
 
 
+async def leads(member: Membership) -> None:
+    """Return when it does."""
+    begun = asyncio.Event()
+
+    @asynccontextmanager
+    async def duty(_: EventStore) -> AsyncIterator[None]:
+        begun.set()
+        yield
+
+    async with member.leading(duty):
+        await begun.wait()
+
+
+async def test_what_runs_under_a_name_that_was_taken_is_left_to_whom_it_is_now(
+    start: Start, link: Link, url: str, tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    """The one that had it before was cut off, and comes back."""
+    service = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="held", max_running=2)
+    async with AsyncExitStack() as stack:
+        old = await stack.enter_async_context(start("a", service, through=link.url(), jobs=None))
+        link.cut()
+        connection = await connect(url)
+        await connection.execute("UPDATE node SET seen = seen - interval '1 h'")
+        await connection.close()
+        async with start("a", service, data=tmp_path / "new", jobs=None) as new:
+            job = await new.run("held")
+            await ready.numbers(1)
+            link.mend()
+            member = old.node.backend.membership
+            assert member
+            assert isinstance(await member.displaced(), NameTaken)
+            later = await new.run("held")  # the old one hears of it, too, and of what it finds on its way
+            await ready.numbers(1)
+            await old.node.backend.projector.caught_up()
+            for _ in range(2):
+                gate.send()
+            for each in (job, later):
+                assert text(await new.ended(each), "phase") == "COMPLETED"
+                kinds = await types_of(new, e.job_stream(job_id(each)))
+                assert kinds.count("JobStarted") == kinds.count("JobCompleted") == 1, kinds
+            await stack.aclose()
+            assert await types_of(new, "node/a") == ["NodeJoined"]
+
+
 async def test_one_node_leads_and_another_does_when_it_is_gone(start: Start) -> None:
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(start("a", QUICK))
@@ -146,12 +192,10 @@ async def test_one_node_leads_and_another_does_when_it_is_gone(start: Start) -> 
             assert ahead
             assert behind
             async with asyncio.timeout(SOON):
-                while not ahead.leads:
-                    await asyncio.sleep(0)
+                await leads(ahead)
                 assert not behind.leads
                 await stack.aclose()
-                while not behind.leads:
-                    await asyncio.sleep(0)
+                await leads(behind)
 
 
 async def test_a_job_of_a_node_that_is_gone_is_settled_by_another(

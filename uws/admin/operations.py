@@ -93,6 +93,7 @@ class EraseJob(Operation[None], frozen=True, tag="audit erase"):
         await erase_job(
             to.store, to.projector, to.files, self.job_id, reason=self.reason, metadata=caller.metadata
         )
+        await to.store.settle()
 
 
 class PrunedLog(msgspec.Struct, frozen=True):
@@ -121,6 +122,7 @@ class PruneLog(Operation[PrunedLog], frozen=True, tag="audit prune"):
                 metadata=caller.metadata,
                 progress=counting(report),
             )
+            await backend.store.settle()
             await backend.projector.caught_up(timeout=3600)
             await backend.projector.scrub()  # they forget what the log forgot
         except (ChainBroken, ArchiveError, CheckpointError) as error:

@@ -52,7 +52,7 @@ app.add_typer(user, name="user")
 app.add_typer(token, name="token")
 app.add_typer(storing, name="store")
 app.command()(migrate)
-app.command()(nodes)
+app.add_typer(nodes, name="nodes")
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in TOML.")]

@@ -1,4 +1,4 @@
-"""``uwsd migrate``, ``uwsd store copy`` and ``uwsd nodes``: the log in a database, and who shares it."""
+"""``uwsd migrate``, ``uwsd store copy``, ``uwsd nodes``: the log in a database, and who shares it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from eventstore.addresses import mistakes_in_url
 from eventstore.opening import copy_log
+from eventstore.opening import forget as forget_node
 from eventstore.opening import members as members_of
 from eventstore.opening import migrate as migrate_database
 from eventstore.scanning import parse_place
@@ -34,6 +35,7 @@ from .common import (
 )
 
 storing = typer.Typer(help="Move the log.", no_args_is_help=True, pretty_exceptions_enable=False)
+nodes = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
 _WHERE = "a data directory, its events.db, or the URL of a database, postgresql://…"
 
 
@@ -76,11 +78,15 @@ def migrate(config: Config = CONFIG) -> None:
         out.print("nothing to do: the schema is this program's")
 
 
-def nodes(
+@nodes.callback()
+def _nodes(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
     config: Config = CONFIG,
 ) -> None:
     """Print which servers share the log, and which of them leads."""
+    if context.invoked_subcommand:
+        return
     with reported():
         found = asyncio.run(members_of(_database_of(place_of(config, None))))
     if as_json:
@@ -91,6 +97,21 @@ def nodes(
         ago = f"{max(0.0, (now - each.seen).total_seconds()):.0f} s ago, {format_time(each.seen)}"
         rows.add_row(each.name, ago, "yes" if each.leads else "", each.url, each.program)
     out.print(rows)
+
+
+@nodes.command()
+def forget(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The node, as uwsd nodes calls it.")],
+    config: Config = CONFIG,
+) -> None:
+    """Take a node that will not come back from those that share the log: nobody waits for its files any more.
+
+    One that is heard of is refused; one that comes back is there again.
+    """
+    with reported():
+        place = place_of(config, None)
+        asyncio.run(forget_node(_database_of(place), name, gone_after=place.store.node.seconds))
+    out.print(f"{name} is no node of this log any more", soft_wrap=True)
 
 
 def _database_of(place: Settings) -> str:

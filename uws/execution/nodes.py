@@ -64,6 +64,7 @@ async def taking_jobs(backend: Backend, membership: Membership) -> AsyncIterator
         await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(EventStoreError, TimeoutError):
             async with asyncio.timeout(_LAST_WORD):
+                await membership.there()  # else this would be said of another, who has the name by now
                 await say(backend, name, here=False, reason=STOPPED)
 
 

@@ -161,6 +161,8 @@ class Scheduler:
             for job_id, service, node in await self._backend.jobs.started()
             if job_id not in self._runs.by_job and self._is_own(node)
         ]
+        if left and (member := self._backend.membership):
+            await member.there()  # else what was found is perhaps of another, who has the name by now
         runs = [self._run(await self._find(service), job_id) for job_id, service in left]
         await asyncio.gather(*(self._runs.begin(run, run.take_over) for run in runs))
         if self._here.restarted and not any(run.failed for run in runs):
