@@ -20,7 +20,7 @@ async def test_what_a_node_starts_as_soon_as_it_is_back_is_not_taken_for_lost(
     """It hears that its job was settled and has a slot again, before the others have heard of it."""
     service = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="held", max_running=1)
     async with start("a", service, through=link.url(), jobs_end_with_server=False) as a:
-        await a.run("held")
+        held = await a.run("held")
         (first,) = await ready.numbers(1)
         async with start("b", service, jobs=None, jobs_end_with_server=False) as b:
             busy = await b.run("held")
@@ -29,7 +29,7 @@ async def test_what_a_node_starts_as_soon_as_it_is_back_is_not_taken_for_lost(
             store, stream = b.node.backend.store, e.job_stream(job_id(waits))
             link.cut()
             async with asyncio.timeout(5 * GONE_AFTER):
-                while (await store.read_stream(e.node_stream("a")))[-1].type != "NodeLeft":
+                while (await store.read_stream(e.job_stream(job_id(held))))[-1].type != "JobFailed":
                     await asyncio.sleep(0.01)
             link.mend()
             await ready.numbers(1)

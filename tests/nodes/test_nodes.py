@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eventstore import EventStore
-from eventstore._database import connect
 from eventstore.membership import Membership, NameTaken
 from tests.daemon import has_ended
 from tests.databases import needs_postgres
@@ -19,6 +19,7 @@ from tests.execution.programs import Pipe, directory_of, shell
 from tests.harness import Site, job_id, text
 from tests.nodes.conftest import GONE_AFTER, Start
 from tests.nodes.link import Link
+from uws import Service
 from uws.model import events as e
 
 pytestmark = needs_postgres
@@ -153,30 +154,39 @@ async def leads(member: Membership) -> None:
         await begun.wait()
 
 
+@asynccontextmanager
+async def in_its_place(start: Start, name: str, *services: Service, **options: Any) -> AsyncIterator[Site]:
+    """Start a node under a name that another has, as soon as that is gone."""
+    async with AsyncExitStack() as stack:
+        site = None
+        while site is None:
+            with suppress(NameTaken):
+                site = await stack.enter_async_context(start(name, *services, **options))
+        yield site
+
+
 async def test_what_runs_under_a_name_that_was_taken_is_left_to_whom_it_is_now(
-    start: Start, link: Link, url: str, tmp_path: Path, ready: Pipe, gate: Pipe
+    start: Start, link: Link, tmp_path: Path, ready: Pipe, gate: Pipe
 ) -> None:
     """The one that had it before was cut off, and comes back."""
     service = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="held", max_running=2)
     async with AsyncExitStack() as stack:
-        old = await stack.enter_async_context(start("a", service, through=link.url(), jobs=None))
+        old = await stack.enter_async_context(start("a", service, QUICK, through=link.url(), jobs=None))
         link.cut()
-        connection = await connect(url)
-        await connection.execute("UPDATE node SET seen = seen - interval '1 h'")
-        await connection.close()
-        async with start("a", service, data=tmp_path / "new", jobs=None) as new:
+        async with in_its_place(start, "a", service, QUICK, data=tmp_path / "new", jobs=None) as new:
             job = await new.run("held")
             await ready.numbers(1)
             link.mend()
             member = old.node.backend.membership
             assert member
             assert isinstance(await member.displaced(), NameTaken)
-            later = await new.run("held")  # the old one hears of it, too, and of what it finds on its way
-            await ready.numbers(1)
+            quick = []
+            for _ in range(5):  # the old one hears of them, too, and of what it finds on its way
+                quick.append(await new.run("quick"))
+                await new.ended(quick[-1])
             await old.node.backend.projector.caught_up()
-            for _ in range(2):
-                gate.send()
-            for each in (job, later):
+            gate.send()
+            for each in (job, *quick):
                 assert text(await new.ended(each), "phase") == "COMPLETED"
                 kinds = await types_of(new, e.job_stream(job_id(each)))
                 assert kinds.count("JobStarted") == kinds.count("JobCompleted") == 1, kinds
