@@ -29,7 +29,7 @@ async def test_jobs_that_slurm_forgets_before_they_begin_are_submitted_again_and
     async with running(tmp_path / "data", service, slurm=SOON) as site:
         await site.ended(await site.run("run"))  # so that a later id is handed out again
         await asyncio.to_thread(cluster.down)
-        held = cluster.run("sbatch", "--parsable", "--hold", "--wrap=true")
+        held = cluster.run("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true")
         await asyncio.to_thread(cluster.saved, held)  # with the last id
         jobs = [await site.run("run") for _ in range(3)]
         numbers = [await until(lambda job=job: batch_job(site, job)) for job in jobs]
