@@ -124,11 +124,16 @@ async def connect(url: str) -> Connection:
 
 
 def pooled(url: str) -> Any:
+    """Return a pool of connections for who reads, made when they are needed.
+
+    It has none at its start, and makes none of its own accord: what cannot be made is told to who needs it.
+    """
+
     async def as_it_is(_: object) -> None:
         """Leave a connection that goes back to the others: who reads has changed nothing about it."""
 
     return asyncpg.create_pool(
-        url, min_size=1, max_size=_READERS, timeout=PATIENCE, command_timeout=PATIENCE,
+        url, min_size=0, max_size=_READERS, timeout=PATIENCE, command_timeout=PATIENCE,
         server_settings=_SETTINGS, reset=as_it_is,
     )  # fmt: skip
 
@@ -142,5 +147,7 @@ def translated(doing: str) -> Iterator[None]:
         raise StoreFull(f"{doing}: {error}") from error
     except TimeoutError as error:
         raise StoreUnavailable(f"{doing}: the database does not answer") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+    except asyncpg.InternalClientError as error:  # whose words are of its inner workings
+        raise StoreUnavailable(f"{doing}: the connection to the database is lost") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise StoreUnavailable(f"{doing}: {error}") from error

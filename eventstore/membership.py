@@ -78,6 +78,11 @@ class Membership(Protocol):
     key: bytes
 
     @property
+    def cut_off(self) -> str | None:
+        """Why the others cannot hear of this one now, since the log cannot be written; None when they do."""
+        ...
+
+    @property
     def leads(self) -> bool:
         """Whether it does what only one may do, as far as it knows."""
         ...
@@ -123,6 +128,7 @@ class Alone:
 
     name: str | None = None
     key = b""
+    cut_off: str | None = None
     leads = True
     others = ()
 

@@ -64,6 +64,8 @@ class OneOfSeveral:
         self._clocks, self._every = clocks, min(_SLOWEST, gone_after / _BEATS)
         self.name: str | None = node.name
         self.key = b""
+        self.cut_off: str | None = None
+        """See `Membership.cut_off`."""
         self._urls: dict[str, str] = {}
         self._watched: dict[str, tuple[int, float]] = {}
         """The last beat of each node, and when it was seen to come."""
@@ -180,29 +182,34 @@ class OneOfSeveral:
     async def _keep(
         self,
         doing: Callable[[Connection], Awaitable[Never]],
-        undo: Callable[[], None],
+        undo: Callable[[str], None],
         what: str,
         connection: Connection = None,
     ) -> Never:
         """Keep ``doing`` something on connections that come and go, and ``undo`` it when one goes.
 
+        ``undo`` is told why. That is logged once, until the others hear of this one again.
+
         Raises `NameTaken`, which is final, and nothing else.
         """
         while True:
+            why = ""
             try:
                 connection = connection or await self._connected()
                 await doing(connection)
             except NameTaken:
                 raise
             except StoreUnavailable as error:
-                if connection:
+                why = str(error)
+                if connection and self.cut_off is None:
                     log.warning("node %s %s: %s; trying again", self.name, what, error)
-            except Exception:
+            except Exception as error:
+                why = str(error)
                 log.exception("node %s %s; trying again", self.name, what)
             finally:
                 if connection:
                     connection.terminate()
-                    undo()
+                    undo(why)
             connection = None
             await self._clocks.sleep(_PAUSE)
 
@@ -219,6 +226,7 @@ class OneOfSeveral:
                 seconds = await connection.fetchval(_SINCE, self._node.name)
                 raise NameTaken(self._node.name, float(seconds))
         self._leased_until = began + _LEASED * self._gone_after
+        self.cut_off = None
         self._tell()
         try:
             self._leased(self._leased_until)
@@ -240,8 +248,8 @@ class OneOfSeveral:
         }
         self._tell()
 
-    def _lose_sight(self) -> None:
-        self._since = None
+    def _lose_sight(self, why: str) -> None:
+        self._since, self.cut_off = None, why
         self._watched.clear()
         self._tell()
 
@@ -272,7 +280,7 @@ class OneOfSeveral:
         if self.is_gone(node) or node == self.name:  # by that name an earlier server leads, which cannot
             await connection.execute(_DEPOSE, number)
 
-    def _lead_no_more(self) -> None:
+    def _lead_no_more(self, why: str) -> None:
         self._term = None
         self._tell()
 

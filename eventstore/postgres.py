@@ -199,7 +199,11 @@ class PostgresEventLog(Following):
             raise StoreClosed
         with translated("the log cannot be read"):
             async with self._pool.acquire(timeout=PATIENCE) as connection:
-                yield connection
+                try:
+                    yield connection
+                except (*LOST, TimeoutError, asyncio.CancelledError):
+                    connection.terminate()  # else whoever gives it back waits for it, or another is given it
+                    raise
 
     async def _listen(self) -> None:
         """Wake who follows the log when there is more, for as long as somebody may.

@@ -178,16 +178,23 @@ class Following:
     # Following
 
     async def _follow(self) -> None:
+        told = False
         while True:
             try:
                 async for batch in self._store.subscribe(after=self._position):
+                    told = False
                     # A transaction that is cancelled half-way would stay open: `close` lets the batch end.
                     folding = asyncio.create_task(self._fold(batch), name="projector: folding")
                     self._folding.add(folding)
                     folding.add_done_callback(self._folding.discard)
                     await asyncio.shield(folding)
                 return
-            except Exception:  # the log cannot be read
+            except StoreUnavailable as error:
+                if not told:
+                    log.warning("read models stay at position %s: %s; trying again", self._position, error)
+                told = True
+                await asyncio.sleep(self.retry_seconds)
+            except Exception:
                 log.exception("the log cannot be followed from position %s", self._position)
                 await asyncio.sleep(self.retry_seconds)
 

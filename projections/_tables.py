@@ -28,6 +28,9 @@ _READ_BOOT = "SELECT boot FROM checkpoint"
 _SET_BOOT = "UPDATE checkpoint SET boot = ? WHERE position = ?"
 _ADVANCE = "UPDATE checkpoint SET position = ?, mark = ?, error = NULL WHERE position = ?"
 _FAIL = "UPDATE checkpoint SET error = ?"
+_READ_MARK = "PRAGMA user_version"
+"""What the number of a file's form is not needed for: 1 while pages may hold what the log has forgotten."""
+_MARK, _UNMARK = "PRAGMA user_version = 1", "PRAGMA user_version = 0"
 _KEEP_WAL = "PRAGMA journal_mode = WAL"
 _ROOM = "PRAGMA cache_size = -32000"
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
@@ -56,6 +59,8 @@ class Tables:
         self._boot: str | None = None
         self.error: str | None = None
         """The event behind the position, and why it cannot be folded."""
+        self.unscrubbed = False
+        """Whether pages that nobody reads may hold what the log has forgotten since folding began."""
 
     @classmethod
     def create(cls, model: ReadModel[Any], path: Path, began: int) -> Self:
@@ -98,6 +103,7 @@ class Tables:
         found = self._connection.execute(_READ).fetchone()
         self.position, self.mark, self.began, self.error = found
         (self._boot,) = self._connection.execute(_READ_BOOT).fetchone()
+        self.unscrubbed = self._connection.execute(_READ_MARK).fetchone() == (1,)
         if self._boot and self._boot != boot_id():
             raise Spoilt(f"{self.path.name}: the machine stopped before all of it was on the disk")
 
@@ -128,12 +134,15 @@ class Tables:
         if not batch:
             return
         last = batch.recorded[-1]
+        forgets = any(cut.position > self.began for cut in batch.cuts)  # else it was never told
         try:
             with transaction(self._connection):
                 advance = last.position, mark_of(last), self.position
                 if not self._connection.execute(_ADVANCE, advance).rowcount:
                     raise TakenOver(self.path)
                 self.model.fold(self._connection, batch)
+                if forgets:
+                    self._connection.execute(_MARK)
         except TakenOver:
             self._read()
             raise
@@ -142,6 +151,7 @@ class Tables:
                 self._fail(last, error)
             raise
         self.position, self.mark, self.error = last.position, mark_of(last), None
+        self.unscrubbed |= forgets
 
     def _fail(self, recorded: RecordedEvent, error: Exception) -> None:
         what = " ".join(str(error).split()) or type(error).__name__
@@ -189,6 +199,10 @@ class Tables:
         self._connection.execute("VACUUM")
         if not self._reach_disk():
             raise sqlite3.OperationalError("a reader keeps older pages on disk: scrub them again")
+        if self.unscrubbed:
+            self._connection.execute(_UNMARK)
+            self._reach_disk()
+            self.unscrubbed = False
 
     def abandon(self) -> None:
         """Close the file as it is, which is to be deleted."""

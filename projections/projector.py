@@ -36,6 +36,8 @@ from .usage import Usage
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
+_SELDOM = 20
+"""Scrubbing, which folding waits for, takes at most one part of the time in so many."""
 READ_MODELS: tuple[ReadModel[Any], ...] = (
     Documents(), JobList(), Queue(), Services(), Trail(), Usage(),
 )  # fmt: skip
@@ -67,8 +69,11 @@ class Projector(Following):
     """Folds events into read models, each in tables of its own. Make one with `open`.
 
     A read model that fails stops at the event that it cannot fold, and is tried again after
-    ``retry_seconds``, then less and less often; the others go on.
+    ``retry_seconds``, then less and less often; the others go on. Read models that have folded that something
+    was erased or pruned are scrubbed ``scrub_seconds`` later, with what else was erased until then.
     """
+
+    scrub_seconds = 10.0
 
     def __init__(
         self, path: Path, store: EventStore, models: Iterable[ReadModel[Any]], writer: Connection,
@@ -202,6 +207,39 @@ class Projector(Following):
                     await self._do(self._shelf.drop_unfinished, name)
                     await self._do(tables.scrub)
 
+    async def scrubbed(self, timeout: float) -> None:
+        """Return when no file holds what the log had forgotten at this call; of models that go on.
+
+        Raises what `scrub` does, and `Behind` after ``timeout`` seconds.
+        """
+        hold = [name for name, tables in self._tables.items() if tables.position and not tables.error]
+        if hold:
+            await self.caught_up(*hold, timeout=timeout)
+        if self._is_unscrubbed():
+            await self.scrub()
+
+    def _is_unscrubbed(self) -> bool:
+        return any(tables.unscrubbed for tables in self._tables.values())
+
+    async def _keep_scrubbed(self) -> None:
+        """Scrub after what was erased, here or by another who shares the log; for long, for a round of it."""
+        pause, told = self.scrub_seconds, False
+        while True:
+            while not self._is_unscrubbed():
+                await self._advanced.wait()
+            await asyncio.sleep(max(pause, self.scrub_seconds))
+            if not self._is_unscrubbed():  # who erased it has seen to that
+                continue
+            began = perf_counter()
+            try:
+                await self.scrub()
+                told = False
+            except StoreUnavailable as error:
+                if not told:
+                    log.warning("%s; trying again", error)
+                told = True
+            pause = _SELDOM * (perf_counter() - began)
+
     async def close(self) -> None:
         """Stop following and close the files. The store must still be open."""
         while waiting := [*self._tasks, *self._folding]:
@@ -245,6 +283,7 @@ class Projector(Following):
                 self._live.add(tables.model.name)
         self._position = min((self._tables[name].position for name in self._live), default=head)
         self._spawn(self._follow(), "projector")
+        self._spawn(self._keep_scrubbed(), "projector: scrubbing")
         if late or self._outdated:
             self._spawn(self._renew(late, self._outdated), "projector: making read models")
         self.follows = True

@@ -203,6 +203,11 @@ async def run_node(settings: Settings, *, clock: Clock | None = None) -> AsyncIt
             await backend.projector.caught_up(*_NEEDED_TO_RUN_JOBS, timeout=_LONGEST_MAKING)
         except Behind as error:
             log.error("%s: what needs it waits until it is mended", error)
+        try:
+            # What was erased while this server was not there.
+            await backend.projector.scrubbed(timeout=_LONGEST_MAKING)
+        except StoreUnavailable as error:
+            log.error("%s: what was erased may be in their files until then", error)
 
         server = settings.server
         scheduler = Scheduler(

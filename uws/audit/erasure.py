@@ -14,8 +14,9 @@ async def erase_job(
 ) -> None:
     """Take payloads and metadata of a destroyed job's events out of the log and the read models.
 
-    When this returns, owner, parameters and results are in no file of the data directory. The log says that
-    the job was erased, who did it (``metadata``) and why. Interrupted, it can be repeated. Raises
+    When this returns, owner, parameters and results are in no file of the data directory. Others who share
+    the log scrub their read models soon after. The log says that the job was erased, who did it
+    (``metadata``) and why. Interrupted, it can be repeated. Raises
     `JobNotFound`; `UsageError` for a job that is not destroyed; `eventstore.EventStoreError`.
     """
     job = fold(await store.read_stream(job_stream(job_id)))

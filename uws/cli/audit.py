@@ -45,6 +45,12 @@ audit = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_OF_SEVERAL = (
+    "in no row of the log and no file of this node; other nodes take them out of their files in some ten "
+    "seconds, and those that are not there before they serve again; the database's files and its write-ahead "
+    "log keep them until they are overwritten, its backups for as long as there are any"
+)
+"""Where nothing is any more of what was erased, and where it still is, when the log is in a database."""
 Reason = Annotated[str, typer.Option(help="Why; it goes on record.")]
 Key = Annotated[
     str | None, typer.Option(metavar="VKEY", help="The verifier key, if not that of the data directory.")
@@ -150,8 +156,10 @@ def erase(
 ) -> None:
     """Take what a destroyed job held out of the log and the read models; the chain stays whole."""
     with reported():
-        carried_out(place_of(config, data), EraseJob(job, reason), "erasing")
-    out.print(f"job {job} is erased: its owner and parameters are in no file of the server", soft_wrap=True)
+        place = place_of(config, data)
+        carried_out(place, EraseJob(job, reason), "erasing")
+    where = _OF_SEVERAL if place.store.url else "in no file of the server"
+    out.print(f"job {job} is erased: its owner and parameters are {where}", soft_wrap=True)
 
 
 @audit.command()

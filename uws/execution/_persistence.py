@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
+from eventstore import StoreUnavailable
 from uws.clock import Clock, pause
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,20 @@ def _tell_of_failure(task: asyncio.Task[None]) -> None:
 
 
 async def keep_doing(step: Callable[[], Awaitable[None]], clock: Clock) -> None:
-    """Do ``step`` over and over; one that fails is tried again after a pause. Ends when cancelled."""
+    """Do ``step`` over and over; one that fails is tried again after a pause. Ends when cancelled.
+
+    That the log cannot be read or written is told once, until a step can be done again.
+    """
+    told = False
     while True:
         try:
             await step()
+            told = False
+        except StoreUnavailable as error:
+            if not told:
+                log.warning("%s; trying again", error)
+            told = True
+            await pause(clock)
         except Exception:
             log.exception("%s failed; trying again", step.__qualname__)
             await pause(clock)

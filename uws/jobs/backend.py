@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from eventstore import EventStore, RecordedEvent
+from eventstore import EventStore, RecordedEvent, StoreUnavailable
 from eventstore.membership import Membership
 from projections import JobReadModel, Projector
 from uws.clock import Clock, pause
@@ -114,6 +114,8 @@ class Backend:
                     after = batch[-1].position
                     yield batch
                 return
+            except StoreUnavailable:  # of which the projector tells, once for all
+                await pause(self.clock)
             except Exception as error:
                 log.warning("the log cannot be followed: %s; trying again", error)
                 await pause(self.clock)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
@@ -21,6 +21,8 @@ from .errors import discreet, legible
 from .resource import SITE, Resource
 
 VOSI = "http://www.ivoa.net/xml/VOSIAvailability/v1.0"
+PATIENCE = 2.0
+"""Seconds that the log may take to answer, before that is told."""
 LONGEST_LAG = 1.0
 """Seconds that the read models may need to show what is in the log, before that is told."""
 _WITHOUT = {
@@ -98,13 +100,15 @@ class _Note(NamedTuple):
 
 async def _notes(backend: Backend, only: str | None) -> AsyncIterator[_Note]:
     """Say in words what the server, or ``only`` one service, cannot do now, and what it still can."""
-    try:
-        await backend.store.check_writable()
-    except StoreUnavailable as error:
-        yield _Note(str(error))
+    if unread := await _hindered(backend.store.head(), "the log cannot be read"):
+        yield _Note(unread)
         yield _Note(
-            "jobs can be looked at; what becomes of those that run is recorded when the log can be written"
+            "jobs can neither be looked at nor changed; those that run go on, and what becomes of them is "
+            "recorded when the log can be written"
         )
+        return
+    for unwritten in await _unwritten(backend):
+        yield _Note(unwritten)
     try:
         backend.files.check_room()
     except Unavailable as error:
@@ -142,6 +146,27 @@ async def _notes(backend: Backend, only: str | None) -> AsyncIterator[_Note]:
                 f"so far to position {making.position} of {status.position + status.lag}",
                 hinders=False,
             )
+
+
+async def _unwritten(backend: Backend) -> list[str]:
+    """Say why the log cannot be written, and what can be done all the same; nothing when it can."""
+    hindered = await _hindered(backend.store.check_writable(), "the log cannot be written")
+    if hindered is None and backend.membership and (why := backend.membership.cut_off):
+        hindered = f"node {backend.membership.name} is cut off: {why}"
+    what = "jobs can be looked at; what becomes of those that run is recorded when the log can be written"
+    return [hindered, what] if hindered else []
+
+
+async def _hindered(trying: Awaitable[object], what: str) -> str | None:
+    """Say why the log does not let something be done, or not in time: ``what`` that is; None when it does."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await trying
+    except StoreUnavailable as error:
+        return str(error)
+    except TimeoutError:
+        return f"{what}: there is no answer within {PATIENCE:.0f} s"
+    return None
 
 
 async def _late(backend: Backend, name: str) -> str | None:
