@@ -35,7 +35,7 @@ from uws.clock import Clock, SystemClock
 from uws.commands import SERVER
 from uws.config import Settings
 from uws.execution import Deletion, Destruction, Scheduler, Settling, SlurmScheduler, taking_jobs
-from uws.files import Files, identity_of
+from uws.files import Files, identity_of, whereabouts
 from uws.jobs import Backend, UserUWS, make_uws_for_service
 from uws.model import Service, UnknownForm
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
@@ -225,7 +225,8 @@ async def run_node(settings: Settings, *, clock: Clock | None = None) -> AsyncIt
 
 def _membership(settings: Settings, backend: Backend) -> AbstractAsyncContextManager[Membership]:
     node = settings.store.node
-    here = NodeId(node.called, identity_of(settings.data), settings.node_url, VERSION)
+    identity = f"{identity_of(settings.data)} {whereabouts(settings.data)}"
+    here = NodeId(node.called, identity, settings.node_url, VERSION)
     lease = backend.files.lease
 
     def extend(until: float) -> None:

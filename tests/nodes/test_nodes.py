@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -163,6 +164,23 @@ async def in_its_place(start: Start, name: str, *services: Service, **options: A
             with suppress(NameTaken):
                 site = await stack.enter_async_context(start(name, *services, **options))
         yield site
+
+
+async def test_a_copy_of_a_data_directory_is_not_the_node_that_it_was_copied_from(
+    start: Start, tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    service = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="held")
+    async with start("a", service, jobs=None) as site:
+        job = await site.run("held")
+        await ready.numbers(1)
+        await asyncio.to_thread(
+            shutil.copytree, tmp_path / "a", tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock")
+        )
+        with pytest.raises(NameTaken, match="another server is node a of this log"):
+            async with start("a", service, data=tmp_path / "copy", jobs=None):
+                pass
+        gate.send()
+        assert text(await site.ended(job), "phase") == "COMPLETED"
 
 
 async def test_what_runs_under_a_name_that_was_taken_is_left_to_whom_it_is_now(
