@@ -130,7 +130,7 @@ async def test_a_node_that_is_back_says_so_though_the_log_takes_nothing_at_first
             await transaction.start()
             await connection.execute(f"SELECT {SCHEMA}.take_turn()")
             link.mend()
-            await soon(lambda: "answer failed; trying again" in caplog.text)
+            await soon(lambda: "the log cannot be written" in caplog.text)
             await connection.execute(_END_THOSE_THAT_WAIT)  # whoever has sent them waits no more
             await transaction.rollback()
         finally:
