@@ -142,10 +142,19 @@ async def waiting(site: Site, job: str, reason: str) -> dict[str, str]:
     return await until(does)
 
 
-async def test_a_job_that_slurm_refuses_is_an_error_with_slurms_reason(tmp_path: Path) -> None:
-    document, _ = await ended(tmp_path, in_slurm("true", slurm=Asked(partition="none")))
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (Asked(partition="none"), "Invalid partition name specified"),
+        (Asked(gres="gpu:1"), "Invalid generic resource (gres) specification"),
+    ],
+)
+async def test_a_job_that_slurm_refuses_is_an_error_with_slurms_reason(
+    tmp_path: Path, asked: Asked, reason: str
+) -> None:
+    document, _ = await ended(tmp_path, in_slurm("true", slurm=asked))
     assert text(document, "phase") == "ERROR"
-    assert text(document, "message") == "Slurm refuses the job: Invalid partition name specified"
+    assert text(document, "message") == f"Slurm refuses the job: {reason}"
 
 
 async def test_limits_are_what_slurm_is_asked_for(tmp_path: Path, cluster: Slurm) -> None:

@@ -114,9 +114,9 @@ class Commands:
         reason = said[1].strip() if said else _last_line(err)
         if status < 0 or _UNCLEAR.search(reason):
             raise Unknown(f"sbatch: {reason or f'ended by signal {-status}'}")
-        raise (Refused if said and _NEVER.search(reason) else NotTaken)(
-            reason or f"sbatch ended with {status}"
-        )
+        # What it does not understand itself, it says without asking slurmctld.
+        is_final = _NEVER.search(reason) and (said or reason.startswith("Invalid"))
+        raise (Refused if is_final else NotTaken)(reason or f"sbatch ended with {status}")
 
     async def queue(self) -> Answer:
         """Return what Slurm knows of all jobs of this user, by their names; ended ones for some minutes."""
