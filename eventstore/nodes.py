@@ -141,6 +141,9 @@ class OneOfSeveral:
                 async with duties(cast(EventStore, _Leaders(self._store, term))):
                     while self._term == term:
                         await self._news.wait()
+            except StoreUnavailable as error:
+                log.warning("what the leader does cannot be done: %s; trying again", error)
+                await self._clocks.sleep(_PAUSE)
             except Exception:
                 log.exception("what the leader does cannot be done; trying again")
                 await self._clocks.sleep(_PAUSE)
