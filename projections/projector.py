@@ -223,7 +223,7 @@ class Projector(Following):
 
     async def _keep_scrubbed(self) -> None:
         """Scrub after what was erased, here or by another who shares the log; for long, for a round of it."""
-        pause, told = self.scrub_seconds, False
+        pause, told = 0.0, False
         while True:
             while not self._is_unscrubbed():
                 await self._advanced.wait()

@@ -264,3 +264,18 @@ async def test_what_are_no_copies_of_read_models_is_refused_in_words(
     refused = await uwsd("projections", "fetch", tmp_path / "packed.tar", "--config", alone)
     assert refused.status == 2
     assert refused.err.startswith("these are no copies of read models")
+
+
+async def test_nodes_that_would_each_make_a_key_are_warned_of(
+    shared: Path, alone: Path, tmp_path: Path
+) -> None:
+    checked = await uwsd("check", shared)
+    assert checked.status == 0
+    assert f"warning: audit.key: each node makes a key of its own, as {tmp_path}/var/audit.key" in checked.err
+    async with serving(shared):
+        logged = shared.with_name(f"{shared.name}.stderr").read_text()
+    assert "audit.key: each node makes a key of its own" in logged
+    common = tmp_path / "common.toml"
+    common.write_text(shared.read_text() + f'[audit]\nkey = "{tmp_path}/common/audit.key"\n')
+    for declaration in (common, alone):
+        assert "audit.key" not in (await uwsd("check", declaration)).err

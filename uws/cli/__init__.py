@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -35,6 +36,7 @@ from .retention import retention
 from .running import run
 from .storing import migrate, nodes, storing
 
+log = logging.getLogger(__name__)
 app = typer.Typer(
     cls=Commands,
     help="An IVOA Universal Worker Service for programs that you declare.",
@@ -79,7 +81,7 @@ def check(
     for service in settings.services:
         _print_service(service)
     warnings = [warning for service in settings.services for warning in service.warnings]
-    for warning in (*warnings, *_of_users(settings)):
+    for warning in (*warnings, *_of_users(settings), *settings.doubts):
         err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     if kept := _kept(settings.retention):
         out.print(kept, soft_wrap=True)
@@ -130,6 +132,8 @@ def serve(
         settings = with_options(load(file), host=host, port=port, data=data, node=node)
         settings.check_access()
         begin_log(settings.server)
+        for doubt in settings.doubts:
+            log.warning("%s", doubt)
         uvloop.run(run_server(settings, ready=lambda url: out.print(f"serving on {url}", soft_wrap=True)))
 
 

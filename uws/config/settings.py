@@ -333,6 +333,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return not self.auth.identifies and self.is_private
         return self.auth.allow_anonymous
 
+    @property
+    def doubts(self) -> list[str]:
+        """What is hardly meant, though nothing forbids it."""
+        if self.store.url is None or (self.data / self.audit.key).parent != self.data:
+            return []
+        return [
+            f"audit.key: each node makes a key of its own, as {self.data / self.audit.key}, and none "
+            "verifies what another has signed: name a file that all have in common, "
+            "or of which each has a copy, such as "
+            'key = "/etc/uwsd/audit.key"'
+        ]
+
     def check_access(self) -> None:
         """Raise `DeclarationError` where nobody could use the services, or everybody could unawares."""
         if self.auth.identifies or self.allows_anonymous:
