@@ -70,18 +70,19 @@ class Following(ABC):
     async def subscribe(self, *, after: int) -> AsyncIterator[tuple[RecordedEvent, ...]]:
         while not self._closed:
             changed, end = self._changed, self._end()
-            if batch := await self._read_next(after):
+            batch = await self._read_next(after) if end is None or after < end else ()
+            if batch:
                 yield batch
                 after = batch[-1].position
             if len(batch) == _BATCH:
                 continue
-            if after < end and not await self.read_all(after=after, limit=1):
+            if end is not None and after < end and not await self.read_all(after=after, limit=1):
                 raise ChainBroken(after + 1, "missing; the log ends before its head")
             await changed.wait()
 
-    def _end(self) -> int:
-        """Return a position that the log has reached, as far as it is known without reading."""
-        return 0
+    def _end(self) -> int | None:
+        """Return where the log ends, None where that is not known without reading."""
+        return None
 
     async def _read_next(self, after: int) -> tuple[RecordedEvent, ...]:
         """Read what stands behind a position: once, for all subscribers that are woken at one moment."""

@@ -92,7 +92,9 @@ async def test_a_wrong_one_is_refused_by_check_and_by_copying_without_telling_a_
     ],
 )
 async def test_a_right_one_is_taken(tmp_path: Path, url: str) -> None:
-    checked = await uwsd("check", declared(tmp_path, url))
+    file = declared(tmp_path, url)
+    file.write_text(f'{file.read_text()}\n[audit]\nkey = "{tmp_path}/keys/audit.key"\n')
+    checked = await uwsd("check", file)
     assert (checked.status, checked.err) == (0, "")
 
 
