@@ -204,7 +204,8 @@ def settle(connection: sqlite3.Connection) -> tuple[Head, None]:
 
 def probe(connection: sqlite3.Connection) -> tuple[Head, None]:
     """Write something of no effect through to the disk."""
-    return mark(connection, under_way=False)
+    ((found,),) = connection.execute("PRAGMA user_version").fetchall()
+    return mark(connection, under_way=found < 0)
 
 
 def read_head(connection: sqlite3.Connection) -> Head:

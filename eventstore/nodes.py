@@ -46,6 +46,9 @@ class Clocks(NamedTuple):
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
+_REAL = Clocks()
+
+
 class OneOfSeveral:
     """A node of several, in PostgreSQL. Make one with `joined`.
 
@@ -58,7 +61,7 @@ class OneOfSeveral:
         node: NodeId,
         gone_after: float,
         leased: Callable[[float], None],
-        clocks: Clocks = Clocks(),  # noqa: B008 - it does not change
+        clocks: Clocks = _REAL,
     ) -> None:
         self._store, self._node, self._gone_after, self._leased = store, node, gone_after, leased
         self._clocks, self._every = clocks, min(_SLOWEST, gone_after / _BEATS)
@@ -295,7 +298,7 @@ async def joined(
     *,
     gone_after: float,
     leased: Callable[[float], None],
-    clocks: Clocks = Clocks(),  # noqa: B008 - it does not change
+    clocks: Clocks = _REAL,
 ) -> AsyncIterator[OneOfSeveral]:
     """Be a node of several that share a log in PostgreSQL, while the context lasts.
 

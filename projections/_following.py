@@ -120,19 +120,22 @@ class Following:
         with translated("the read models cannot be read"):
             return await self._reader.run(in_one_transaction, question, arguments, named)
 
-    async def recall(self, name: str, stream: str, question: Callable[..., R], *arguments: Any) -> R:
-        """Do what `ask` does for a question about one stream, which the read model ``name`` can answer.
+    async def recall(
+        self, name: str, stream: str, question: Callable[..., tuple[R, int]], *arguments: Any
+    ) -> R:
+        """Return what a question says of one stream, with the bytes it has read, of the read model ``name``.
 
-        The answer is kept for those who ask the same again, until something happens to the stream.
+        It is kept for those who ask the same again, until something happens to the stream. Raises what `ask`
+        does.
         """
         if name not in self._live:
-            return await self.ask(question, *arguments)
-        if (known := self._memory.find(stream)) is not None:
-            return known  # type: ignore[no-any-return]
-        since = self._memory.now
-        answer = await self.ask(question, *arguments)
-        self._memory.keep(stream, answer, since)
-        return answer
+            return (await self.ask(question, *arguments))[0]
+        known: tuple[R, int] | None = self._memory.find(stream)
+        if known is None:
+            since = self._memory.now
+            known = await self.ask(question, *arguments)
+            self._memory.keep(stream, known, since)
+        return known[0]
 
     async def caught_up(self, *names: str, timeout: float = 10.0) -> None:
         """Wait until everything that is in the log now is in the named read models; in all by default.

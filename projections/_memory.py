@@ -8,15 +8,18 @@ from typing import Any
 
 from cachetools import LRUCache
 
-MOST = 1_000
-"""Streams of which something is kept: those that were asked for last."""
+MOST, LONGEST = 4_000_000, 16_000
+"""Bytes that answers were read from, of all that are kept and of one: those that were asked for last."""
 
 
 class Memory:
-    """Answers about streams, by stream. What is read while anything changes is not kept."""
+    """Answers about streams, by stream, each with the bytes that it was read from.
+
+    What is read while anything changes is not kept.
+    """
 
     def __init__(self) -> None:
-        self._answers = LRUCache[str, Any](MOST)
+        self._answers = LRUCache[str, tuple[Any, int]](MOST, getsizeof=lambda answer: answer[1])
         self._changes = 0
         """Begun and ended: odd while there is one."""
 
@@ -25,13 +28,13 @@ class Memory:
         """What `keep` is to be told of when reading began."""
         return self._changes
 
-    def find(self, stream: str) -> Any:
+    def find(self, stream: str) -> tuple[Any, int] | None:
         """Return what is kept of a stream, None for nothing."""
         return self._answers.get(stream)
 
-    def keep(self, stream: str, answer: Any, since: int) -> None:
+    def keep(self, stream: str, answer: tuple[Any, int], since: int) -> None:
         """Keep an answer that was read ``since`` then, unless something has changed meanwhile."""
-        if since == self._changes and not since % 2 and answer is not None:
+        if since == self._changes and not since % 2 and 0 < answer[1] <= LONGEST:
             self._answers[stream] = answer
 
     @contextmanager

@@ -68,13 +68,8 @@ class Documents(ReadModel[Job]):
         connection.execute(_FORGET, (through,))
 
 
-def document_of(connection: sqlite3.Connection, job_id: str) -> Job | None:
-    """Return a job, destroyed ones included, or None when there never was one."""
-    return sized_document_of(connection, job_id)[0]
-
-
 def sized_document_of(connection: sqlite3.Connection, job_id: str) -> tuple[Job | None, int]:
-    """Return what `document_of` does, and how many bytes were read."""
+    """Return a job, destroyed ones included, None when there never was one, and the bytes that were read."""
     found = connection.execute(_ONE, (job_id,)).fetchone()
     return (_decode(found[0]), len(found[0])) if found else (None, 0)
 

@@ -51,7 +51,8 @@ class JobReadModel:
 
     async def get(self, job_id: str) -> Job | None:
         """Return a job, destroyed ones included, or None when there never was one."""
-        return await self._projector.recall("documents", job_stream(job_id), documents.document_of, job_id)
+        of = documents.sized_document_of
+        return await self._projector.recall("documents", job_stream(job_id), of, job_id)
 
     # Of the job list
 

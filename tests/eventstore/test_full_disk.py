@@ -93,6 +93,20 @@ async def test_a_log_that_has_filled_the_disk_is_writable_again_as_soon_as_there
     await store.append("a", large())
 
 
+async def test_a_copy_that_has_filled_the_disk_is_not_taken_for_whole_when_there_is_room(
+    store: SQLiteEventStore, disk: Disk
+) -> None:
+    await store._mark(under_way=True)
+    disk.fill()
+    with pytest.raises(StoreFull):
+        await store.append("a", large())
+    disk.empty()
+    await store.check_writable()
+    await store.close()
+    with pytest.raises(StoreUnavailable, match="a copy to here was begun"):
+        await SQLiteEventStore.open(disk.path / "events.db")
+
+
 @pytest.mark.parametrize(
     "change",
     [

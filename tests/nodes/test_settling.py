@@ -46,7 +46,7 @@ async def another(postgres_server: object, link: Link) -> AsyncIterator[Link]:
 async def soon(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(SOON):
         while not true():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
 
 
 def leads(site: Site) -> bool:

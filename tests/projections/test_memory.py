@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from projections._memory import LONGEST
 from tests.harness import ManualClock
 from tests.projections.support import NOBODY, world
 from uws.commands import Changes
@@ -29,3 +30,13 @@ async def test_what_was_kept_is_read_again_of_read_models_that_were_made_anew(
         after = await here.keeps.get_job(job_id, NOBODY)
         assert after == before
         assert after is not before
+
+
+async def test_of_jobs_that_are_large_none_is_kept(tmp_path: Path, clock: ManualClock) -> None:
+    async with world(tmp_path, clock) as here:
+        large = Changes(parameters={"X": ["x" * LONGEST]})
+        job_id = (await here.keeps.create_job(large, NOBODY)).id
+        read = await here.keeps.get_job(job_id, NOBODY)
+        again = await here.keeps.get_job(job_id, NOBODY)
+        assert again == read
+        assert again is not read

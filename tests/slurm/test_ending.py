@@ -12,7 +12,7 @@ from tests.slurm.support import in_slurm
 from uws.execution.results import collect
 from uws.execution.slurm.claims import Claim
 from uws.execution.slurm.commands import Row
-from uws.execution.slurm.ending import Fate, ending, says_over_memory
+from uws.execution.slurm.ending import Fate, ending
 from uws.files import JobDirectory
 from uws.model import Limits
 
@@ -51,9 +51,7 @@ def comes_to(
     files.make()
     (files.logs / "slurm").write_text(says)
     (files.logs / "stdout").touch()
-    found = ending(
-        service, fate, over_memory=says_over_memory(files), collect=partial(collect, service, files)
-    )
+    found = ending(service, files, fate, partial(collect, service, files))
     how = found.signal or found.exit_code
     if found.aborted:
         return f"aborted: {found.aborted}"

@@ -250,6 +250,7 @@ def _shown(part: str | list[str]) -> str:
     return part if isinstance(part, str) else f"[{' '.join(part)}]"
 
 
+# Made once, for a process that runs more than one.
 _command = cache(lambda: get_command(app))
 
 

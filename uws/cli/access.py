@@ -22,7 +22,7 @@ from uws.admin.access import (
 from uws.model import Scope, UsageError
 from uws.model.units import format_time, parse_duration
 
-from .common import CONFIG, Config, Data, carried_out, out, place_of, print_json, reported, table
+from .common import CONFIG, Config, Data, carried_out, out, print_json, reported, settings_of, table
 
 user = typer.Typer(help="Say who has a password here.", no_args_is_help=True, pretty_exceptions_enable=False)
 token = typer.Typer(
@@ -39,8 +39,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 def add(name: Name, group: Groups = None, config: Config = CONFIG, data: Data = None) -> None:
     """Make a user. The password is asked for, or read from standard input where that is no terminal."""
     with reported():
-        place = place_of(config, data)
-        carried_out(place, AddUser(name, hashed(_password()), tuple(group or ())), "adding")
+        settings = settings_of(config, data)
+        carried_out(settings, AddUser(name, hashed(_password()), tuple(group or ())), "adding")
     out.print(f"{name} is a user now", soft_wrap=True)
 
 
@@ -48,7 +48,7 @@ def add(name: Name, group: Groups = None, config: Config = CONFIG, data: Data = 
 def passwd(name: Name, config: Config = CONFIG, data: Data = None) -> None:
     """Give a user another password, read as ``add`` does. His sessions are over."""
     with reported():
-        carried_out(place_of(config, data), SetPassword(name, hashed(_password())), "changing")
+        carried_out(settings_of(config, data), SetPassword(name, hashed(_password())), "changing")
     out.print(f"{name} has another password now", soft_wrap=True)
 
 
@@ -56,7 +56,7 @@ def passwd(name: Name, config: Config = CONFIG, data: Data = None) -> None:
 def groups(name: Name, group: Groups = None, config: Config = CONFIG, data: Data = None) -> None:
     """Have a user in the groups that are given, and in no others."""
     with reported():
-        carried_out(place_of(config, data), SetGroups(name, tuple(group or ())), "changing")
+        carried_out(settings_of(config, data), SetGroups(name, tuple(group or ())), "changing")
     out.print(f"{name} is in {', '.join(group or ()) or 'no group'} now", soft_wrap=True)
 
 
@@ -64,7 +64,7 @@ def groups(name: Name, group: Groups = None, config: Config = CONFIG, data: Data
 def remove(name: Name, config: Config = CONFIG, data: Data = None) -> None:
     """Take a user out of the users file. His jobs stay; his sessions and tokens are over."""
     with reported():
-        carried_out(place_of(config, data), RemoveUser(name), "removing")
+        carried_out(settings_of(config, data), RemoveUser(name), "removing")
     out.print(f"{name} is no user any more", soft_wrap=True)
 
 
@@ -72,7 +72,7 @@ def remove(name: Name, config: Config = CONFIG, data: Data = None) -> None:
 def list_users(as_json: Json = False, config: Config = CONFIG, data: Data = None) -> None:
     """Print who has a password here."""
     with reported():
-        found = carried_out(place_of(config, data), ListUsers(), "asking")
+        found = carried_out(settings_of(config, data), ListUsers(), "asking")
     if as_json:
         print_json(found, indent=2)
         return
@@ -95,7 +95,7 @@ def create(
     """Make a token and print it, which is the only time that anybody can see it."""
     with reported():
         operation = CreateToken(name, _seconds(expires), _scopes(scope))
-        made = carried_out(place_of(config, data), operation, "making")
+        made = carried_out(settings_of(config, data), operation, "making")
     out.print(made.token, soft_wrap=True)
     sys.stderr.write(f"token {made.id}, good until {format_time(made.expires)}\n")
 
@@ -109,7 +109,7 @@ def list_tokens(
 ) -> None:
     """Print the tokens of a user, also those that are good no longer."""
     with reported():
-        found = carried_out(place_of(config, data), ListTokens(name), "asking")
+        found = carried_out(settings_of(config, data), ListTokens(name), "asking")
     if as_json:
         print_json(found, indent=2)
         return
@@ -134,10 +134,10 @@ def revoke(
     with reported():
         match token_id, name:
             case str(), None:
-                new = carried_out(place_of(config, data), RevokeToken(token_id, reason), "revoking")
+                new = carried_out(settings_of(config, data), RevokeToken(token_id, reason), "revoking")
                 told = f"{token_id} is revoked" if new else f"{token_id} was revoked already"
             case None, str():
-                count = carried_out(place_of(config, data), RevokeTokensOf(name, reason), "revoking")
+                count = carried_out(settings_of(config, data), RevokeTokensOf(name, reason), "revoking")
                 told = f"{count} tokens of {name} are revoked"
             case _:
                 raise UsageError("say which: a token's id, or all with --user")

@@ -30,9 +30,9 @@ from .common import (
     err,
     microseconds_of,
     out,
-    place_of,
     print_json,
     reported,
+    settings_of,
     table,
 )
 
@@ -86,10 +86,10 @@ def usage(
             raise UsageError("--csv and --json: give one of them")
         if plot is not None and plot.suffix != ".svg":
             raise UsageError(f"--plot: expected the name of a file that ends in .svg, got {plot}")
-        place = place_of(config, data)
+        settings = settings_of(config, data)
         earliest, latest = microseconds_of("--since", since), microseconds_of("--until", until)
-        shown = asyncio.run(_shown(place))
-        ledger = _added_up(place, shown[0] if shown else 0, earliest, latest)
+        shown = asyncio.run(_shown(settings))
+        ledger = _added_up(settings, shown[0] if shown else 0, earliest, latest)
         rows = [_row(of, sums) for of, sums in ledger.by(by.of).items()]
         if as_json:
             _print_json(by, ledger, rows)
@@ -109,19 +109,19 @@ def usage(
         _compare(ledger, shown, say)
 
 
-async def _shown(place: Settings) -> tuple[int, list[UsageOf]] | None:
+async def _shown(settings: Settings) -> tuple[int, list[UsageOf]] | None:
     """Return what the usage read model shows, and at which position; None where there is none yet."""
-    async with beside(place.projections, "usage") as model:
+    async with beside(settings.projections, "usage") as model:
         shown = await model.ask_at(usage_in) if model else None
         return shown if shown and shown[0] else None
 
 
-def _added_up(place: Settings, shown: int, since: int | None, until: int | None) -> Ledger:
-    with scan_log(place.log) as log:
+def _added_up(settings: Settings, shown: int, since: int | None, until: int | None) -> Ledger:
+    with scan_log(settings.log) as log:
         head = log.head().position
     with bar("folding", head) as report:
         progress = counting(report, head)
-        return asyncio.run(add_up(place.log, shown=shown, since=since, until=until, progress=progress))
+        return asyncio.run(add_up(settings.log, shown=shown, since=since, until=until, progress=progress))
 
 
 def _row(of: str | None, sums: Sums) -> Row:

@@ -29,11 +29,11 @@ from .common import (
     faults,
     is_given,
     out,
-    place_of,
     print_seen,
     print_warning,
     reading,
     reported,
+    settings_of,
     time_of,
     warn_of_unsigned,
 )
@@ -77,28 +77,28 @@ def verify(
     """
     with reported():
         known = VerifierKey.parse(key) if key else None
-        place = None
+        settings = None
         is_history = file is not None and looks_like_history(file)
         if results and not is_history:
             raise UsageError("--results: only a history says of which job; give its file, too")
         beside = is_history and bool(data or is_given(context, "config"))
         if file is None or beside or (checkpoint and known is None):  # a file may be all there is
-            place = place_of(config, data)
-            if known is None and (checkpoint or place.key.exists()):
-                known = place.verifier_key()
+            settings = settings_of(config, data)
+            if known is None and (checkpoint or settings.key.exists()):
+                known = settings.verifier_key()
         seen = [(path, open_checkpoint(path.read_bytes(), known)) for path in checkpoint or [] if known]
         if file and is_history:
-            verify_history_file(file, known, seen, results, place if beside else None)
+            verify_history_file(file, known, seen, results, settings if beside else None)
         elif file:
             _verify_archive(file, known, seen)
-        elif place:
-            asyncio.run(_verify_log(place, known, seen))
+        elif settings:
+            asyncio.run(_verify_log(settings, known, seen))
 
 
 async def _verify_log(
-    place: Settings, key: VerifierKey | None, seen: list[tuple[Path, Checkpoint]]
+    settings: Settings, key: VerifierKey | None, seen: list[tuple[Path, Checkpoint]]
 ) -> None:  # fmt: skip
-    async with reading(place) as log:
+    async with reading(settings) as log:
         head = await log.head()
         with bar("verifying", head.position) as report, faults(CheckpointError):
             progress = counting(report, head.position)
@@ -132,19 +132,19 @@ def _verify_archive(path: Path, key: VerifierKey | None, seen: list[tuple[Path, 
 def checkpoint_(config: Config = CONFIG, data: Data = None) -> None:
     """Print a signed checkpoint of the log: its head, hash and time. Keep it elsewhere."""
     with reported():
-        sys.stdout.write(asyncio.run(_checkpoint(place_of(config, data))))
+        sys.stdout.write(asyncio.run(_checkpoint(settings_of(config, data))))
 
 
-async def _checkpoint(place: Settings) -> str:
-    async with reading(place) as log:
-        return sign_head(place.signing_key(), await log.head(), datetime.now(UTC))
+async def _checkpoint(settings: Settings) -> str:
+    async with reading(settings) as log:
+        return sign_head(settings.signing_key(), await log.head(), datetime.now(UTC))
 
 
 @audit.command()
 def key(config: Config = CONFIG, data: Data = None) -> None:
     """Print the verifier key, with which anybody can check checkpoints."""
     with reported():
-        out.print(str(place_of(config, data).verifier_key()), soft_wrap=True)
+        out.print(str(settings_of(config, data).verifier_key()), soft_wrap=True)
 
 
 @audit.command()
@@ -156,9 +156,9 @@ def erase(
 ) -> None:
     """Take what a destroyed job held out of the log and the read models; the chain stays whole."""
     with reported():
-        place = place_of(config, data)
-        carried_out(place, EraseJob(job, reason), "erasing")
-    where = _OF_SEVERAL if place.store.url else "in no file of the server"
+        settings = settings_of(config, data)
+        carried_out(settings, EraseJob(job, reason), "erasing")
+    where = _OF_SEVERAL if settings.store.url else "in no file of the server"
     out.print(f"job {job} is erased: its owner and parameters are {where}", soft_wrap=True)
 
 
@@ -187,24 +187,24 @@ def export(
                     raise UsageError(
                         f"{option}: goes with the archive of the log, not with histories of jobs"
                     )
-            export_history(place_of(config, data), jobs, output, through)
+            export_history(settings_of(config, data), jobs, output, through)
             return
         if through:
             raise UsageError("--through: goes with histories of jobs; say which jobs")
-        place = place_of(config, data)
+        settings = settings_of(config, data)
         latest = None if until is None else time_of("--until", until)
-        asyncio.run(_export(place, output, latest))
+        asyncio.run(_export(settings, output, latest))
         if pruning:
-            _prune(place, output)
+            _prune(settings, output)
 
 
-async def _export(place: Settings, path: Path, until: datetime | None) -> None:
-    async with reading(place) as log:
+async def _export(settings: Settings, path: Path, until: datetime | None) -> None:
+    async with reading(settings) as log:
         head = await log.head()
         with bar("archiving", head.position) as report, faults():
             progress = counting(report, head.position)
             contents = await archive(
-                log, path, place.signing_key(), datetime.now(UTC), until=until, progress=progress
+                log, path, settings.signing_key(), datetime.now(UTC), until=until, progress=progress
             )
         _print_contents(contents)
         out.print(f"{path}: {format_size(path.stat().st_size)}", soft_wrap=True)
@@ -220,11 +220,11 @@ def prune_(
 ) -> None:
     """Take out of the log what is in an archive of destroyed jobs; the chain stays whole."""
     with reported():
-        _prune(place_of(config, data), archived)
+        _prune(settings_of(config, data), archived)
 
 
-def _prune(place: Settings, path: Path) -> None:
-    pruned = carried_out(place, PruneLog(str(path.absolute())), "verifying")
+def _prune(settings: Settings, path: Path) -> None:
+    pruned = carried_out(settings, PruneLog(str(path.absolute())), "verifying")
     out.print(f"pruned: the log had {format_size(pruned.before)} and has {format_size(pruned.after)}")
 
 

@@ -124,7 +124,7 @@ def is_declared(config: Path) -> bool:
     return config != CONFIG or config.exists()
 
 
-def place_of(config: Path, data: Path | None) -> Settings:
+def settings_of(config: Path, data: Path | None) -> Settings:
     """Find out where the log is, and what is declared of it.
 
     A data directory alone will do. Raises `UsageError`, `DeclarationError`.
@@ -141,7 +141,7 @@ def place_of(config: Path, data: Path | None) -> Settings:
 
 
 def carried_out(
-    place: Settings,
+    settings: Settings,
     operation: Operation[R],
     doing: str,
     *columns: ProgressColumn,
@@ -153,16 +153,16 @@ def carried_out(
     """
     try:
         with bar(doing, None, *columns) as report:
-            return asyncio.run(administer(place, operation, report))
+            return asyncio.run(administer(settings, operation, report))
     except KeyboardInterrupt:
         err.print(interrupted, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
 @asynccontextmanager
-async def reading(place: Settings) -> AsyncIterator[EventLog]:
+async def reading(settings: Settings) -> AsyncIterator[EventLog]:
     """Give the log, to be read beside whoever writes it."""
-    log = await read_log(place.log)
+    log = await read_log(settings.log)
     try:
         yield log
     finally:

@@ -24,12 +24,12 @@ from .common import (
     Data,
     carried_out,
     faults,
-    place_of,
     print_exactly,
     print_json,
     print_line,
     reading,
     reported,
+    settings_of,
 )
 from .jobs import watched
 
@@ -47,7 +47,7 @@ def diff(
 ) -> None:
     """Print what differs between two jobs, destroyed ones included; exit 0 when nothing does, else 1."""
     with reported():
-        compared = _compared(place_of(config, data), job, other)
+        compared = _compared(settings_of(config, data), job, other)
         if as_json:
             print_json(compared, indent=2)
         else:
@@ -78,8 +78,8 @@ def rerun(
     what differs, unless --with-current-declaration is given.
     """
     with reported():
-        place = place_of(config, data)
-        made = carried_out(place, RerunJob(job, with_current_declaration), "copying")
+        settings = settings_of(config, data)
+        made = carried_out(settings, RerunJob(job, with_current_declaration), "copying")
         print_line(f"job {made.job} is made from what job {job} was given, and is to run")
         if made.declaration:
             print_line("it runs under another declaration:")
@@ -88,11 +88,11 @@ def rerun(
             return
         sys.stdout.flush()
         try:
-            for _ in watched(place, made.job):
+            for _ in watched(settings, made.job):
                 pass
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        compared = _compared(place, job, made.job)
+        compared = _compared(settings, job, made.job)
         _print_comparison(compared)
         for held in compared.results:
             print_line(f"result {held.id}: {'identical' if held.identical else 'not identical'}")
@@ -113,7 +113,7 @@ def provenance(
     with reported():
         if as_json + as_provn + as_svg > 1:
             raise UsageError("--json, --provn, --svg: expected one of them")
-        (run,) = asyncio.run(_read(place_of(config, data), job))
+        (run,) = asyncio.run(_read(settings_of(config, data), job))
         print_exactly(_written(run, provn=as_provn, svg=as_svg))
 
 
@@ -129,12 +129,12 @@ def _written(run: Run, *, provn: bool, svg: bool) -> bytes:
     return to.as_provn(document) if provn else to.as_json(document)
 
 
-def _compared(place: Settings, job: str, other: str) -> Comparison:
-    return compare(*asyncio.run(_read(place, job, other)))
+def _compared(settings: Settings, job: str, other: str) -> Comparison:
+    return compare(*asyncio.run(_read(settings, job, other)))
 
 
-async def _read(place: Settings, *job_ids: str) -> list[Run]:
-    async with reading(place) as log:
+async def _read(settings: Settings, *job_ids: str) -> list[Run]:
+    async with reading(settings) as log:
         with faults():
             return [await Past(log).run(job_id) for job_id in job_ids]
 

@@ -48,10 +48,10 @@ def looks_like_history(path: Path) -> bool:
         return file.read(len(_ZIP)) == _ZIP
 
 
-def export_history(place: Settings, jobs: list[str], output: Path, through: Path | None) -> None:
+def export_history(settings: Settings, jobs: list[str], output: Path, through: Path | None) -> None:
     """Write the histories of jobs into a new file. Raises what `reported` knows."""
     note = "" if through is None else _text(through)
-    proven = asyncio.run(_export(place, jobs, output, note))
+    proven = asyncio.run(_export(settings, jobs, output, note))
     _print_proven(proven)
     out.print(f"{output}: {format_size(output.stat().st_size)}", soft_wrap=True)
 
@@ -63,15 +63,15 @@ def _text(path: Path) -> str:
         raise UsageError(f"--through: {path} is no checkpoint, which is text") from None
 
 
-async def _export(place: Settings, jobs: list[str], output: Path, through: str) -> Proven:
-    async with reading(place) as log:
+async def _export(settings: Settings, jobs: list[str], output: Path, through: str) -> Proven:
+    async with reading(settings) as log:
         head = await log.head()
         with bar("verifying", head.position) as report, faults():
             return await export_histories(
                 log,
                 output,
                 jobs,
-                place.signing_key(),
+                settings.signing_key(),
                 datetime.now(UTC),
                 through=through,
                 progress=counting(report, head.position),
@@ -83,27 +83,27 @@ def verify_history_file(
     key: VerifierKey | None,
     seen: list[tuple[Path, Checkpoint]],
     results: Path | None,
-    place: Settings | None,
+    settings: Settings | None,
 ) -> None:
     """Verify a history and say what it shows; hold it against files and the log where these are given."""
     with faults(HistoryError, CheckpointError):
         proven = verify_history(path, key, contains=[checkpoint.head for _, checkpoint in seen])
-        if place:
-            asyncio.run(_hold_against(place, proven.history))
+        if settings:
+            asyncio.run(_hold_against(settings, proven.history))
     for job in proven.history.jobs.values():
         _print_job(proven.history, job)
     _print_proven(proven)
     print_seen(seen)
-    if place:
-        out.print(f"the log in {place.data} holds all of it", soft_wrap=True)
+    if settings:
+        out.print(f"the log in {settings.data} holds all of it", soft_wrap=True)
     if results:
         _compare(proven.history, results)
     if not proven.signed:
         warn_of_unsigned(path)
 
 
-async def _hold_against(place: Settings, history: History) -> None:
-    async with reading(place) as log:
+async def _hold_against(settings: Settings, history: History) -> None:
+    async with reading(settings) as log:
         with bar("verifying", (await log.head()).position) as report:
             await log.verify(progress=counting(report, (await log.head()).position))
         await check_held(log, history.ends)

@@ -10,7 +10,7 @@ import typer
 from uws.admin import ImportTrace
 from uws.model.units import format_time
 
-from .common import CONFIG, Config, Data, Rate, carried_out, out, place_of, reported
+from .common import CONFIG, Config, Data, Rate, carried_out, out, reported, settings_of
 
 importing = typer.Typer(
     help="Take over histories that were recorded elsewhere.",
@@ -45,7 +45,7 @@ def swf(
         operation = ImportTrace(str(trace.absolute()), service, jobs, anonymous)
         interrupted = "interrupted: what was imported is kept, and the same import goes on there"
         done = carried_out(
-            place_of(config, data), operation, "importing", Rate("jobs"), interrupted=interrupted
+            settings_of(config, data), operation, "importing", Rate("jobs"), interrupted=interrupted
         )
     out.print(f"{done.jobs} jobs imported, {done.events} events")
     if done.known:

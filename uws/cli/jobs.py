@@ -44,10 +44,10 @@ from .common import (
     err,
     json_line,
     out,
-    place_of,
     print_json,
     print_line,
     reported,
+    settings_of,
 )
 
 jobs = typer.Typer(
@@ -92,7 +92,7 @@ def list_(
     """Print jobs by service, owner and phase, the newest of each first; all but ARCHIVED ones."""
     with reported():
         wanted = _wanted(phase, service, owner, anonymous, older_than, newer_than)
-        found = _listed(place_of(config, data), wanted)
+        found = _listed(settings_of(config, data), wanted)
         if as_json:
             _print_json(found)
             return
@@ -107,7 +107,7 @@ def list_(
 def show(job: JobId, as_json: AsJson = False, config: Config = CONFIG, data: Data = None) -> None:
     """Print all that is known of a job, a destroyed one included."""
     with reported():
-        found = carried_out(place_of(config, data), ShowJob(job), "asking")
+        found = carried_out(settings_of(config, data), ShowJob(job), "asking")
     if as_json:
         print_json(found, indent=2)
         return
@@ -147,7 +147,7 @@ def abort(
         _check_meant(job, wanted)
         chosen = wanted if job else replace(wanted, phases=wanted.phases or ABORTABLE)
         _change(
-            place_of(config, data), AbortJobs(chosen, tuple(job or ()), dry_run=dry_run), doing="aborting"
+            settings_of(config, data), AbortJobs(chosen, tuple(job or ()), dry_run=dry_run), doing="aborting"
         )
 
 
@@ -172,7 +172,7 @@ def destroy(
         wanted = _wanted(phase, service, owner, anonymous, older_than, newer_than)
         _check_meant(job, wanted)
         operation = DestroyJobs(wanted, tuple(job or ()), dry_run=dry_run)
-        _change(place_of(config, data), operation, doing="destroying")
+        _change(settings_of(config, data), operation, doing="destroying")
 
 
 @jobs.command()
@@ -206,13 +206,13 @@ def purge(
                 "--older-than: it is for what is included with --include-failed, --include-completed "
                 "or --include-forgotten"
             )
-        place = place_of(config, data)
+        settings = settings_of(config, data)
         expired = _wanted(None, service, owner, anonymous, None, None)
         operations = [PurgeJobs(expired, dry_run=dry_run)]
         if phases:
             included = _wanted(list(phases), service, owner, anonymous, older_than, None)
             operations.append(PurgeJobs(included, dry_run=dry_run))
-        _change(place, *operations, doing="purging")
+        _change(settings, *operations, doing="purging")
 
 
 @jobs.command()
@@ -220,18 +220,18 @@ def watch(job: JobId, config: Config = CONFIG, data: Data = None) -> None:
     """Show how a job goes on until it has ended; exit 0 when it COMPLETED, else 1."""
     with reported():
         try:
-            last = _shown(watched(place_of(config, data), job))
+            last = _shown(watched(settings_of(config, data), job))
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
     print_line(f"{last.phase}: {last.failure.message}" if last.failure else last.phase)
     raise typer.Exit(0 if last.phase is Phase.COMPLETED else FAILED)
 
 
-def watched(place: Settings, job_id: str) -> Iterator[Job]:
+def watched(settings: Settings, job_id: str) -> Iterator[Job]:
     """Yield a job as it is, and as it is after each event, until it has ended."""
     version = 0
     while True:
-        found = asyncio.run(administer(place, WatchJob(job_id, version), lambda done, of: None))
+        found = asyncio.run(administer(settings, WatchJob(job_id, version), lambda done, of: None))
         yield found
         if is_over(found):
             return
@@ -289,22 +289,22 @@ def _check_meant(named: list[str] | None, wanted: Wanted) -> None:
         raise UsageError("expected either ids of jobs, or filters such as --service and --older-than")
 
 
-def _listed(place: Settings, wanted: Wanted) -> Iterator[Entry]:
+def _listed(settings: Settings, wanted: Wanted) -> Iterator[Entry]:
     """Yield jobs page by page."""
     operation = ListJobs(wanted)
     while True:
-        page = carried_out(place, operation, "asking")
+        page = carried_out(settings, operation, "asking")
         yield from page.jobs
         if page.next is None:
             return
         operation = replace(operation, after=page.next)
 
 
-def _change(place: Settings, *operations: AbortJobs | DestroyJobs | PurgeJobs, doing: str) -> None:
+def _change(settings: Settings, *operations: AbortJobs | DestroyJobs | PurgeJobs, doing: str) -> None:
     """Carry out operations page by page, and tell what was done to each job; exit 2 when one is refused."""
     counted: Counter[str] = Counter()
     for operation in operations:
-        for outcome in _outcomes(place, operation, doing):
+        for outcome in _outcomes(settings, operation, doing):
             counted[outcome.done] += 1
             _print_outcome(outcome, operation.dry_run)
     dry_run = operations[0].dry_run
@@ -315,11 +315,11 @@ def _change(place: Settings, *operations: AbortJobs | DestroyJobs | PurgeJobs, d
 
 
 def _outcomes(
-    place: Settings, operation: AbortJobs | DestroyJobs | PurgeJobs, doing: str
+    settings: Settings, operation: AbortJobs | DestroyJobs | PurgeJobs, doing: str
 ) -> Iterator[Outcome]:
     """Carry out an operation page by page, and yield what was done."""
     while True:
-        page = carried_out(place, operation, doing)
+        page = carried_out(settings, operation, doing)
         yield from page.jobs
         if page.next is None:
             return

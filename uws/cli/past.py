@@ -33,12 +33,12 @@ from .common import (
     is_declared,
     microseconds_of,
     out,
-    place_of,
     print_exactly,
     print_json,
     print_line,
     reading,
     reported,
+    settings_of,
     table,
     time_of,
 )
@@ -85,7 +85,7 @@ def log(
             owner, service, actor, type_, microseconds_of("--since", since), microseconds_of("--until", until)
         )
         printed = _Printed(as_json, limit)
-        _run(_log(place_of(config, data), job, sought, follow, printed))
+        _run(_log(settings_of(config, data), job, sought, follow, printed))
 
 
 class _Printed:
@@ -123,13 +123,13 @@ def _told(entry: Entry) -> str:
     return _LINE.format(*facts, text)
 
 
-async def _log(place: Settings, job: str | None, sought: Sought, follow: bool, printed: _Printed) -> None:
+async def _log(settings: Settings, job: str | None, sought: Sought, follow: bool, printed: _Printed) -> None:
     async with AsyncExitStack() as stack:
-        log = await stack.enter_async_context(reading(place))
+        log = await stack.enter_async_context(reading(settings))
         # Read before all else: what is printed first reaches up to here at least, so nothing is left out.
         head = (await log.head()).position
         # A job's stream is enough for what is asked of it alone.
-        past = Past(log) if job is not None else await stack.enter_async_context(looking_back(place))
+        past = Past(log) if job is not None else await stack.enter_async_context(looking_back(settings))
         await past.check(sought)
         found = past.events(sought, limit=printed.left) if job is None else past.events_of(job, sought)
         async for event in found:
@@ -168,8 +168,8 @@ def replay(
         if as_xml and as_json:
             raise UsageError("expected either --xml or --json")
         time = None if at is None else _past_time("--at", at)
-        place, base_url = place_of(config, data), _base_url(config, url)
-        if _run(_replay(place, job, time, at_version, _Form(as_json, base_url), steps)):
+        settings, base_url = settings_of(config, data), _base_url(config, url)
+        if _run(_replay(settings, job, time, at_version, _Form(as_json, base_url), steps)):
             _say_if_undeclared(config)
 
 
@@ -192,10 +192,10 @@ class _Form(NamedTuple):
 
 
 async def _replay(
-    place: Settings, job: str, time: datetime | None, version: int | None, form: _Form, steps: bool
+    settings: Settings, job: str, time: datetime | None, version: int | None, form: _Form, steps: bool
 ) -> bool:
     """Print what was asked for, and return whether a place in the queue was told."""
-    async with looking_back(place) as past:
+    async with looking_back(settings) as past:
         if steps:
             return await _print_steps(past, job, time, version, form)
         if time is not None:
@@ -253,15 +253,15 @@ def state_(
     """Print how many jobs there were in each phase, which ran, and who waited for whom."""
     with reported():
         time = _past_time("--at", at)
-        if _run(_state(place_of(config, data), time, service, owner, None if as_json else limit)):
+        if _run(_state(settings_of(config, data), time, service, owner, None if as_json else limit)):
             _say_if_undeclared(config)
 
 
 async def _state(
-    place: Settings, time: datetime, service: str | None, owner: str | None, limit: int | None
+    settings: Settings, time: datetime, service: str | None, owner: str | None, limit: int | None
 ) -> bool:
     """Print what was asked for, and return whether a place in the queue was told."""
-    async with looking_back(place) as past:
+    async with looking_back(settings) as past:
         if limit is not None:
             state = await past.state(time, service=service, owner=owner)
             _print_state(state, limit)

@@ -30,9 +30,9 @@ from .common import (
     carried_out,
     err,
     out,
-    place_of,
     print_json,
     reported,
+    settings_of,
     table,
 )
 
@@ -57,7 +57,7 @@ def status(
 ) -> None:
     """Print how far the read models have come, and what has stopped them."""
     with reported():
-        found = carried_out(place_of(config, data), ProjectionsStatus(), "asking")
+        found = carried_out(settings_of(config, data), ProjectionsStatus(), "asking")
     if as_json:
         print_json(found, indent=2)
         return
@@ -80,7 +80,7 @@ def rebuild(names: Names = None, config: Config = CONFIG, data: Data = None) -> 
         operation = RebuildProjections(tuple(names or ()))
         interrupted = "interrupted: what was made is kept, and the next rebuild goes on there"
         rebuilt = carried_out(
-            place_of(config, data), operation, "rebuilding", Rate("events"), interrupted=interrupted
+            settings_of(config, data), operation, "rebuilding", Rate("events"), interrupted=interrupted
         )
     for each in rebuilt:
         rate = each.events / each.seconds if each.seconds else 0
@@ -94,7 +94,7 @@ def verify(names: Names = None, config: Config = CONFIG, data: Data = None) -> N
     """Compare read models with what the log makes of them; exit 1 when one differs."""
     with reported():
         operation = VerifyProjections(tuple(names or ()))
-        found = carried_out(place_of(config, data), operation, "comparing", Rate("events"))
+        found = carried_out(settings_of(config, data), operation, "comparing", Rate("events"))
         for name, difference in found.items():
             if difference is None:
                 out.print(f"{name}: as the log says")
@@ -106,13 +106,13 @@ def verify(names: Names = None, config: Config = CONFIG, data: Data = None) -> N
 def pack(file: Packed, config: Config = CONFIG, data: Data = None) -> None:
     """Write copies of the read models into FILE, for another node of the log; - is standard output."""
     with reported(), _opened(file, "wb") as opened:
-        place = place_of(config, data)
+        settings = settings_of(config, data)
         target = _Written(opened, "standard output" if file == Path("-") else str(file))
-        with translated(str(place.projections)):
-            copied = packed(place.projections, target)
+        with translated(str(settings.projections)):
+            copied = packed(settings.projections, target)
         target.flush()
         if not copied:
-            raise UsageError(f"{place.projections}: there are no read models")
+            raise UsageError(f"{settings.projections}: there are no read models")
     _print_copied(copied)
 
 
@@ -123,15 +123,15 @@ def fetch(file: Packed, config: Config = CONFIG, data: Data = None) -> None:
     No server may run on the data directory. What came since is folded at the next start.
     """
     with reported(), _opened(file, "rb") as source:
-        place = place_of(config, data)
-        with translated(str(place.projections)):
-            copied = asyncio.run(_fetched(place, source))
+        settings = settings_of(config, data)
+        with translated(str(settings.projections)):
+            copied = asyncio.run(_fetched(settings, source))
     _print_copied(copied)
 
 
-async def _fetched(place: Settings, source: IO[bytes]) -> list[Copied]:
-    async with open_log(place):
-        return await asyncio.to_thread(unpack, source, place.projections, READ_MODELS)
+async def _fetched(settings: Settings, source: IO[bytes]) -> list[Copied]:
+    async with open_log(settings):
+        return await asyncio.to_thread(unpack, source, settings.projections, READ_MODELS)
 
 
 class _Written:

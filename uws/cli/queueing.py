@@ -10,7 +10,7 @@ from uws.admin import PauseQueue, ResumeQueue, ShowQueue
 from uws.model import UsageError
 from uws.model.units import format_time
 
-from .common import CONFIG, Config, Data, carried_out, out, place_of, print_json, reported, table
+from .common import CONFIG, Config, Data, carried_out, out, print_json, reported, settings_of, table
 
 queueing = typer.Typer(
     help="Show which jobs wait and why, pause the queue, resume it.",
@@ -35,7 +35,7 @@ def queue(
             if (as_json, limit, config, data) != (False, LIMIT, CONFIG, None):
                 raise UsageError(f"options go behind the command: uwsd queue {command} --config FILE")
             return
-        found = carried_out(place_of(config, data), ShowQueue(limit), "asking")
+        found = carried_out(settings_of(config, data), ShowQueue(limit), "asking")
     if as_json:
         print_json(found, indent=2)
         return
@@ -62,7 +62,7 @@ def queue(
 def pause(service: Service = None, config: Config = CONFIG, data: Data = None) -> None:
     """Start no job, or none of a service, until that is resumed. What runs goes on."""
     with reported():
-        new = carried_out(place_of(config, data), PauseQueue(service), "pausing")
+        new = carried_out(settings_of(config, data), PauseQueue(service), "pausing")
     out.print(f"{_queue_of(service)} {'is paused' if new else 'was paused already'}", soft_wrap=True)
 
 
@@ -70,7 +70,7 @@ def pause(service: Service = None, config: Config = CONFIG, data: Data = None) -
 def resume(service: Service = None, config: Config = CONFIG, data: Data = None) -> None:
     """Take back a pause: that of the whole queue, or that of a service."""
     with reported():
-        new = carried_out(place_of(config, data), ResumeQueue(service), "resuming")
+        new = carried_out(settings_of(config, data), ResumeQueue(service), "resuming")
     out.print(f"{_queue_of(service)} {'goes on' if new else 'was not paused'}", soft_wrap=True)
 
 

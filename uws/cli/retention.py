@@ -9,42 +9,42 @@ from uws.audit import Told, tell
 from uws.config import Settings
 from uws.model.units import format_time
 
-from .common import CONFIG, Config, Data, out, place_of, reading, reported
+from .common import CONFIG, Config, Data, out, reading, reported, settings_of
 
 
 def retention(config: Config = CONFIG, data: Data = None) -> None:
     """Tell what the server archives, erases and prunes of its own accord, and when; nothing is changed."""
     with reported():
-        place = place_of(config, data)
-        _print(place, asyncio.run(_told(place)))
+        settings = settings_of(config, data)
+        _print(settings, asyncio.run(_told(settings)))
 
 
-async def _told(place: Settings) -> Told:
-    async with reading(place) as log:
-        return await tell(log, place.retention, place.projections, datetime.now(UTC))
+async def _told(settings: Settings) -> Told:
+    async with reading(settings) as log:
+        return await tell(log, settings.retention, settings.projections, datetime.now(UTC))
 
 
-def _print(place: Settings, told: Told) -> None:
-    settings = place.retention
+def _print(settings: Settings, told: Told) -> None:
+    retention = settings.retention
     _say(
-        f"owners: {_kept(settings.owners)}",
+        f"owners: {_kept(retention.owners)}",
         f"{told.due} jobs are due now" if told.due else "",
         _from(told.next_erasure),
     )
     _say(
-        f"histories: {_kept(settings.histories)}",
+        f"histories: {_kept(retention.histories)}",
         f"pruned up to position {told.pruned_up_to}" if told.pruned_up_to else "",
         _from(told.next_pruning),
     )
     _say(
-        f"archives: {settings.archive}, in {place.archives}" if settings.archive else "archives: none",
+        f"archives: {retention.archive}, in {settings.archives}" if retention.archive else "archives: none",
         f"up to {told.archived_up_to}" if told.archived_up_to else "",
         f"{told.next_month} from {format_time(told.next_archive)} on" if told.next_archive else "",
         f"{told.whole} are to be written anew, without what jobs held" if told.whole else "",
     )
     for duty in told.unfinished:
         _say(f"{duty}: begun, and not done to the end")
-    if settings.is_set:
+    if retention.is_set:
         _say("the server does what is due at midnight (UTC) and when it starts")
 
 

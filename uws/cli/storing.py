@@ -28,9 +28,9 @@ from .common import (
     err,
     faults,
     out,
-    place_of,
     print_json,
     reported,
+    settings_of,
     table,
 )
 
@@ -71,7 +71,7 @@ def copy(
 def migrate(config: Config = CONFIG) -> None:
     """Bring the database that has the log to the schema of this program; older programs refuse it then."""
     with reported():
-        applied = asyncio.run(migrate_database(_database_of(place_of(config, None))))
+        applied = asyncio.run(migrate_database(_database_of(settings_of(config, None))))
     for number in applied:
         out.print(f"migration {number}: applied")
     if not applied:
@@ -88,7 +88,7 @@ def _nodes(
     if context.invoked_subcommand:
         return
     with reported():
-        found = asyncio.run(members_of(_database_of(place_of(config, None))))
+        found = asyncio.run(members_of(_database_of(settings_of(config, None))))
     if as_json:
         print_json([each._asdict() for each in found], indent=2)
         return
@@ -109,15 +109,17 @@ def forget(
     One that is heard of is refused; one that comes back is there again.
     """
     with reported():
-        place = place_of(config, None)
-        asyncio.run(forget_node(_database_of(place), name, gone_after=place.store.node.seconds))
+        settings = settings_of(config, None)
+        asyncio.run(forget_node(_database_of(settings), name, gone_after=settings.store.node.seconds))
     out.print(f"{name} is no node of this log any more", soft_wrap=True)
 
 
-def _database_of(place: Settings) -> str:
-    if not isinstance(place.log, str):
-        raise UsageError(f"the log is {place.log}, which no others share: for several, set store in the file")
-    return place.log
+def _database_of(settings: Settings) -> str:
+    if not isinstance(settings.log, str):
+        raise UsageError(
+            f"the log is {settings.log}, which no others share: for several, set store in the file"
+        )
+    return settings.log
 
 
 def _log_at(option: str, text: str, *, new: bool = False) -> Path | str:

@@ -41,6 +41,13 @@ class Fate(NamedTuple):
         return bool(self.claim or (self.row and self.row.started and self.row.state != "CANCELLED"))
 
     @property
+    def status(self) -> int:
+        """How its program ended, or Slurm's job: as of `os.waitstatus_to_exitcode`."""
+        if self.claim and self.claim.ended:
+            return self.claim.code
+        return self.row.status if self.row else 0
+
+    @property
     def ended(self) -> datetime | None:
         return (moment(self.claim.ended) if self.claim else None) or (self.row.ended if self.row else None)
 
@@ -65,20 +72,18 @@ class Fate(NamedTuple):
         return deadline is not None and row.ended is not None and row.ended >= deadline
 
 
-def ending(service: Service, fate: Fate, *, over_memory: bool, collect: Callable[[End], Ending]) -> Ending:
+def ending(service: Service, directory: JobDirectory, fate: Fate, collect: Callable[[End], Ending]) -> Ending:
     """Return what a job has come to that was not lost.
 
-    ``over_memory`` is whether Slurm has said that it ended a program for its memory. ``collect`` returns
-    what became of a program by itself, with what it left behind.
+    ``collect`` returns what became of a program by itself, with what it left behind in ``directory``.
     """
     row, claim = fate.row, fate.claim
     state = row.state if row else ""
     if claim is None:
         return _never_began(row)
-    status = claim.code if claim.ended else row.status if row else 0
-    over_memory = state == "OUT_OF_MEMORY" or (status != 0 and over_memory)
+    over_memory = state == "OUT_OF_MEMORY" or (fate.status != 0 and _says_over_memory(directory))
     limited = over_memory and service.limits.memory is not None
-    found = collect(End(ended=0, status=status, cpu=claim.cpu, exceeded="memory" if limited else None))
+    found = collect(End(ended=0, status=fate.status, cpu=claim.cpu, exceeded="memory" if limited else None))
     if over_memory and not limited:
         return _with(found, failure="the program used more memory than Slurm gives a job here")
     if claim.by_itself:
@@ -93,7 +98,7 @@ def ending(service: Service, fate: Fate, *, over_memory: bool, collect: Callable
     return found
 
 
-def says_over_memory(directory: JobDirectory) -> bool:
+def _says_over_memory(directory: JobDirectory) -> bool:
     """Whether Slurm has written that it ended the program for its memory."""
     with suppress(OSError):
         if file := directory.open(directory.logs / "slurm"):

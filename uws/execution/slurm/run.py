@@ -19,7 +19,7 @@ from ..process import NotStarted
 from ..results import not_started, results_of
 from .claims import attempt, give_up
 from .commands import NotTaken, Refused, Unknown
-from .ending import Fate, ending, says_over_memory
+from .ending import Fate, ending
 from .following import Following, waits
 
 log = logging.getLogger(__name__)
@@ -155,9 +155,8 @@ class SlurmRun(Following):
             return
         if fate.is_late(self._deadline()):
             await self._record_stop("duration")
-        over_memory = await asyncio.to_thread(says_over_memory, self._directory)
         found = await self._collected(
-            lambda collect: ending(self._uws.service, fate, over_memory=over_memory, collect=collect)
+            lambda collect: ending(self._uws.service, self._directory, fate, collect)
         )
         ended = fate.ended
         if ended:  # clocks differ
