@@ -150,7 +150,7 @@ class SQLiteEventStore(SQLiteEventLog):
         with translated(str(path)):
             path = path.resolve()  # the lock is the file's, whatever it is called
             async with AsyncExitStack() as undoing:
-                lock = FileLock(path.with_name(path.name + ".lock"))
+                lock = await FileLock.take(path.with_name(path.name + ".lock"))
                 undoing.callback(lock.release)
                 path.touch(mode=0o600)  # what users sent is in there
                 writer = await undoing.enter_async_context(writing(path))

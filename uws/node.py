@@ -67,7 +67,7 @@ async def open_log(settings: Settings, clock: Clock | None = None) -> AsyncItera
     check_ours(settings.data, settings.data.stat())
     async with AsyncExitStack() as stack:
         if isinstance(settings.log, str):  # a file has a lock of its own
-            stack.callback(FileLock(settings.data / "uwsd.lock").release)
+            stack.callback((await FileLock.take(settings.data / "uwsd.lock")).release)
         store = await open_store(settings.log, now=(clock or SystemClock()).now)
         stack.push_async_callback(store.close)
         yield store

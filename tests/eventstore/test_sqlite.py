@@ -123,6 +123,32 @@ async def test_a_second_opener_is_refused_with_the_pid_of_the_first(tmp_path: Pa
     await store.close()
 
 
+_FORK = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from eventstore import SQLiteEventStore
+
+async def main():
+    await SQLiteEventStore.open(Path(sys.argv[1]))
+    if os.fork() == 0:
+        os.read(0, 1)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_child_that_a_killed_holder_was_making_a_program_of_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    with subprocess.Popen([sys.executable, "-c", _FORK, path], stdin=subprocess.PIPE) as holder:
+        await asyncio.to_thread(holder.wait)
+        opening = asyncio.create_task(SQLiteEventStore.open(path))
+        await asyncio.sleep(0)
+        assert not opening.done()
+    await (await opening).close()
+
+
 async def test_a_store_is_locked_within_its_own_process_too(
     sqlite_store: SQLiteEventStore, tmp_path: Path
 ) -> None:
