@@ -69,7 +69,7 @@ class Following(ABC):
 
     async def subscribe(self, *, after: int) -> AsyncIterator[tuple[RecordedEvent, ...]]:
         while not self._closed:
-            changed, end = self._changed, self._end()
+            changed, end = self._changed, self.end
             batch = await self._read_next(after) if end is None or after < end else ()
             if batch:
                 yield batch
@@ -80,8 +80,13 @@ class Following(ABC):
                 raise ChainBroken(after + 1, "missing; the log ends before its head")
             await changed.wait()
 
-    def _end(self) -> int | None:
-        """Return where the log ends, None where that is not known without reading."""
+    def recent(self, stream: str) -> tuple[RecordedEvent, ...] | None:
+        """See `EventLog.recent`."""
+        return None
+
+    @property
+    def end(self) -> int | None:
+        """See `EventLog.end`."""
         return None
 
     async def _read_next(self, after: int) -> tuple[RecordedEvent, ...]:

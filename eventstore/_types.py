@@ -211,6 +211,17 @@ class EventLog(Protocol):
         """Return the end of the log as far as it is on disk."""
         ...
 
+    def recent(self, stream: str) -> tuple[RecordedEvent, ...] | None:
+        """Return all events of a stream, the same tuple as long as it has not grown; None where that is to be
+        read.
+        """
+        ...
+
+    @property
+    def end(self) -> int | None:
+        """The position of `head`, None where others write, too, so that only the log itself can tell."""
+        ...
+
     async def verify(
         self, *, contains: Iterable[Head] = (), progress: Callable[[int], None] | None = None
     ) -> Verified:

@@ -75,7 +75,9 @@ class MemoryEventStore(Following):
     async def head(self) -> Head:
         return self._head
 
-    def _end(self) -> int:
+    @property
+    def end(self) -> int:
+        """See `EventLog.end`."""
         return self._head.position
 
     async def erase(

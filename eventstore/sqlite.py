@@ -191,7 +191,13 @@ class SQLiteEventStore(SQLiteEventLog):
         """See `EventLog.head`."""
         return self._head
 
-    def _end(self) -> int:
+    def recent(self, stream: str) -> tuple[RecordedEvent, ...] | None:
+        """See `EventLog.recent`."""
+        return self._recent.get(stream)
+
+    @property
+    def end(self) -> int:
+        """See `EventLog.end`."""
         return self._head.position
 
     async def erase(self, stream: str, *, reason: str, metadata: Metadata = NO_METADATA) -> RecordedEvent:

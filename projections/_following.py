@@ -137,6 +137,22 @@ class Following:
             self._memory.keep(stream, known, since)
         return known[0]
 
+    def is_known(self, name: str, stream: str, answer: object) -> bool:
+        """Whether `recall` would give this very answer now; False where that cannot be told at once."""
+        known = self._memory.find(stream)
+        return known is not None and known[0] is answer and self._is_current(name)
+
+    def state(self, *names: str) -> int | None:
+        """Return what is another one as soon as any read model says something else.
+
+        None when these have not everything that is in the log, or where that cannot be told at once.
+        """
+        return self._memory.now if all(map(self._is_current, names)) else None
+
+    def _is_current(self, name: str) -> bool:
+        end = self._store.end
+        return end is not None and name in self._live and self._tables[name].position >= end
+
     async def caught_up(self, *names: str, timeout: float = 10.0) -> None:
         """Wait until everything that is in the log now is in the named read models; in all by default.
 

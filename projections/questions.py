@@ -54,6 +54,12 @@ class JobReadModel:
         of = documents.sized_document_of
         return await self._projector.recall("documents", job_stream(job_id), of, job_id)
 
+    def is_now(self, job: Job) -> bool:
+        """Whether `get`, once the read model has caught up, would return this very object; False where that
+        cannot be told at once.
+        """
+        return self._projector.is_known("documents", job_stream(job.id), job)
+
     # Of the job list
 
     async def page(

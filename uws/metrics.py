@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -72,9 +72,12 @@ class Metrics:
             "uwsd_log_events", "Events that were brought to the log.", registry=self._registry
         )
 
-    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Take note of a request; ``method`` and ``route`` must be of few, whatever clients send."""
-        self._requests.labels(method, route, f"{status // 100}xx").observe(seconds)
+    def of(self, method: str, route: str, status: int) -> Callable[[float], None]:
+        """Return what takes note of the seconds that requests of a kind take.
+
+        ``method`` and ``route`` must be of few, whatever clients send.
+        """
+        return self._requests.labels(method, route, f"{status // 100}xx").observe
 
     @asynccontextmanager
     async def observing(self, backend: Backend) -> AsyncIterator[None]:

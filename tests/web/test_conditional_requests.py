@@ -126,13 +126,15 @@ async def test_what_a_wrong_read_model_showed_is_not_held_for_unchanged_once_it_
         (file,) = tmp_path.rglob(f"{name}-*.db")
         with closing(sqlite3.connect(file)) as connection, connection:
             assert connection.execute(TAMPERING[name]).rowcount == 1
-        wrong = {url: await site.get(url) for url in right}
+        other = {"User-Agent": "another"}  # of whom it is not known what he was answered before
+        wrong = {url: await site.get(url, headers=other) for url in right}
         changed = [url for url, answer in wrong.items() if answer.body != right[url].body]
         assert changed
         await site.node.backend.projector.rebuild([name])
         for url in changed:
             again = await asked_again(site, url, wrong[url])
             assert (again.status, again.body) == (200, right[url].body)
+            assert (await site.get(url, headers=other)).body == right[url].body
 
 
 async def test_the_list_of_a_log_that_was_restored_is_another_one(tmp_path: Path) -> None:

@@ -92,6 +92,15 @@ class Tokens:
             raise NotAuthenticated(f"this {what} has expired, at {format_time(token.issued.expires)}")
         return token
 
+    def is_now(self, token: Token) -> bool:
+        """Whether a token that was verified would be found again as it is; False where that is to be asked.
+
+        Its time is for whoever asks to look at.
+        """
+        stream = self._streams.get(token.id, "")
+        events, tokens = self._read.get(stream, (None, {}))
+        return tokens.get(token.id) is token and self._store.recent(stream) is events
+
     async def revoke(self, token_id: str, reason: str, caller: Caller) -> Token:
         """End a token; one that is ended already stays so. Raises `NotFound`."""
         token = await self._find(token_id)

@@ -10,7 +10,7 @@ import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +33,7 @@ _WAITING = 50
 _REMEMBERED, _FOR = 1000, timedelta(minutes=5)
 
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 LARGEST = 1 << 24
 """Bytes of a users file."""
 
@@ -160,6 +161,20 @@ class Users:
         user = (await self.current()).get(name)
         until = self._verified.get(self._proof(name, password, user))
         return user if until and self._clock.now() < until else None
+
+    def remembered_until(self, name: str, password: str) -> datetime:
+        """Return the end of the time for which a password is `remembered`, as the users are known now."""
+        user = (self._users or {}).get(name)
+        return self._verified.get(self._proof(name, password, user), _LONG_AGO)
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """What the file was when it was read last; see `is_as`."""
+        return self._seen
+
+    def is_as(self, seen: tuple[int, ...] | None) -> bool:
+        """Whether the file is still what was ``seen``, and the users are those in it."""
+        return self._seen == seen == self._look()
 
     async def verify(self, name: str, password: str) -> User | None:
         """Return the user who has this password; None, which takes as long, also where there is none.

@@ -107,6 +107,10 @@ class Questions(CarriesOut):
         await self._listable(looking_into_jobs=False)
         return await self.backend.jobs.list_state(self.service.name, owner)
 
+    def read_models_state(self) -> int | None:
+        """Return what is another one when any list or job may be; None when that is not known at once."""
+        return self.backend.projector.state("job_list", "documents")
+
     async def list_position(self, owner: Whose) -> int | None:
         """Return where the log last told something of the owner's jobs, None when that is not known."""
         await self._listable(looking_into_jobs=False)

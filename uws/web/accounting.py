@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import perf_counter
 
 from aiohttp import web
@@ -26,6 +26,9 @@ METRICS = web.AppKey("metrics", Metrics)
 PROBES = frozenset({"metrics", "healthz", "readyz"})
 """The names of what machines ask for again and again; of that no line is told."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
+Note = Callable[[str, float], None]
+"""Takes note of a request, by its id, and of the seconds that its answer took."""
+NOTE: web.RequestKey[Note] = web.RequestKey("note")
 _WAITS = re.compile(r"(?:^|&)WAIT=", re.IGNORECASE)
 
 
@@ -54,34 +57,44 @@ async def accounted(request: web.Request, handler: Handler) -> web.StreamRespons
     client = legible(request.headers.get("User-Agent", ""))[:200] or None
     authenticator = request.app[SITE].authenticator
     address = authenticator.address_of(request) if authenticator else request.remote
-    caller = request[CALLER] = Caller(request_id=uuid.uuid4().hex, client=client, address=address)
+    request_id = uuid.uuid4().hex
+    request[CALLER] = Caller(request_id=request_id, client=client, address=address)
     about = {
-        "request_id": caller.request_id,
+        "request_id": request_id,
         "user_agent": client,
         "job_id": request.match_info.get("job_id"),
     }
     bound = bind_contextvars(**{key: value for key, value in about.items() if value})
     try:
         answer = await handler(request)
-        _account(request, answer.status, perf_counter() - began)
+        note = request[NOTE] = _note_of(request, answer.status)
+        note(request_id, perf_counter() - began)
         return answer
     except web.HTTPException as redirect:
-        _account(request, redirect.status, perf_counter() - began)
+        _note_of(request, redirect.status)(request_id, perf_counter() - began)
         raise
     finally:
         reset_contextvars(**bound)
 
 
-def _account(request: web.Request, status: int, seconds: float) -> None:
+def _note_of(request: web.Request, status: int) -> Note:
+    """Return what takes note of such a request: the same one, or another that is the same but for its id."""
     method = request.method if request.method in _METHODS else "other"
-    request.app[METRICS].answered(method, _route_of(request), status, seconds)
+    observe = request.app[METRICS].of(method, _route_of(request), status)
     level = logging.DEBUG if request.match_info.route.name in PROBES else logging.INFO
-    if log.isEnabledFor(level):
-        about: dict[str, object] = {"status": status, "seconds": round(seconds, 6)}
-        if user := request[CALLER].user:
-            about["user"] = user
-        # As it was sent, a path is one line whatever is in it; its query may be a secret.
-        log.log(level, "%s %s %s", request.method, request.rel_url.raw_path, status, extra=about)
+    caller = request[CALLER]
+    told = {"user_agent": caller.client, "job_id": request.match_info.get("job_id"), "user": caller.user}
+    about = {"status": status, **{key: value for key, value in told.items() if value}}
+    # As it was sent, a path is one line whatever is in it; its query may be a secret.
+    line = request.method, request.rel_url.raw_path, status
+
+    def note(request_id: str, seconds: float) -> None:
+        observe(seconds)
+        if log.isEnabledFor(level):
+            extra = {**about, "request_id": request_id, "seconds": round(seconds, 6)}
+            log.log(level, "%s %s %s", *line, extra=extra)
+
+    return note
 
 
 def _route_of(request: web.Request) -> str:

@@ -61,7 +61,17 @@ from .pages import STATIC, protect
 from .peering import handed_on, is_of_node, offering_files
 from .provenance import DRAWINGS, Drawings, provenance
 from .queues import queue, steer
-from .resource import CALLER, FETCHER, LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator, Resource, Site
+from .resource import (
+    CALLER,
+    FETCHER,
+    LONGEST_WAIT,
+    SENDER_HOLDS,
+    SITE,
+    SYNC_SECONDS,
+    Authenticator,
+    Resource,
+    Site,
+)
 from .services import index, service, to_service
 from .shares import keep_to_ourselves, led_on, let_in, link_of, share, shares, unshare
 from .sync import outcome, sync
@@ -265,12 +275,18 @@ async def _find_out_who(authenticator: Authenticator | None, request: web.Reques
     try:
         identity = await _identified(authenticator, request) if authenticator else Identity()
         request[CALLER] = request[CALLER].known_as(replace(identity, link=link))
+        if holds := authenticator.lasting(request) if authenticator else _always:
+            request[SENDER_HOLDS] = holds
         if identity.user is not None and isinstance(request.protocol, Connection):
             request.protocol.is_known()  # to others it does not give way
     except NotAuthenticated:
         if link is None or "Authorization" in request.headers:
             raise
         await let_in(request, link)
+
+
+def _always() -> bool:
+    return True
 
 
 def _check_service(request: web.Request) -> None:

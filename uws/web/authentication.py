@@ -8,7 +8,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -31,7 +31,7 @@ from uws.model import events as e
 from uws.model.text import SERVER_NAME, is_name
 from uws.model.units import parse_duration
 
-from .resource import CALLER, Authenticator
+from .resource import CALLER, Authenticator, Holds
 
 if TYPE_CHECKING:
     from uws.access.oidc import OIDC
@@ -45,6 +45,7 @@ _UNKNOWN = "the users file cannot be read"
 _SEEN, _SEEN_AGAIN = 10_000, timedelta(hours=1)
 _HASH = web.RequestKey("hash", str)
 """What the users file had of the password that a request came with, when it was verified."""
+_ALWAYS = datetime.max.replace(tzinfo=UTC)
 
 
 class _Known(NamedTuple):
@@ -52,7 +53,12 @@ class _Known(NamedTuple):
 
     identity: Identity
     by: Literal["basic", "jwt", "proxy"] | None = None
-    token: str | None = None
+    token: Token | None = None
+
+
+_KNOWN = web.RequestKey("known", _Known)
+_Use = tuple[str | None, str, str]
+"""Who has said who he is, by what, and from which network."""
 
 
 class WrongPassword(NotAuthenticated):
@@ -65,7 +71,7 @@ class Authentication(Authenticator):
     def __init__(self, settings: AuthSettings, data: Path, *, anonymous: bool) -> None:
         self.settings, self._data, self._anonymous = settings, data, anonymous
         self._networks = settings.proxy.networks if settings.proxy else []
-        self._used: dict[tuple[str | None, str | None, str], datetime] = {}
+        self._used: dict[_Use, datetime] = {}
         """Who has said in which way, and from where, who he is, and since when that is on record."""
 
     @asynccontextmanager
@@ -151,9 +157,31 @@ class Authentication(Authenticator):
 
     async def identify(self, request: web.Request) -> Identity:
         """Return who sends a request. Raises `NotAuthenticated`, `TooMany`."""
-        known = await self._known(request, again=False)
+        known = request[_KNOWN] = await self._known(request, again=False)
         self._note_use(request, known)
         return known.identity
+
+    def lasting(self, request: web.Request) -> Holds | None:
+        """See `Authenticator.lasting`. What an issuer elsewhere has signed is looked at each time."""
+        known, users = request.get(_KNOWN), self.users
+        if known is None or known.by == "jwt":
+            return None
+        until = known.token.issued.expires if known.token else _ALWAYS
+        if known.by == "basic" and users:
+            name, password = _name_and_password(request.headers["Authorization"].partition(" ")[2])
+            until = users.remembered_until(name, password)
+        seen, use = users.seen if users else None, self._use(known, request[CALLER].address)
+
+        def holds() -> bool:
+            now = self.clock.now()
+            return (
+                now < until
+                and (users is None or users.is_as(seen))
+                and (known.token is None or self.tokens.is_now(known.token))
+                and (use is None or self._is_noted(use, now))
+            )
+
+        return holds
 
     async def still(self, request: web.Request) -> Identity:
         """Return who sends a request that was let in, by what is known of him now.
@@ -170,7 +198,8 @@ class Authentication(Authenticator):
             return await self._by_header(request, header, again)
         if (cookie := request.cookies.get(SESSION)) is not None:
             try:
-                return _Known(self._with_roles(await self._of_token(await self._session(cookie))))
+                session = await self._session(cookie)
+                return _Known(self._with_roles(await self._of_token(session)), token=session)
             except NotAuthenticated as error:
                 if not self._anonymous:
                     raise
@@ -261,12 +290,9 @@ class Authentication(Authenticator):
         if self.oidc and not text.startswith(PREFIX):
             return _Known(self._with_roles(await self._foreign(await self.oidc.identify(text))), "jwt")
         token = await self.tokens.verify(text)
-        known = _Known(self._with_roles(await self._of_token(token)))
-        if token.issued.kind != "token":
-            return known
-        if not self.settings.tokens:
+        if token.issued.kind == "token" and not self.settings.tokens:
             raise NotAuthenticated("tokens are not taken here")
-        return known._replace(token=token.id)
+        return _Known(self._with_roles(await self._of_token(token)), token=token)
 
     async def _session(self, text: str) -> Token:
         """Return the session that a browser or a program has, for which no other token does."""
@@ -340,22 +366,31 @@ class Authentication(Authenticator):
 
     def _note_use(self, request: web.Request, known: _Known) -> None:
         """Put on record that somebody says who he is in this way, unless he did so lately."""
-        user, address = known.identity.user, request[CALLER].address
-        use: e.LoggedIn | e.TokenUsed
-        if known.token:
-            use = e.TokenUsed(token=known.token, address=address)
-        elif known.by and user is not None:
-            use = e.LoggedIn(user=user, address=address, by=known.by)
-        else:
-            return
-        now, key = self.clock.now(), (user, known.token or known.by, network_of(address))
+        address, now = request[CALLER].address, self.clock.now()
         while first := next(iter(self._used), None):
-            if now - self._used[first] < _SEEN_AGAIN and len(self._used) < _SEEN:
+            if self._is_noted(first, now) and len(self._used) < _SEEN:
                 break
             del self._used[first]
-        if key not in self._used:
-            self._used[key] = now
-            self.record.note(use, replace(request[CALLER], user=user))
+        use, user = self._use(known, address), known.identity.user
+        if use is None or use in self._used:
+            return
+        self._used[use] = now
+        event: e.LoggedIn | e.TokenUsed
+        if known.by and user is not None:
+            event = e.LoggedIn(user=user, address=address, by=known.by)
+        else:
+            event = e.TokenUsed(token=use[1], address=address)
+        self.record.note(event, replace(request[CALLER], user=user))
+
+    def _use(self, known: _Known, address: str | None) -> _Use | None:
+        """Return what goes on record of somebody who says who he is; None for nothing, as of a session."""
+        token = known.token
+        how = token.id if token and token.issued.kind == "token" else known.by
+        return (known.identity.user, how, network_of(address)) if how else None
+
+    def _is_noted(self, use: _Use, now: datetime) -> bool:
+        since = self._used.get(use)
+        return since is not None and now - since < _SEEN_AGAIN
 
     async def _declare_roles(self, backend: Backend) -> None:
         """Put on record who has which role, unless that is the last that was."""

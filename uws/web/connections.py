@@ -19,6 +19,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from uws.config import LimitSettings
 
 from .errors import SERVER_NAME, TooSlow, fault_response, legible
+from .repeated import Repeated
 
 _LOOKS = 4
 """How often a connection is looked at in the shortest time that a client may take."""
@@ -41,7 +42,10 @@ _BYTES_ACKED = 120
 class Connection(web.RequestHandler):
     """A connection, of which it is known what it waits for: a head, a body, the server, or to be read."""
 
-    __slots__ = ("_begun", "_body", "_mark", "_of", "_received", "_since", "_told", "idle_since", "wire")
+    __slots__ = (
+        "_begun", "_body", "_mark", "_name", "_of", "_received", "_sender", "_since", "_told", "idle_since",
+        "wire",
+    )  # fmt: skip
 
     def __init__(self, of: Connections, server: web.Server, **options: Any) -> None:
         super().__init__(server, loop=of.loop, **options)
@@ -61,11 +65,15 @@ class Connection(web.RequestHandler):
         self._received = 0
         self._mark: tuple[float, int] | None = None
         """When something was counted that has to grow, and how far it had come."""
+        self._sender = ""
+        self._name: bytes | None = None
+        """What the request that is answered is known by, when it comes again."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         if self._of.admit(self):
             super().connection_made(transport)
+            self._sender = str(self.peername[0]) if self.peername else ""
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._of.forget(self)
@@ -76,10 +84,33 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
+        if self._waits_for_request() and self._begun is None and data:
+            self._name = self._of.repeated.name(data, self._sender)
+            if self._name and (answer := self._of.repeated.answer(self._name)):
+                self._answer(answer)
+                return
         if self.idle_since is not None and self._begun is None and data:
             self._begun = self._of.loop.time()
         if self._of.is_admitted(self):
             super().data_received(data)
+
+    def _waits_for_request(self) -> bool:
+        """Whether what comes is the begin of a request, which nobody else is told of yet."""
+        waiter = self._waiter
+        return (
+            waiter is not None
+            and not waiter.done()
+            and not (self._close or self._force_close)
+            and self.wire is not None
+            and not self.wire.get_write_buffer_size()
+        )
+
+    def _answer(self, answer: bytes) -> None:
+        """Answer a request of which nobody else is told."""
+        assert self.wire is not None, "it waits for a request"
+        self.wire.write(answer)
+        self._next_keepalive_close_time = self._of.loop.time() + self._keepalive_timeout
+        self._of.is_idle(self)
 
     def begin(self, payload: Any) -> None:
         """Note that the head of a request is here, of whom it is not known yet who sends it."""
@@ -95,9 +126,12 @@ class Connection(web.RequestHandler):
             said = "Expect: only 100-continue can be expected here"
             resp = fault_response(resp.status, "UsageFault", said, {"X-Request-ID": uuid.uuid4().hex})
         try:
-            return await super().finish_response(request, resp, start_time)
+            finished = await super().finish_response(request, resp, start_time)
+            if self._name:
+                self._of.repeated.keep(self._name, request, resp)
+            return finished
         finally:
-            self._mark = None
+            self._mark = self._name = None
             self._of.is_idle(self)
 
     def handle_error(
@@ -167,9 +201,9 @@ class Connection(web.RequestHandler):
 class Connections:
     """All connections of a server; called, it makes one."""
 
-    def __init__(self, server: web.Server, limits: LimitSettings, **options: Any) -> None:
+    def __init__(self, server: web.Server, limits: LimitSettings, repeated: Repeated, **options: Any) -> None:
         self.loop = asyncio.get_running_loop()
-        self.limits = limits
+        self.limits, self.repeated = limits, repeated
         self.room = room_for_connections(limits.connections)
         self._server, self._options = server, options
         self._all: set[Connection] = set()
@@ -228,6 +262,7 @@ class Connections:
 
     def is_idle(self, connection: Connection) -> None:
         self._strangers.pop(connection, None)
+        self._idle.pop(connection, None)
         if connection in self._all:
             connection.idle_since = self.loop.time()
             self._idle[connection] = None
@@ -280,7 +315,7 @@ async def answering(
         "auto_decompress": False,
         "access_log": None,
     }
-    connections = Connections(runner.server, limits, **options)
+    connections = Connections(runner.server, limits, Repeated(), **options)
     loop, servers = asyncio.get_running_loop(), list[asyncio.AbstractServer]()
     watching = asyncio.create_task(connections.watch(), name="connections: watching")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -120,8 +121,19 @@ async def job_document(request: web.Request) -> web.Response:
 
     if form is HTML:
         return resource.answer(made(), form)
+    if wait is None:
+        _lasts(resource, job)
     kept = resource.rendered((job.id, job.version, resource.base_url, standing, may, form), made)
     return resource.answer(kept, form)
+
+
+def _lasts(resource: Resource, job: Job) -> None:
+    """Let the answer be given again until something happens to the job.
+
+    A place in the queue depends on other jobs, and who may look at a job that is shared on the time.
+    """
+    if job.phase is not Phase.QUEUED and not job.shares:
+        resource.lasts_as(partial(resource.uws.backend.jobs.is_now, job))
 
 
 def _may(resource: Resource, job: Job) -> str | None:
@@ -230,7 +242,10 @@ def value_of(read: Callable[[Job], str]) -> Handler:
     """Make the handler of a resource that is one value of a job, as text."""
 
     async def value(request: web.Request) -> web.Response:
-        return _text(read(await Resource(request).job()))
+        resource = Resource(request)
+        job = await resource.job()
+        _lasts(resource, job)
+        return _text(read(job))
 
     return value
 

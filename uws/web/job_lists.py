@@ -74,10 +74,13 @@ async def job_list(request: web.Request) -> web.StreamResponse:
         else None
     )
     # The state is read before the list: of two that differ, the tag is never the newer one.
+    uws, shown = resource.uws, resource.uws.read_models_state()
     state = await resource.uws.list_state(user)
     # The declaration says which names in the query are filters.
     asked = (form.name, resource.base_url, request.path, request.rel_url.raw_query_string, service.digest)
     made_by = revision() if form is HTML else ""
+    if shown is not None:
+        resource.lasts_as(lambda: uws.read_models_state() == shown)
     headers = resource.headers(tag_of_state(*asked, user, state, made_by))
     if is_held(request, headers["ETag"]):
         return web.Response(status=304, headers=headers)

@@ -99,6 +99,13 @@ class Authenticator(ABC):
         """Take note of a request that was refused for who sends it."""
         return
 
+    def lasting(self, request: web.Request) -> Holds | None:
+        """Return what tells at once whether `identify` would say the same again of this request.
+
+        False stands also for what has to be asked. None, which is the default, is that always.
+        """
+        return None
+
     async def still(self, request: web.Request) -> Identity:
         """Return who it is by now, of a request that `identify` has let in.
 
@@ -129,9 +136,15 @@ class Site:
         return next((uws.backend for uws in self.services.values()), None)
 
 
+Holds = Callable[[], bool]
+"""Tells whether something that was found out is still so."""
 SITE = web.AppKey("site", Site)
 FETCHER = web.AppKey("fetcher", Fetcher)
 CALLER = web.RequestKey("caller", Caller)
+SENDER_HOLDS: web.RequestKey[Holds] = web.RequestKey("sender_holds")
+"""Tells whether the same request would be the same caller's, where that can be told at once."""
+ANSWER_HOLDS: web.RequestKey[Holds] = web.RequestKey("answer_holds")
+"""Tells whether the same request of the same caller would get the same answer, where that can be told."""
 
 
 async def ask_again(request: web.Request) -> None:
@@ -268,6 +281,10 @@ class Resource:
             assert not isinstance(document, bytes), "a page is made of a document"
             body = render(document)
         return web.Response(status=status, body=body, headers={**headers, "Content-Type": form.content_type})
+
+    def lasts_as(self, holds: Holds) -> None:
+        """Let the same request be answered as this one is while ``holds`` says so. See `repeated`."""
+        self.request[ANSWER_HOLDS] = holds
 
     def rendered(self, key: Hashable, make: Callable[[], etree._Element | bytes]) -> bytes:
         """Return what is made, as it is sent; what was made under the same ``key`` is the same."""
