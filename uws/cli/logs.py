@@ -6,11 +6,14 @@ Whatever is in it, one record is one line, but for the traceback in a text, of w
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import IO
 
+import msgspec
 from structlog import processors
 from structlog.contextvars import get_contextvars, merge_contextvars
 from structlog.dev import ConsoleRenderer
@@ -18,11 +21,11 @@ from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_
 from structlog.typing import EventDict, Processor
 
 from uws.config import ServerSettings
-from uws.web import ACCESS_LOG
+from uws.web import ACCESS_LOG, SOON
 
 from .common import err
 
-_encode = json.JSONEncoder(default=str).encode  # all that is not ASCII is escaped: a line stays one
+_encode, _escaping = msgspec.json.Encoder(enc_hook=str).encode, json.JSONEncoder(default=str).encode
 _FIELDS = ("status", "seconds", "user", "job_id", "user_agent", "request_id")
 """What is logged as ``extra``."""
 
@@ -41,9 +44,34 @@ def begin_log(settings: ServerSettings) -> None:
 
 def log_handler(file: IO[str], *, is_json: bool, colors: bool = False) -> logging.Handler:
     """Return what writes log records to ``file``."""
-    handler = logging.StreamHandler(file)
+    handler = _Gathering(file)
     handler.setFormatter(_JsonLines() if is_json else _text(colors))
     return handler
+
+
+class _Gathering(logging.StreamHandler[IO[str]]):
+    """Writes each record at once, but for those that may wait until the loop has done what is due."""
+
+    def __init__(self, file: IO[str]) -> None:
+        super().__init__(file)
+        self._gathered: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not getattr(record, SOON, False):
+            self.write()
+            super().emit(record)
+            return
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self.write)
+        self._gathered.append(self.format(record) + self.terminator)
+
+    def write(self) -> None:
+        """Write what was gathered."""
+        with self.lock or nullcontext():
+            gathered, self._gathered = self._gathered, []
+            if gathered:
+                self.stream.write("".join(gathered))
+                self.flush()
 
 
 class _JsonLines(logging.Formatter):
@@ -60,7 +88,10 @@ class _JsonLines(logging.Formatter):
         about |= {name: vars(record)[name] for name in _FIELDS if name in vars(record)}
         if record.exc_info and record.exc_info[0]:
             about["exception"] = self.formatException(record.exc_info)
-        return _encode(about)
+        with suppress(UnicodeEncodeError):
+            if (line := _encode(about)).isascii():
+                return line.decode()
+        return _escaping(about)  # which costs more, and leaves nothing that could be taken for another line
 
 
 def _text(colors: bool) -> logging.Formatter:

@@ -1,6 +1,6 @@
 """UWS 1.1 over HTTP."""
 
-from .accounting import ACCESS_LOG
+from .accounting import ACCESS_LOG, SOON
 from .application import make_application
 from .authentication import Authentication
 from .connections import answering
@@ -12,6 +12,7 @@ __all__ = [
     "ACCESS_LOG",
     "LONGEST_WAIT",
     "SITE",
+    "SOON",
     "SYNC_SECONDS",
     "WAITS_PER_OWNER",
     "Authentication",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from time import perf_counter
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -22,12 +23,21 @@ from .resource import CALLER, SITE
 ACCESS_LOG = "uws.access"
 log = logging.getLogger(ACCESS_LOG)
 
+SOON = "soon"
+"""What records of the log have that may be written a moment later, with others."""
 METRICS = web.AppKey("metrics", Metrics)
 PROBES = frozenset({"metrics", "healthz", "readyz"})
 """The names of what machines ask for again and again; of that no line is told."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
-Note = Callable[[str, float], None]
-"""Takes note of a request, by its id, and of the seconds that its answer took."""
+
+
+class Note(Protocol):
+    """Takes note of a request, by its id, and of the seconds that its answer took."""
+
+    def __call__(self, request_id: str, seconds: float, *, soon: bool = False) -> None:
+        """Take note, of the line for the log ``soon``, with those of other requests of these moments."""
+
+
 NOTE: web.RequestKey[Note] = web.RequestKey("note")
 _WAITS = re.compile(r"(?:^|&)WAIT=", re.IGNORECASE)
 
@@ -86,13 +96,13 @@ def _note_of(request: web.Request, status: int) -> Note:
     told = {"user_agent": caller.client, "job_id": request.match_info.get("job_id"), "user": caller.user}
     about = {"status": status, **{key: value for key, value in told.items() if value}}
     # As it was sent, a path is one line whatever is in it; its query may be a secret.
-    line = request.method, request.rel_url.raw_path, status
+    line = f"{request.method} {request.rel_url.raw_path} {status}"
 
-    def note(request_id: str, seconds: float) -> None:
+    def note(request_id: str, seconds: float, *, soon: bool = False) -> None:
         observe(seconds)
         if log.isEnabledFor(level):
-            extra = {**about, "request_id": request_id, "seconds": round(seconds, 6)}
-            log.log(level, "%s %s %s", *line, extra=extra)
+            told = {**about, "request_id": request_id, "seconds": round(seconds, 6), SOON: soon}
+            log.handle(log.makeRecord(log.name, level, "", 0, line, (), None, extra=told))
 
     return note
 
