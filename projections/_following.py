@@ -6,8 +6,8 @@ import asyncio
 import logging
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from ._memory import Memory
 from ._shelf import Shelf
 from ._tables import Tables, TakenOver, is_spoilt, unlink
 from .readmodel import Batch, ReadModel
+from .usage import EXPERIENCED
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -93,6 +94,9 @@ class Following:
         self._advanced = asyncio.Event()
         self._watchers: defaultdict[str, set[Watch]] = defaultdict(set)
         self._memory = Memory()
+        """About streams."""
+        self._experience = Memory()
+        """About jobs that COMPLETED."""
         self._alone = asyncio.Lock()
         """Held to fold, and to change what is folded."""
         self._making = asyncio.Lock()
@@ -128,13 +132,28 @@ class Following:
         It is kept for those who ask the same again, until something happens to the stream. Raises what `ask`
         does.
         """
-        if name not in self._live:
+        return await self._recall(self._memory, stream, {name}, question, arguments)
+
+    async def recall_experience(
+        self, about: Hashable, question: Callable[..., tuple[R, int]], *arguments: Any
+    ) -> R:
+        """Return what a question says of jobs that COMPLETED, which ``about`` stands for.
+
+        It is kept until another has, or is no more. Raises what `ask` does.
+        """
+        return await self._recall(self._experience, about, {"usage", "documents"}, question, arguments)
+
+    async def _recall(
+        self, memory: Memory, about: Hashable, names: set[str], question: Callable[..., tuple[R, int]],
+        arguments: tuple[Any, ...],
+    ) -> R:  # fmt: skip
+        if not names <= self._live:
             return (await self.ask(question, *arguments))[0]
-        known: tuple[R, int] | None = self._memory.find(stream)
+        known: tuple[R, int] | None = memory.find(about)
         if known is None:
-            since = self._memory.now
+            since = memory.now
             known = await self.ask(question, *arguments)
-            self._memory.keep(stream, known, since)
+            memory.keep(about, known, since)
         return known[0]
 
     def is_known(self, name: str, stream: str, answer: object) -> bool:
@@ -226,8 +245,11 @@ class Following:
             live = [self._tables[name] for name in sorted(self._live)]
             streams = {event.stream for event in batch}
             if Pruned.stream in streams:
-                self._memory.clear()
-            with self._memory.changing(streams):
+                self._forget()
+            with ExitStack() as changing:
+                changing.enter_context(self._memory.changing(streams))
+                if not EXPERIENCED.isdisjoint(event.type for event in batch):
+                    changing.enter_context(self._experience.changing(None))
                 stopped = await self._do(_fold_all, live, batch)
             for tables, error in stopped:
                 log.error("the read model %s stopped %s", tables.model.name, tables.error, exc_info=error)
@@ -308,7 +330,7 @@ class Following:
             await self._reader.run(attach, name, old.path)
             raise
         self._tables[name] = tables
-        self._memory.clear()
+        self._forget()
         return old
 
     async def _dispose(self, old: Tables) -> None:
@@ -352,8 +374,12 @@ class Following:
             return False
         return (await self._ends())[1] > tables.began
 
-    async def _go_live(self, tables: Tables) -> None:
+    def _forget(self) -> None:
         self._memory.clear()
+        self._experience.clear()
+
+    async def _go_live(self, tables: Tables) -> None:
+        self._forget()
         self._live.add(tables.model.name)
         self._advance()
 

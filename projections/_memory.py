@@ -1,8 +1,8 @@
-"""What was read of streams, kept as long as nothing has happened to them."""
+"""What was read of the read models, kept as long as nothing has happened to what it is about."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,13 @@ MOST, LONGEST = 4_000_000, 16_000
 
 
 class Memory:
-    """Answers about streams, by stream, each with the bytes that it was read from.
+    """Answers, each about something such as a stream, with the bytes that it was read from.
 
     What is read while anything changes is not kept.
     """
 
     def __init__(self) -> None:
-        self._answers = LRUCache[str, tuple[Any, int]](MOST, getsizeof=lambda answer: answer[1])
+        self._answers = LRUCache[Hashable, tuple[Any, int]](MOST, getsizeof=lambda answer: answer[1])
         self._changes = 0
         """Begun and ended: odd while there is one."""
 
@@ -28,21 +28,23 @@ class Memory:
         """What `keep` is to be told of when reading began."""
         return self._changes
 
-    def find(self, stream: str) -> tuple[Any, int] | None:
-        """Return what is kept of a stream, None for nothing."""
-        return self._answers.get(stream)
+    def find(self, about: Hashable) -> tuple[Any, int] | None:
+        """Return what is kept about something, None for nothing."""
+        return self._answers.get(about)
 
-    def keep(self, stream: str, answer: tuple[Any, int], since: int) -> None:
+    def keep(self, about: Hashable, answer: tuple[Any, int], since: int) -> None:
         """Keep an answer that was read ``since`` then, unless something has changed meanwhile."""
         if since == self._changes and not since % 2 and 0 < answer[1] <= LONGEST:
-            self._answers[stream] = answer
+            self._answers[about] = answer
 
     @contextmanager
-    def changing(self, streams: Iterable[str]) -> Iterator[None]:
-        """Forget these streams, and keep nothing of any until the context is left."""
+    def changing(self, changed: Iterable[Hashable] | None) -> Iterator[None]:
+        """Forget what is about these, None for all, and keep nothing of any until the context is left."""
         self._changes += 1
-        for stream in streams:
-            self._answers.pop(stream, None)
+        if changed is None:
+            self._answers.clear()
+        for about in changed or ():
+            self._answers.pop(about, None)
         try:
             yield
         finally:

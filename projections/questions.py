@@ -144,7 +144,8 @@ class JobReadModel:
         They are three of the owner's last twenty that COMPLETED, with the most parameters of the same values;
         for an owner without any, the service's last hundred.
         """
-        return await self._ask(usage.duration_of_like, service, owner, parameters)
+        found = await self._projector.recall_experience((service, owner), usage.experience, service, owner)
+        return found.duration_of_like(parameters)
 
     # Of the queue
 
@@ -231,7 +232,7 @@ def _outlook(
     connection: sqlite3.Connection, service: str, owner: str | None, parameters: Mapping[str, Values]
 ) -> Outlook:
     return Outlook(
-        usage.duration_of_like(connection, service, owner, parameters),
+        usage.experience(connection, service, owner)[0].duration_of_like(parameters),
         usage.usual_duration(connection, service),
         queue.queue_state(connection),
     )

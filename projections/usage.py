@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from statistics import median
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from eventstore import Erased, from_microseconds, to_microseconds
+from eventstore.connection import fetch
 from uws.model import events as e
 from uws.model.events import job_stream
 from uws.model.phases import STARTED
@@ -91,6 +92,9 @@ _FORGOTTEN = 10
 _LAST, _MOST_LIKE, _LARGE = 20, 3, 20_000
 """Of the last so many jobs of an owner, so many that are most like one; not those with documents as large."""
 _ENDING = frozenset({e.JobCompleted, e.JobFailed, e.JobAborted})
+EXPERIENCED = frozenset({"JobCompleted", "JobDestroyed", "JobArchived", Erased.type})
+"""The types of events by which a job becomes one that COMPLETED, or is one no longer."""
+_Call = frozenset[tuple[str, tuple[str, ...]]]
 _WITHOUT_FILES = frozenset({DESTROYED, "ARCHIVED"})
 _sizes = msgspec.json.Decoder(dict[str, int])
 
@@ -327,24 +331,33 @@ def usual_duration(connection: sqlite3.Connection, service: str) -> float | None
     return median(durations) / 1e6 if durations else None
 
 
-def duration_of_like(
-    connection: sqlite3.Connection, service: str, owner: str | None, parameters: Mapping[str, e.Values]
-) -> float | None:
-    """Return the median run time in seconds of jobs that are like one; without any, `usual_duration`.
+class Experience(NamedTuple):
+    """What is known of jobs of a service that COMPLETED: the owner's last, and the usual run time in seconds.
 
-    They are three of the owner's last twenty that COMPLETED: those of which most parameters have the same
-    values, newer ones first.
+    Of each there are the microseconds that it ran, and how it was called, the newest first.
     """
-    wanted = _comparable(parameters)
-    found: list[tuple[int, int]] = []
-    examined = _LAST if wanted else _MOST_LIKE  # without parameters, the newest are as like as any
-    for microseconds, document in connection.execute(_LIKE, (service, owner, _LARGE, examined)):
-        other = _comparable(_parameters.decode(document).parameters)
-        found.append((len(wanted & other), microseconds))
-    if not found:
-        return usual_duration(connection, service)
-    found.sort(key=lambda like: -like[0])
-    return median(microseconds for alike, microseconds in found[:_MOST_LIKE] if alike == found[0][0]) / 1e6
+
+    last: list[tuple[int, _Call]]
+    usual: float | None
+
+    def duration_of_like(self, parameters: Mapping[str, e.Values]) -> float | None:
+        """Return the median run time in seconds of jobs that are like one; without any, the usual one.
+
+        They are three of the owner's last twenty: those of which most parameters have the same values, newer
+        ones first.
+        """
+        wanted = _call(parameters)
+        found = sorted(((len(wanted & call), ran) for ran, call in self.last), key=lambda like: -like[0])
+        if not found:
+            return self.usual
+        return median(ran for alike, ran in found[:_MOST_LIKE] if alike == found[0][0]) / 1e6
+
+
+def experience(connection: sqlite3.Connection, service: str, owner: str | None) -> tuple[Experience, int]:
+    """Return what there is, and about how many bytes; it is another one only after `EXPERIENCED`."""
+    rows = fetch(connection, _LIKE, (service, owner, _LARGE, _LAST))
+    last = [(microseconds, _call(_parameters.decode(document).parameters)) for microseconds, document in rows]
+    return Experience(last, None if last else usual_duration(connection, service)), len(str(last))
 
 
 class _Parameters(msgspec.Struct):
@@ -356,8 +369,8 @@ class _Parameters(msgspec.Struct):
 _parameters = msgspec.json.Decoder(_Parameters)
 
 
-def _comparable(parameters: Mapping[str, e.Values]) -> set[tuple[str, tuple[str, ...]]]:
-    return {
+def _call(parameters: Mapping[str, e.Values]) -> _Call:
+    return frozenset(
         (name, tuple(value.sha256 if isinstance(value, e.Upload) else value for value in values))
         for name, values in parameters.items()
-    }
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from projections._memory import LONGEST
 from tests.harness import ManualClock
 from tests.projections.support import NOBODY, world
-from uws.commands import Changes
+from uws import Changes, Ending
 
 
 async def test_a_job_is_read_once_until_something_happens_to_it(tmp_path: Path, clock: ManualClock) -> None:
@@ -40,3 +40,32 @@ async def test_of_jobs_that_are_large_none_is_kept(tmp_path: Path, clock: Manual
         again = await here.keeps.get_job(job_id, NOBODY)
         assert again == read
         assert again is not read
+
+
+async def test_what_jobs_took_is_known_at_once_and_for_as_long_as_there_are_any(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    async with world(tmp_path, clock) as here:
+
+        async def takes() -> float | None:
+            await here.projector.caught_up()
+            for _ in range(2):  # once where it is read, once where it is kept
+                told = await here.jobs.duration_of_like("keeps", None, {})
+            return told
+
+        assert await takes() is None
+        seconds, ids = (10, 30), list[str]()
+        for length in seconds:
+            job = await here.keeps.create_job(Changes(), NOBODY, run=True)
+            await here.keeps.start_job(job.id)
+            assert await takes() == (seconds[0] if ids else None)
+            clock.advance(seconds=length)
+            await here.keeps.end_job(job.id, Ending(exit_code=0))
+            ids.append(job.id)
+            assert await takes() == sum(seconds[: len(ids)]) / len(ids)
+        await here.keeps.destroy_job(ids[0], NOBODY)
+        assert await takes() == seconds[1]
+        await here.projector.rebuild()
+        assert await takes() == seconds[1]
+        await here.keeps.destroy_job(ids[1], NOBODY)
+        assert await takes() is None

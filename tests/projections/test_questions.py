@@ -382,7 +382,7 @@ async def _ask_everything(model: JobReadModel, clock: ManualClock) -> None:
         "queued_of", "running_of", "use_of", "destroyed_first",
         "waiting", "started", "nodes", "used_lately", "duration_of_like", "outlook", "next_destruction",
         "due", "expired", "keep_files", "usage", "jobs_by_phase", "usual_duration", "services_with_jobs",
-        "services",
+        "services", "is_now",
     }, "a question is new: ask it above"  # fmt: skip
 
 
