@@ -1,7 +1,8 @@
 """The nodes that share a log in PostgreSQL: who is there, and who does what only one may do.
 
-A node is there as long as its beats in the database go on. Each watches the beats of the others by its own
-clock, so that nobody's need be right; what it has seen counts for nothing after it was cut off itself.
+A node is there as long as its beats in the database go on, and says with each how long after it that is over.
+Each watches the beats of the others by its own clock, so that nobody's need be right; what it has seen counts
+for nothing after it was cut off itself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple, Never, cast
 
@@ -70,6 +72,8 @@ class OneOfSeveral:
         self.cut_off: str | None = None
         """See `Membership.cut_off`."""
         self._urls: dict[str, str] = {}
+        self._gone_afters: dict[str, float] = {}
+        """After how many seconds a node is gone that has said so."""
         self._watched: dict[str, tuple[int, float]] = {}
         """The last beat of each node, and when it was seen to come."""
         self._since: float | None = None
@@ -92,7 +96,7 @@ class OneOfSeveral:
         if name == self.name or name is None or self._since is None:
             return False
         _, heard = self._watched.get(name, (0, self._since))
-        return self._looked - max(heard, self._since) > self._gone_after
+        return self._looked - max(heard, self._since) > self._gone_afters.get(name, self._gone_after)
 
     @property
     def others(self) -> Collection[str]:
@@ -157,9 +161,9 @@ class OneOfSeveral:
         """Take the name, and return the task that keeps it. Raises `NameTaken`, `StoreUnavailable`."""
         connection = await self._connected()
         try:
-            await self._beat(connection)
             with translated(_UNHEARD):
                 self.key = await connection.fetchval("SELECT key FROM secret")
+            await self._beat(connection)
         except BaseException:
             connection.terminate()
             raise
@@ -226,10 +230,10 @@ class OneOfSeveral:
             await self._clocks.sleep(self._every)
 
     async def _beat(self, connection: Connection) -> None:
-        began = self._clocks.leased()
+        began, gone_after = self._clocks.leased(), timedelta(seconds=self._gone_after)
         with translated(_UNHEARD):
-            if not await connection.fetchval(_BEAT, *self._node, self._gone_after):
-                seconds = await connection.fetchval(_SINCE, self._node.name)
+            if not await connection.fetchval(_BEAT, *self._node, gone_after, not self._leased_until):
+                seconds, _ = await connection.fetchrow(_SINCE, self._node.name)
                 raise NameTaken(self._node.name, float(seconds))
         self._leased_until = began + _LEASED * self._gone_after
         self.cut_off = None
@@ -242,10 +246,11 @@ class OneOfSeveral:
     async def _look(self, connection: Connection) -> None:
         began = self._clocks.watched()
         with translated(_UNHEARD):
-            found = await connection.fetch("SELECT name, beats, url FROM node")
+            found = await connection.fetch("SELECT name, beats, url, gone_after FROM node")
         self._looked, now = began, self._clocks.watched()
-        there = {name: beats for name, beats, _ in found}
-        self._urls = {name: url for name, _, url in found}
+        there = {name: beats for name, beats, *_ in found}
+        self._urls = {name: url for name, _, url, _ in found}
+        self._gone_afters = {name: after.total_seconds() for name, *_, after in found if after is not None}
         self._since = now if self._since is None else self._since
         before = self._watched
         self._watched = {
@@ -323,14 +328,15 @@ async def members(url: str) -> list[Member]:
 async def forget(url: str, name: str, *, gone_after: float) -> None:
     """Make it so that there never was a node of this name.
 
-    Raises `UnknownNode`, `StillThere` where it was heard of in the last ``gone_after`` seconds, and
-    `StoreUnavailable`.
+    Raises `UnknownNode`, `StillThere` where it was heard of lately, and `StoreUnavailable`. One that does not
+    say when it is gone is so after ``gone_after`` seconds.
     """
     async with _asking(url) as connection:
-        if not await connection.fetchval(_FORGET, name, gone_after):
-            if (seconds := await connection.fetchval(_SINCE, name)) is None:
+        if not await connection.fetchval(_FORGET, name, timedelta(seconds=gone_after)):
+            if (found := await connection.fetchrow(_SINCE, name)) is None:
                 raise UnknownNode(name)
-            raise StillThere(name, float(seconds), gone_after)
+            seconds, after = found
+            raise StillThere(name, float(seconds), after.total_seconds() if after else gone_after)
 
 
 @asynccontextmanager
@@ -361,13 +367,15 @@ class _Leaders:
 
 
 _BEAT = """
-INSERT INTO node (name, identity, url, program) VALUES ($1, $2, $3, $4)
+INSERT INTO node (name, identity, url, program, gone_after) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (name) DO UPDATE
-SET identity = $2, url = $3, program = $4, beats = node.beats + 1, seen = clock_timestamp()
-WHERE node.identity = $2 OR node.seen < clock_timestamp() - make_interval(secs => $5)
+SET identity = $2, url = $3, program = $4, beats = node.beats + 1, seen = clock_timestamp(),
+    gone_after = CASE WHEN $6 THEN greatest(node.gone_after, $5) ELSE $5 END
+WHERE node.identity = $2 OR node.seen < clock_timestamp() - coalesce(node.gone_after, $5)
 RETURNING true
 """
-_SINCE = "SELECT extract(epoch FROM clock_timestamp() - seen) FROM node WHERE name = $1"
+"""Of the first beat of a server it is told: leases may still be on as its earlier one has given them."""
+_SINCE = "SELECT extract(epoch FROM clock_timestamp() - seen), gone_after FROM node WHERE name = $1"
 _DEPOSE = "SELECT pg_terminate_backend(leaders_process()) FROM term WHERE number = $1"
 _MEMBERS = """
 SELECT name, seen, url, program,
@@ -375,5 +383,5 @@ SELECT name, seen, url, program,
 FROM node ORDER BY name
 """
 _FORGET = """
-DELETE FROM node WHERE name = $1 AND seen < clock_timestamp() - make_interval(secs => $2) RETURNING true
+DELETE FROM node WHERE name = $1 AND seen < clock_timestamp() - coalesce(gone_after, $2) RETURNING true
 """

@@ -151,7 +151,7 @@ async def test_a_copy_to_a_log_that_has_more_says_so(tmp_path: Path, alone: Path
 async def test_migrating_tells_what_was_done_and_a_program_that_is_too_old_or_new_refuses(
     shared: Path, alone: Path, url: str
 ) -> None:
-    assert (await uwsd("migrate", "--config", shared)).out.splitlines()[-1] == "migration 1: applied"
+    assert (await uwsd("migrate", "--config", shared)).out.splitlines()[-1] == "migration 2: applied"
     done = await uwsd("migrate", "--config", shared)
     assert (done.status, done.out) == (0, "nothing to do: the schema is this program's\n")
     await in_database(url, "INSERT INTO migration VALUES (1000)")
@@ -208,7 +208,10 @@ async def test_a_node_that_will_not_come_back_can_be_forgotten_and_no_other(shar
         assert refused.err.endswith("wait until it is gone, 60 s after it was heard of last\n")
     unknown = await uwsd("nodes", "forget", "nobody", "--config", shared)
     assert (unknown.status, unknown.err) == (2, "there is no node nobody of this log\n")
-    await in_database(url, "UPDATE node SET seen = seen - interval '61 s'")
+    await in_database(url, "UPDATE node SET seen = seen - interval '61 s', gone_after = interval '90 s'")
+    other = await uwsd("nodes", "forget", name, "--config", shared)
+    assert other.err.endswith("wait until it is gone, 90 s after it was heard of last\n")
+    await in_database(url, "UPDATE node SET gone_after = NULL")  # as an older program leaves it
     done = await uwsd("nodes", "forget", name, "--config", shared)
     assert (done.status, done.out) == (0, f"{name} is no node of this log any more\n")
     assert json.loads((await uwsd("nodes", "--config", shared, "--json")).out) == []

@@ -81,8 +81,9 @@ async def node(
     time: Time,
     *,
     of: str = "",
+    gone_after: float = GONE_AFTER,
     clocks: Clocks | None = None,
-    fails: Callable[[], bool] = lambda: False,
+    fails: Callable[[], object] = lambda: False,
 ) -> AsyncIterator[Node]:
     """A node whose data directory is ``of`` a name; what hears of its leases ``fails`` when it is so."""
     leases: list[float] = []
@@ -103,7 +104,7 @@ async def node(
         stack.push_async_callback(store.close)
         itself = NodeId(name, f"of {of or name}", f"http://{name}.example", "1.0")
         member = await stack.enter_async_context(
-            joined(store, itself, gone_after=GONE_AFTER, leased=leased, clocks=clocks or time.clocks)
+            joined(store, itself, gone_after=gone_after, leased=leased, clocks=clocks or time.clocks)
         )
         await stack.enter_async_context(member.leading(lead))
         yield Node(store, member, led_with, leases)
@@ -264,6 +265,36 @@ async def test_a_node_is_gone_when_it_was_not_heard_of_and_back_when_it_is(
         link.mend()
         await time.until(lambda: not here.member.is_gone("b"), asleep=2)
         assert not here.member.is_gone("a")
+
+
+@pytest.mark.parametrize("factor", [0.1, 4])
+async def test_a_node_is_gone_after_the_time_that_it_goes_by_itself(
+    url: str, link: Link, time: Time, factor: float
+) -> None:
+    async with (
+        node(url, "a", time) as here,
+        node(link.url(), "b", time, gone_after=factor * GONE_AFTER) as far,
+    ):
+        await time.until(lambda: len(here.leases) > 3, asleep=4)
+        link.cut()
+        begun = time.now
+        await time.until(lambda: here.member.is_gone("b"), asleep=2)
+        assert far.leases[-1] < time.now
+        assert time.now - begun == pytest.approx(factor * GONE_AFTER, abs=3 * BEAT)
+
+
+async def test_what_a_server_was_given_counts_until_its_next_one_has_shortened_it(
+    url: str, link: Link, time: Time
+) -> None:
+    """That one is cut off when it was heard of once: programs may have the lease of before yet."""
+    async with node(url, "a", time) as here:
+        async with node(url, "b", time, gone_after=4 * GONE_AFTER) as before:
+            pass
+        async with node(link.url(), "b", time, fails=link.cut) as after:
+            assert len(after.leases) == 1
+            await time.until(lambda: here.member.is_gone("b"), asleep=2)
+            assert time.now > before.leases[-1]
+            link.mend()
 
 
 async def test_who_was_cut_off_takes_nobody_for_gone(url: str, link: Link, time: Time) -> None:

@@ -222,6 +222,23 @@ async def test_only_what_was_started_under_a_lease_is_started_again_elsewhere(
             await until(here, "node/far", "NodeJoined", "NodeLeft", "NodeJoined")
 
 
+async def test_what_is_started_again_has_ended_before_where_its_node_says_that_it_is_gone_later(
+    start: Start, link: Link, ready: Pipe, gate: Pipe
+) -> None:
+    service = held(ready, gate, on_lost="requeue")
+    async with start("far", service, through=link.url(), jobs=None, gone_after=3 * GONE_AFTER) as far:
+        job = await far.run("held")
+        (pid,) = await ready.numbers(1)
+        async with start("here", service, jobs=None) as here:
+            link.cut()
+            await ready.numbers(1)
+            assert not is_running(pid)
+            gate.send()
+            document = await here.ended(f"{here.url}/held/async/{job_id(job)}")
+            assert text(document, "phase") == "COMPLETED"
+            link.mend()
+
+
 def parents(pid: int) -> tuple[int, int]:
     """The supervisor of a program, and its launcher."""
 
