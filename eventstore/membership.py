@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
-from ._errors import EventStoreError
+from ._errors import EventStoreError, StoreUnavailable
 from ._types import EventStore
 
 Duties = Callable[[EventStore], AbstractAsyncContextManager[None]]
@@ -24,6 +24,23 @@ class NameTaken(EventStoreError):
             "give this one another name"
         )
         self.name = name
+
+
+MOST_OFF = 5.0
+"""Seconds by which a node's clock may differ from the database's: those of two nodes by twice that, and what
+they sign for each other is good for longer (`uws.peers.FRESH`)."""
+
+
+class ClockOff(StoreUnavailable):
+    """The clock of this machine is not the database's: what is due by it may not be."""
+
+    def __init__(self, here: datetime, there: datetime) -> None:
+        times = (time.astimezone(UTC).isoformat(timespec="seconds") for time in (here, there))
+        super().__init__(
+            "the clock of this machine, or the database's, is wrong: it is {} here and {} there, "
+            "and {:.0f} s are the most by which they may differ".format(*times, MOST_OFF)
+        )
+        self.here, self.there = here, there
 
 
 class UnknownNode(EventStoreError):
@@ -46,13 +63,22 @@ class StillThere(EventStoreError):
 
 
 class Member(NamedTuple):
-    """A node as others see it, last ``seen`` then by the database's clock; ``program`` is its version."""
+    """A node as others see it, last ``seen`` then by the database's clock; ``program`` is its version.
+
+    Its own clock was so many seconds ``ahead`` of that.
+    """
 
     name: str
     seen: datetime
     url: str
     program: str
     leads: bool
+    ahead: float
+
+    @property
+    def may_lead(self) -> bool:
+        """Whether its clock is right."""
+        return abs(self.ahead) <= MOST_OFF
 
 
 class NodeId(NamedTuple):

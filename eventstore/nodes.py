@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, Never, cast
 
@@ -20,7 +20,7 @@ from ._database import Connection, check_migrated, connect, translated
 from ._errors import StoreUnavailable
 from ._types import EventStore
 from .addresses import named
-from .membership import Duties, Member, NameTaken, NodeId, StillThere, UnknownNode
+from .membership import MOST_OFF, ClockOff, Duties, Member, NameTaken, NodeId, StillThere, UnknownNode
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class Clocks(NamedTuple):
     leased: Callable[[], float] = _uptime
     """In which this node counts as there: it goes on while the machine stands still, as others do."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    wall: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """In which what a leader does is due. It has to be right."""
 
 
 _REAL = Clocks()
@@ -81,6 +83,9 @@ class OneOfSeveral:
         self._looked = 0.0
         """When it did last: what comes after that it cannot know yet."""
         self._leased_until = 0.0
+        self._ahead = timedelta()
+        """How far this node's clock was ahead of the database's."""
+        self._clock_off: ClockOff | None = None
         self._term: int | None = None
         self._taken: NameTaken | None = None
         self._news = asyncio.Event()
@@ -145,7 +150,7 @@ class OneOfSeveral:
                 continue
             log.info("node %s leads, in term %s", self.name, term)
             try:
-                async with duties(cast(EventStore, _Leaders(self._store, term))):
+                async with duties(cast(EventStore, _Leaders(self._store, term, self._check_clock))):
                     while self._term == term:
                         await self._news.wait()
             except StoreUnavailable as error:
@@ -158,7 +163,11 @@ class OneOfSeveral:
     # Being there
 
     async def begin(self) -> asyncio.Task[None]:
-        """Take the name, and return the task that keeps it. Raises `NameTaken`, `StoreUnavailable`."""
+        """Take the name, and return the task that keeps it.
+
+        Raises `NameTaken`, `ClockOff`, `StoreUnavailable`.
+        """
+        await self._check_clock()
         connection = await self._connected()
         try:
             with translated(_UNHEARD):
@@ -225,14 +234,32 @@ class OneOfSeveral:
 
     async def _beat_and_look(self, connection: Connection) -> Never:
         while True:
+            with translated(_UNHEARD):
+                await self._compare(connection.fetchval("SELECT clock_timestamp()"))
             await self._beat(connection)
             await self._look(connection)
             await self._clocks.sleep(self._every)
 
+    async def _check_clock(self) -> None:
+        """Hold this node's clock against the database's. Raises `ClockOff`, `StoreUnavailable`."""
+        await self._compare(cast(Any, self._store).time())
+        if self._clock_off:
+            raise self._clock_off
+
+    async def _compare(self, told: Awaitable[datetime]) -> None:
+        before = self._clocks.wall()
+        there = await told
+        after = self._clocks.wall()
+        # However long that took: it is right as long as the other time is one between these.
+        self._ahead = max(before - there, min(after - there, timedelta()))
+        is_off = abs(self._ahead.total_seconds()) > MOST_OFF
+        self._clock_off = ClockOff(after, there) if is_off else None
+
     async def _beat(self, connection: Connection) -> None:
         began, gone_after = self._clocks.leased(), timedelta(seconds=self._gone_after)
         with translated(_UNHEARD):
-            if not await connection.fetchval(_BEAT, *self._node, gone_after, not self._leased_until):
+            is_first = not self._leased_until
+            if not await connection.fetchval(_BEAT, *self._node, gone_after, self._ahead, is_first):
                 seconds, _ = await connection.fetchrow(_SINCE, self._node.name)
                 raise NameTaken(self._node.name, float(seconds))
         self._leased_until = began + _LEASED * self._gone_after
@@ -271,9 +298,14 @@ class OneOfSeveral:
     # Leading
 
     async def _strive(self, connection: Connection) -> Never:
-        """Lead as soon as nobody else does, and for as long as the connection lasts."""
+        """Lead as soon as nobody else does, for as long as the connection lasts and the clock is right."""
         while True:
             await self.there()  # by a name that is this node's own
+            if self._clock_off:
+                log.error("node %s does not lead: %s", self.name, self._clock_off)
+                while self._clock_off:
+                    await self._news.wait()
+                log.info("node %s may lead: its clock is right again", self.name)
             with translated("the others are led by nobody"):
                 self._term = await connection.fetchval("SELECT lead($1)", self.name)
                 if self._term is None:
@@ -281,6 +313,8 @@ class OneOfSeveral:
             self._tell()
             while self._term is not None:
                 await self._clocks.sleep(self._every)
+                if self._clock_off:
+                    raise self._clock_off
                 with translated("the database has ended it"):
                     await connection.execute("SELECT")
             await self._clocks.sleep(self._every)
@@ -308,7 +342,7 @@ async def joined(
     """Be a node of several that share a log in PostgreSQL, while the context lasts.
 
     It is gone for the others when it was not heard of for ``gone_after`` seconds. Raises `NameTaken`,
-    `StoreUnavailable`.
+    `ClockOff`, `StoreUnavailable`.
     """
     member = OneOfSeveral(store, node, gone_after, leased, clocks)
     task = await member.begin()
@@ -353,24 +387,29 @@ async def _asking(url: str) -> AsyncIterator[Connection]:
 class _Leaders:
     """The store of a node as long as it leads: what it wants written is refused once another leads.
 
-    All else is as in the store itself, which stays open.
+    So it is when its clock is not right, by which it was due: before it is written, that is ``checked``. All
+    else is as in the store itself, which stays open.
     """
 
-    def __init__(self, store: Any, term: int) -> None:
-        self._store = store
-        self.append = partial(store.append, term=term)
-        self.erase = partial(store.erase, term=term)
-        self.prune = partial(store.prune, term=term)
+    def __init__(self, store: Any, term: int, checked: Callable[[], Awaitable[None]]) -> None:
+        self._store, self._checked = store, checked
+        self.append = partial(self._written, store.append, term=term)
+        self.erase = partial(self._written, store.erase, term=term)
+        self.prune = partial(self._written, store.prune, term=term)
+
+    async def _written(self, write: Callable[..., Awaitable[Any]], *what: Any, **how: Any) -> Any:
+        await self._checked()
+        return await write(*what, **how)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
 
 _BEAT = """
-INSERT INTO node (name, identity, url, program, gone_after) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO node (name, identity, url, program, gone_after, ahead) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (name) DO UPDATE
-SET identity = $2, url = $3, program = $4, beats = node.beats + 1, seen = clock_timestamp(),
-    gone_after = CASE WHEN $6 THEN greatest(node.gone_after, $5) ELSE $5 END
+SET identity = $2, url = $3, program = $4, beats = node.beats + 1, seen = clock_timestamp(), ahead = $6,
+    gone_after = CASE WHEN $7 THEN greatest(node.gone_after, $5) ELSE $5 END
 WHERE node.identity = $2 OR node.seen < clock_timestamp() - coalesce(node.gone_after, $5)
 RETURNING true
 """
@@ -379,7 +418,8 @@ _SINCE = "SELECT extract(epoch FROM clock_timestamp() - seen), gone_after FROM n
 _DEPOSE = "SELECT pg_terminate_backend(leaders_process()) FROM term WHERE number = $1"
 _MEMBERS = """
 SELECT name, seen, url, program,
-    name = (SELECT node FROM term) AND leaders_process() IS NOT NULL
+    name = (SELECT node FROM term) AND leaders_process() IS NOT NULL,
+    extract(epoch FROM ahead)::float8
 FROM node ORDER BY name
 """
 _FORGET = """

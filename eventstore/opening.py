@@ -41,20 +41,25 @@ async def read_log(place: Path | str) -> EventLog:
 
 @asynccontextmanager
 async def membership(
-    store: EventStore, node: NodeId, *, gone_after: float, leased: Callable[[float], None]
+    store: EventStore,
+    node: NodeId,
+    *,
+    gone_after: float,
+    leased: Callable[[float], None],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[Membership]:
     """Be one of the nodes that write the log of ``store``, or the only one, while the context lasts.
 
     Among several, the others take it for gone when it was not heard of for ``gone_after`` seconds; ``leased``
-    is told until when, in seconds of CLOCK_BOOTTIME, it counts as there whatever happens. Raises `NameTaken`,
-    `StoreUnavailable`.
+    is told until when, in seconds of CLOCK_BOOTTIME, it counts as there whatever happens. It leads by the
+    clock ``now``. Raises `NameTaken`, `ClockOff`, `StoreUnavailable`.
     """
     if not isinstance(store.place, str):
         yield Alone(store)
         return
-    from .nodes import joined
+    from .nodes import Clocks, joined
 
-    async with joined(store, node, gone_after=gone_after, leased=leased) as member:
+    async with joined(store, node, gone_after=gone_after, leased=leased, clocks=Clocks(wall=now)) as member:
         yield member
 
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from time import perf_counter
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 
@@ -163,6 +163,11 @@ class PostgresEventLog(Following):
         """See `EventLog.head`."""
         found = await self._fetch(_HEAD)
         return Head(*found[0]) if found else EMPTY
+
+    async def time(self) -> datetime:
+        """Return the time by the database's clock."""
+        ((time,),) = await self._fetch("SELECT clock_timestamp()")
+        return cast(datetime, time)
 
     async def close(self) -> None:
         """Release the connections. May be called twice."""

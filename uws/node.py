@@ -235,7 +235,7 @@ def _membership(settings: Settings, backend: Backend) -> AbstractAsyncContextMan
         except OSError as error:  # no matter of the log, and none that ends this node
             log.error("programs that others may start again are killed soon: %s: %s", lease, error.strerror)
 
-    return membership(backend.store, here, gone_after=node.seconds, leased=extend)
+    return membership(backend.store, here, gone_after=node.seconds, leased=extend, now=backend.clock.now)
 
 
 def _offered(settings: Settings, backend: Backend) -> dict[str, UserUWS]:

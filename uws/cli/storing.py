@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from eventstore.addresses import mistakes_in_url
+from eventstore.membership import Member
 from eventstore.opening import copy_log
 from eventstore.opening import forget as forget_node
 from eventstore.opening import members as members_of
@@ -17,7 +18,7 @@ from eventstore.opening import migrate as migrate_database
 from eventstore.scanning import parse_place
 from uws.config import Settings
 from uws.model import DeclarationError, UsageError
-from uws.model.units import format_time
+from uws.model.units import format_duration, format_time
 
 from .common import (
     CONFIG,
@@ -95,8 +96,15 @@ def _nodes(
     now, rows = datetime.now(UTC), table("name", "heard of", "leads", "URL", "program")
     for each in found:
         ago = f"{max(0.0, (now - each.seen).total_seconds()):.0f} s ago, {format_time(each.seen)}"
-        rows.add_row(each.name, ago, "yes" if each.leads else "", each.url, each.program)
+        rows.add_row(each.name, ago, _leads(each), each.url, each.program)
     out.print(rows)
+
+
+def _leads(member: Member) -> str:
+    if member.may_lead:
+        return "yes" if member.leads else ""
+    ahead = format_duration(round(abs(member.ahead)))
+    return f"not while its clock is {ahead} {'ahead' if member.ahead > 0 else 'behind'}"
 
 
 @nodes.command()
