@@ -479,11 +479,35 @@ async def test_a_job_whose_files_are_on_a_node_that_is_gone_waits_for_it_and_kee
             while not b.node.backend.membership.is_gone("a"):  # type: ignore[union-attr]
                 await asyncio.sleep(0)
         shown = "".join((await b.document(waits[0])).itertext())
-        assert "files that it needs are on node a, which is not there" in shown
+        assert "files that it needs are on node a, which cannot be reached" in shown
         async with start("a", JOINS, jobs=None) as a:
             for job in waits:
                 assert text(await b.ended(job), "phase") == "COMPLETED"
             assert (await a.get(f"{at(a, waits[0])}/results/joined")).body == b"one"
+
+
+async def test_that_a_job_waits_for_files_that_cannot_be_had_is_told_whenever_that_is_so(
+    start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the node that has them is gone, and also while it is asked again."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("uws.execution.scheduler.AGAIN", 0.1)
+    async with start("b", JOINS, jobs=None) as b:
+        async with start("a", JOINS, jobs=None, gone_after=3600) as a:
+            job = at(b, await a.create("join", first=b"one"))
+        await b.post(f"{job}/phase", {"PHASE": "RUN"})
+
+        def tried() -> int:
+            return caplog.text.count(f"job {job_id(job)} is not started here for now")
+
+        async with asyncio.timeout(SOON):
+            while not tried():
+                await asyncio.sleep(0)
+            while tried() < 4:
+                shown = "".join((await b.document(job)).itertext())
+                assert "files that it needs are on node a, which cannot be reached" in shown
+        async with start("a", JOINS, jobs=None):
+            assert text(await b.ended(job), "phase") == "COMPLETED"
 
 
 async def test_a_file_that_was_changed_at_its_node_is_given_to_no_program(
@@ -496,6 +520,8 @@ async def test_a_file_that_was_changed_at_its_node_is_given_to_no_program(
         await b.post(f"{job}/phase", {"PHASE": "RUN"})
         waiting = asyncio.create_task(b.document(f"{job}?WAIT=2&PHASE=QUEUED"))
         assert text(await waiting, "phase") == "QUEUED"
+        shown = "".join((await a.document(at(a, job))).itertext())  # by the one that has tried
+        assert "files that it needs cannot be had now" in shown
         assert await uploads(a, job) == []
         path.write_bytes(b"one")
         await b.ended(job)

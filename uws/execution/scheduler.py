@@ -123,6 +123,8 @@ class Scheduler:
         try:
             while await self._move():
                 pass
+            if not any(run.fetches for run in self._runs.by_job.values()):
+                self._backend.away.intersection_update(self._put_off)  # nobody asks for the others any more
         except Exception:
             self._look.set()  # it was not all looked at
             raise
@@ -199,9 +201,10 @@ class Scheduler:
 
         def look_again() -> None:
             del self._put_off[whom]
-            self._look.set()
+            self._look.set()  # as long as it is asked for again it is away
 
         if whom not in self._put_off and not self._here.closing.is_set():
+            self._backend.away.add(whom)
             self._put_off[whom] = asyncio.get_running_loop().call_later(AGAIN, look_again)
 
     async def _release(self, held: Sequence[tuple[str, str | None, str]]) -> bool:

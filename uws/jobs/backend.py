@@ -31,7 +31,8 @@ class Backend:
     ``services`` are those that are offered, by name. ``membership`` is what this server is
     among those that share the log, None of who only commands. Where each keeps the files of jobs for itself,
     ``keeper`` is the name by which this one is known as who has those that are here, and ``peers`` are the
-    others, None of who only commands.
+    others, None of who only commands. ``away`` are the nodes whose files could not be had when jobs needed
+    them, and jobs whose files could not be had for another reason, as far as that holds yet.
     """
 
     store: EventStore
@@ -45,6 +46,7 @@ class Backend:
     membership: Membership | None = None
     keeper: str | None = None
     peers: Peers | None = None
+    away: set[str] = field(default_factory=set)
 
     @property
     def node(self) -> str | None:
@@ -86,13 +88,14 @@ class Backend:
         """Whether another node has a file that a client has sent for a job, and this one has not."""
         return bool(self.keeper) and upload.node != self.keeper and not self.files.of(job.id).has(upload)
 
-    def awaited(self, job: Job) -> str | None:
-        """Return a node that is gone with files without which a job cannot be started here, None for none."""
+    def lacking(self, job: Job) -> str | None:
+        """Say which files of other nodes a job that waits cannot have now, None where it can have all."""
         for upload in job.uploads:
             node = upload.node if isinstance(upload.node, str) else None
-            if self.membership and self.membership.is_gone(node) and self.is_elsewhere(job, upload):
-                return node
-        return None
+            is_gone = self.membership and self.membership.is_gone(node)
+            if (is_gone or node in self.away) and self.is_elsewhere(job, upload):
+                return f"files that it needs are on node {node}, which cannot be reached"
+        return "files that it needs cannot be had now" if job.id in self.away else None
 
     def uploads_of(self, job: Job) -> Iterator[tuple[str, Upload, OwnFile | PeerFile]]:
         """Yield the files that clients have sent for a job, each with its parameter, to be read from here."""

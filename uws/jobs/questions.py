@@ -185,8 +185,7 @@ class Questions(CarriesOut):
         if job.phase is not Phase.QUEUED:
             return None
         standing = await self.backend.queueing.standing(job)
-        if standing and (node := self.backend.awaited(job)):
-            reason = f"files that it needs are on node {node}, which is not there"
+        if standing and (reason := self.backend.lacking(job)):
             return Standing(standing.place, reason)
         return standing
 
