@@ -65,7 +65,7 @@ class StillThere(EventStoreError):
 class Member(NamedTuple):
     """A node as others see it, last ``seen`` then by the database's clock; ``program`` is its version.
 
-    Its own clock was so many seconds ``ahead`` of that.
+    Its own clock was so many seconds ``ahead`` of that. One that has ``stopped`` has given up its name.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Member(NamedTuple):
     program: str
     leads: bool
     ahead: float
+    stopped: bool
 
     @property
     def may_lead(self) -> bool:
@@ -144,6 +145,13 @@ class Membership(Protocol):
         """Return when `is_gone` tells of a time after this call, or of nobody: this one is cut off."""
         ...
 
+    async def leave(self) -> None:
+        """Be heard of no more, and let any server have the name of this one at once.
+
+        Nothing may run any more that others may start again. Raises `StoreUnavailable`.
+        """
+        ...
+
     def leading(self, duties: Duties) -> AbstractAsyncContextManager[None]:
         """Do the ``duties`` whenever this is the one that leads, while the context lasts."""
         ...
@@ -174,6 +182,9 @@ class Alone:
 
     async def looked(self) -> None:
         """See `Membership.looked`."""
+
+    async def leave(self) -> None:
+        """See `Membership.leave`."""
 
     async def displaced(self) -> NameTaken:
         """See `Membership.displaced`: there is nobody who would."""

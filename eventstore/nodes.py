@@ -59,6 +59,8 @@ class OneOfSeveral:
     ``leased`` is told until when, in seconds of CLOCK_BOOTTIME, this node counts as there whatever happens.
     """
 
+    _staying: asyncio.Task[None]
+
     def __init__(
         self,
         store: EventStore,
@@ -162,8 +164,8 @@ class OneOfSeveral:
 
     # Being there
 
-    async def begin(self) -> asyncio.Task[None]:
-        """Take the name, and return the task that keeps it.
+    async def begin(self) -> None:
+        """Take the name, and keep it until `end`.
 
         Raises `NameTaken`, `ClockOff`, `StoreUnavailable`.
         """
@@ -176,7 +178,22 @@ class OneOfSeveral:
         except BaseException:
             connection.terminate()
             raise
-        return asyncio.create_task(self._stay(connection), name=f"node {self.name}")
+        self._staying = asyncio.create_task(self._stay(connection), name=f"node {self.name}")
+
+    async def end(self) -> None:
+        """Be heard of no more."""
+        self._staying.cancel()
+        await asyncio.gather(self._staying, return_exceptions=True)
+
+    async def leave(self) -> None:
+        """See `Membership.leave`."""
+        await self.end()
+        connection = await self._connected()
+        try:
+            with translated(_UNHEARD):
+                await connection.execute(_LEAVE, self._node.name, self._node.identity)
+        finally:
+            connection.terminate()
 
     async def _connected(self) -> Connection:
         with translated(_UNHEARD):
@@ -345,12 +362,11 @@ async def joined(
     `ClockOff`, `StoreUnavailable`.
     """
     member = OneOfSeveral(store, node, gone_after, leased, clocks)
-    task = await member.begin()
+    await member.begin()
     try:
         yield member
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await member.end()
 
 
 async def members(url: str) -> list[Member]:
@@ -408,9 +424,10 @@ class _Leaders:
 _BEAT = """
 INSERT INTO node (name, identity, url, program, gone_after, ahead) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (name) DO UPDATE
-SET identity = $2, url = $3, program = $4, beats = node.beats + 1, seen = clock_timestamp(), ahead = $6,
+SET identity = $2, url = $3, program = $4, beats = node.beats + 1, seen = clock_timestamp(),
+    ahead = $6, stopped = false,
     gone_after = CASE WHEN $7 THEN greatest(node.gone_after, $5) ELSE $5 END
-WHERE node.identity = $2 OR node.seen < clock_timestamp() - coalesce(node.gone_after, $5)
+WHERE node.identity = $2 OR node.stopped OR node.seen < clock_timestamp() - coalesce(node.gone_after, $5)
 RETURNING true
 """
 """Of the first beat of a server it is told: leases may still be on as its earlier one has given them."""
@@ -419,9 +436,11 @@ _DEPOSE = "SELECT pg_terminate_backend(leaders_process()) FROM term WHERE number
 _MEMBERS = """
 SELECT name, seen, url, program,
     name = (SELECT node FROM term) AND leaders_process() IS NOT NULL,
-    extract(epoch FROM ahead)::float8
+    extract(epoch FROM ahead)::float8, stopped
 FROM node ORDER BY name
 """
+_LEAVE = "UPDATE node SET stopped = true, seen = clock_timestamp() WHERE name = $1 AND identity = $2"
 _FORGET = """
-DELETE FROM node WHERE name = $1 AND seen < clock_timestamp() - coalesce(gone_after, $2) RETURNING true
+DELETE FROM node WHERE name = $1 AND (stopped OR seen < clock_timestamp() - coalesce(gone_after, $2))
+RETURNING true
 """

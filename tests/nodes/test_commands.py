@@ -208,13 +208,25 @@ async def test_a_node_that_will_not_come_back_can_be_forgotten_and_no_other(shar
         assert refused.err.endswith("wait until it is gone, 60 s after it was heard of last\n")
     unknown = await uwsd("nodes", "forget", "nobody", "--config", shared)
     assert (unknown.status, unknown.err) == (2, "there is no node nobody of this log\n")
-    await in_database(url, "UPDATE node SET seen = seen - interval '61 s', gone_after = interval '90 s'")
+    # As it is when the server was killed.
+    await in_database(
+        url, "UPDATE node SET stopped = false, seen = seen - interval '61 s', gone_after = interval '90 s'"
+    )
     other = await uwsd("nodes", "forget", name, "--config", shared)
     assert other.err.endswith("wait until it is gone, 90 s after it was heard of last\n")
     await in_database(url, "UPDATE node SET gone_after = NULL")  # as an older program leaves it
     done = await uwsd("nodes", "forget", name, "--config", shared)
     assert (done.status, done.out) == (0, f"{name} is no node of this log any more\n")
     assert json.loads((await uwsd("nodes", "--config", shared, "--json")).out) == []
+
+
+async def test_a_node_that_has_stopped_is_told_as_that_and_can_be_forgotten_at_once(shared: Path) -> None:
+    async with serving(shared) as server:
+        await server.create("echo")
+    (node,) = json.loads((await uwsd("nodes", "--config", shared, "--json")).out)
+    assert node["stopped"] is True
+    assert "stopped 0 s ago" in (await uwsd("nodes", "--config", shared)).out
+    assert (await uwsd("nodes", "forget", node["name"], "--config", shared)).status == 0
 
 
 async def in_database(url: str, statement: str) -> None:

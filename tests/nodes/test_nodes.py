@@ -142,6 +142,64 @@ async def test_two_servers_cannot_have_one_name(start: Start, tmp_path: Path) ->
         assert await a.run("quick")
 
 
+LONG = 3600
+"""Longer than a test takes."""
+
+
+async def test_the_name_of_a_server_that_has_stopped_is_free_at_once(start: Start, tmp_path: Path) -> None:
+    async with start("a", QUICK, gone_after=LONG) as before:
+        await before.ended(await before.run("quick"))
+    async with start("a", QUICK, data=tmp_path / "elsewhere", gone_after=LONG) as after:
+        assert text(await after.ended(await after.run("quick")), "phase") == "COMPLETED"
+        with pytest.raises(NameTaken):
+            async with start("a", QUICK, gone_after=LONG):
+                pass
+
+
+async def left_by_a_server_that_has_stopped(start: Start, service: Service, ready: Pipe) -> str:
+    """A job that goes on without its server, which was node a."""
+    async with start("a", service, gone_after=LONG, jobs_end_with_server=False) as site:
+        job = await site.run("held")
+        await ready.numbers(1)
+        return job
+
+
+@pytest.mark.parametrize("on_lost", ["error", "requeue"])
+async def test_a_server_that_was_stopped_and_started_again_has_its_jobs_back(
+    start: Start, ready: Pipe, gate: Pipe, on_lost: str
+) -> None:
+    service = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="held", on_lost=on_lost)
+    job = await left_by_a_server_that_has_stopped(start, service, ready)
+    async with start("a", service, gone_after=LONG) as site:
+        gate.send()
+        assert text(await site.ended(at(site, job)), "phase") == "COMPLETED"
+        assert (await nodes_of(site, [job])).total() == 1
+
+
+async def test_a_name_is_kept_for_programs_that_others_may_start_again_when_its_server_has_stopped(
+    start: Start, tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    service = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="held", on_lost="requeue")
+    job = await left_by_a_server_that_has_stopped(start, service, ready)
+    with pytest.raises(NameTaken):
+        async with start("a", service, data=tmp_path / "elsewhere", gone_after=LONG):
+            pass
+    async with start("a", service, gone_after=LONG) as site:
+        gate.send()
+        assert text(await site.ended(at(site, job)), "phase") == "COMPLETED"
+
+
+async def test_other_programs_of_a_server_that_has_stopped_are_seen_through_by_the_next_of_its_name(
+    start: Start, tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    """They are on this machine, and where they write all have in common."""
+    service = shell('echo $$ > "$1"; read x < "$2"', ready.path, gate.path, name="held")
+    job = await left_by_a_server_that_has_stopped(start, service, ready)
+    async with start("a", service, data=tmp_path / "elsewhere", gone_after=LONG) as site:
+        gate.send()
+        assert text(await site.ended(at(site, job)), "phase") == "COMPLETED"
+
+
 async def leads(member: Membership) -> None:
     """Return when it does."""
     begun = asyncio.Event()

@@ -96,6 +96,7 @@ def _nodes(
     now, rows = datetime.now(UTC), table("name", "heard of", "leads", "URL", "program")
     for each in found:
         ago = f"{max(0.0, (now - each.seen).total_seconds()):.0f} s ago, {format_time(each.seen)}"
+        ago = f"stopped {ago}" if each.stopped else ago
         rows.add_row(each.name, ago, _leads(each), each.url, each.program)
     out.print(rows)
 

@@ -12,6 +12,7 @@ from eventstore.membership import Membership
 from uws.commands import SERVER
 from uws.jobs import Backend
 from uws.model import events as e
+from uws.model import fold
 
 from ._persistence import keep_doing, lasting
 
@@ -27,7 +28,8 @@ GONE = "it was not heard of"
 async def taking_jobs(backend: Backend, membership: Membership) -> AsyncIterator[None]:
     """Have it on record, while the context lasts, that this node takes jobs; that it did before, at the end.
 
-    It is said again whenever another took the node for gone.
+    It is said again whenever another took the node for gone. At the end any server may have its name, unless
+    it leaves programs that others may start again when it is gone: by that name they would do so before.
     """
     if (name := membership.name) is None:
         yield
@@ -66,6 +68,16 @@ async def taking_jobs(backend: Backend, membership: Membership) -> AsyncIterator
             async with asyncio.timeout(_LAST_WORD):
                 await membership.there()  # else this would be said of another, who has the name by now
                 await say(backend, name, here=False, reason=STOPPED)
+                if not await _leaves_leased(backend, name):
+                    await membership.leave()
+
+
+async def _leaves_leased(backend: Backend, name: str) -> bool:
+    """Whether programs run on under a lease that this node has begun."""
+    await backend.projector.caught_up("queue")
+    left = [job_id for job_id, _, node in await backend.jobs.started() if node == name]
+    jobs = [fold(await backend.store.read_stream(e.job_stream(job_id))) for job_id in left]
+    return any(job and job.leased for job in jobs)
 
 
 async def say(backend: Backend, name: str, *, here: bool, reason: str = "") -> bool:
