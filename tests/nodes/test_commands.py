@@ -10,7 +10,7 @@ import pytest
 
 from eventstore._database import connect
 from eventstore.opening import copy_log
-from tests.daemon import PATIENCE, serving, uwsd
+from tests.daemon import PATIENCE, serving, uwsd, uwsd_on_terminal
 from tests.databases import needs_postgres
 
 pytestmark = needs_postgres
@@ -187,6 +187,20 @@ async def test_who_shares_a_log_is_told(shared: Path) -> None:
         assert node["name"] in (await uwsd("nodes", "--config", shared)).out
     (node,) = json.loads((await uwsd("nodes", "--config", shared, "--json")).out)
     assert node["leads"] is False
+
+
+async def test_where_a_node_is_reached_can_be_copied_and_what_is_read_by_a_program_has_a_line_for_each(
+    shared: Path, url: str
+) -> None:
+    where = f"https://a-machine-with-a-long-name.{'example.' * 12}org:8443/jobs"
+    async with serving(shared) as server:
+        await server.create("echo")
+    await in_database(url, f"UPDATE node SET url = '{where}'")
+    (node,) = json.loads((await uwsd("nodes", "--config", shared, "--json")).out)
+    piped = (await uwsd("nodes", "--config", shared)).out
+    assert [where in line and node["name"] in line for line in piped.splitlines()].count(True) == 1
+    assert len(piped.splitlines()) == 5
+    assert where in (await uwsd_on_terminal("nodes", "--config", shared, shows="out")).out
 
 
 async def test_a_server_whose_name_was_taken_ends_and_says_so(shared: Path, url: str) -> None:

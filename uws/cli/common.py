@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -50,6 +51,7 @@ READ_ENOUGH = 141
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The declaration, in TOML.")]
 Data = Annotated[Path | None, typer.Option(help="The data directory, if not the declaration's.")]
 CONFIG = Path("uwsd.toml")
+_ANY_WIDTH = 100_000
 
 
 class Commands(TyperGroup):
@@ -218,6 +220,15 @@ def bar(doing: str, total: int | None = None, *columns: ProgressColumn) -> Itera
 def table(*columns: str) -> Table:
     """Return a table that wraps what is too wide, and never cuts it off."""
     return Table(*(Column(column, overflow="fold", min_width=len(column)) for column in columns))
+
+
+def print_whole(rows: Table, column: str) -> None:
+    """Print a table of which this column is not wrapped, and where no terminal shows it, none."""
+    for each in rows.columns:
+        each.no_wrap = each.header == column
+    takes = Measurement.get(out, out.options.update(max_width=_ANY_WIDTH), rows)
+    rows.width = max(out.width, takes.minimum) if out.is_terminal else takes.maximum
+    out.print(rows, crop=False)
 
 
 def print_line(line: str) -> None:

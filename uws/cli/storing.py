@@ -30,6 +30,7 @@ from .common import (
     faults,
     out,
     print_json,
+    print_whole,
     reported,
     settings_of,
     table,
@@ -98,7 +99,7 @@ def _nodes(
         ago = f"{max(0.0, (now - each.seen).total_seconds()):.0f} s ago, {format_time(each.seen)}"
         ago = f"stopped {ago}" if each.stopped else ago
         rows.add_row(each.name, ago, _leads(each), each.url, each.program)
-    out.print(rows)
+    print_whole(rows, "URL")
 
 
 def _leads(member: Member) -> str:
