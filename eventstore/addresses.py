@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -32,6 +32,22 @@ _FILES = ("passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
 _SECRETS = ("password", "sslpassword")
 _OTHERS = ("database", "dbname", "host", "krbsrvname", "port", "service", "user")
 _KNOWN = sorted((*_CHOICES, *_FILES, *_SECRETS, *_OTHERS))
+_VARIABLES = {
+    "PGGSSLIB": "gsslib",
+    "PGHOST": "host",
+    "PGPORT": "port",
+    "PGSSLCERT": "sslcert",
+    "PGSSLCRL": "sslcrl",
+    "PGSSLKEY": "sslkey",
+    "PGSSLMAXPROTOCOLVERSION": "ssl_max_protocol_version",
+    "PGSSLMINPROTOCOLVERSION": "ssl_min_protocol_version",
+    "PGSSLMODE": "sslmode",
+    "PGSSLNEGOTIATION": "sslnegotiation",
+    "PGSSLROOTCERT": "sslrootcert",
+    "PGTARGETSESSIONATTRS": "target_session_attrs",
+}
+"""What asyncpg looks for in the environment, and the options that each stands for."""
+_MAY_BE_EMPTY = {"host", "port", "ssl_max_protocol_version", "ssl_min_protocol_version", *_FILES}
 
 
 def named(url: str) -> str:
@@ -44,6 +60,8 @@ def named(url: str) -> str:
 
 def mistakes_in_url(url: str) -> Iterator[str]:
     """Say what is wrong with the URL of a database, with the files that it names, or with what it needs.
+
+    What stands in the environment for what the URL leaves open is looked at, too.
 
     No part of a password is in what is said, wherever in the URL that has got to.
     """
@@ -65,9 +83,11 @@ def mistakes_in_url(url: str) -> Iterator[str]:
     is_told = is_certain and not any(key in _SECRETS for key, _, _ in options)
     for key, _, value in options:
         yield from _mistakes_in_option(unquote_plus(key), unquote_plus(value), is_told=is_told)
+    given = {unquote_plus(key) for key, _, _ in options} | ({"host"} if hosts else set())
+    yield from _mistakes_in_environment(given)
     if not (":" in user or os.environ.get("PGPASSWORD") or any(key == "password" for key, _, _ in options)):
-        given = next((unquote_plus(value) for key, _, value in options if key == "passfile"), None)
-        yield from _mistakes_in_passfile(given)
+        passfile = next((unquote_plus(value) for key, _, value in options if key == "passfile"), None)
+        yield from _mistakes_in_passfile(passfile)
     if find_spec("asyncpg") is None:
         yield "a log in PostgreSQL needs asyncpg: install uwsd[postgres]"
 
@@ -97,7 +117,7 @@ def _mistakes_in_option(key: str, value: str, *, is_told: bool) -> Iterator[str]
     elif key in _CHOICES and value not in _CHOICES[key]:
         yield f"{key}: expected one of {', '.join(_CHOICES[key])}{got}"
     elif key == "host":
-        yield from _mistakes_in_hosts(value, is_told=is_told)
+        yield from (f"host: {mistake}" for mistake in _mistakes_in_hosts(value, is_told=is_told))
     elif key == "port" and not all(map(_is_port, value.split(","))):
         yield f"port: expected a number between 1 and 65535{got}"
     elif key in _FILES:
@@ -110,6 +130,16 @@ def _mistakes_in_option(key: str, value: str, *, is_told: bool) -> Iterator[str]
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "this is no name of a file"
             yield f"{key}: {value if is_told else 'the file'}: {why}"
+
+
+def _mistakes_in_environment(given: Collection[str]) -> Iterator[str]:
+    """Say what is wrong with variables for options that are not ``given``; a port is read all the same."""
+    for variable, option in _VARIABLES.items():
+        value = os.environ.get(variable)
+        if value is None or (option in given and option != "port") or (not value and option in _MAY_BE_EMPTY):
+            continue
+        for mistake in _mistakes_in_option(option, value, is_told=True):
+            yield f"{variable} in the environment: {mistake.removeprefix(f'{option}: ')}"
 
 
 def _mistakes_in_passfile(given: str | None) -> Iterator[str]:

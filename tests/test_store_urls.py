@@ -115,6 +115,47 @@ async def test_a_passfile_that_others_may_read_is_told_by_its_name(tmp_path: Pat
     assert (await run(UWSD, "check", by_variable, env=environment)).status == 0
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("PGPORT", "abc", "expected a number between 1 and 65535, got 'abc'"),
+        ("PGPORT", "5432,x", "expected a number between 1 and 65535, got '5432,x'"),
+        ("PGHOST", "[::1", "expected a host as in"),
+        (
+            "PGSSLMODE",
+            "banana",
+            "expected one of disable, allow, prefer, require, verify-ca, verify-full, got",
+        ),
+        ("PGSSLMODE", "", "expected one of disable, allow, prefer, require, verify-ca, verify-full, got ''"),
+        ("PGSSLNEGOTIATION", "x", "expected one of postgres, direct, got 'x'"),
+        ("PGSSLMINPROTOCOLVERSION", "3", "expected one of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3, got '3'"),
+        ("PGSSLROOTCERT", "/nonexist", "/nonexist: No such file or directory"),
+        ("PGSSLCERT", "/nonexist", "/nonexist: No such file or directory"),
+        ("PGTARGETSESSIONATTRS", "x", "expected one of any, primary, standby"),
+        ("PGGSSLIB", "x", "expected one of gssapi, sspi, got 'x'"),
+    ],
+)
+async def test_a_wrong_variable_is_told_with_its_name_by_every_command(
+    tmp_path: Path, variable: str, value: str, problem: str
+) -> None:
+    url = "postgresql:///uwsd"
+    file, environment = declared(tmp_path, url), {**os.environ, variable: value}
+    for command in (("check", file), ("serve", file), ("nodes", "-c", file), ("store", "copy", url, "new")):
+        told = await run(UWSD, *command, env=environment, cwd=tmp_path)
+        assert told.status == 2
+        place = "FROM" if "copy" in command else "store"
+        assert told.err.startswith(f"{place}: {variable} in the environment: {problem}")
+        assert len(told.err.splitlines()) == 1
+
+
+async def test_a_variable_for_what_the_url_says_is_not_looked_at_nor_one_that_says_nothing(
+    tmp_path: Path,
+) -> None:
+    file = declared(tmp_path, "postgresql://uwsd@db.example:5432/uwsd?sslmode=disable")
+    variables = {"PGSSLMODE": "banana", "PGHOST": "[", "PGPORT": "", "PGSSLROOTCERT": ""}
+    assert (await run(UWSD, "check", file, env={**os.environ, **variables})).status == 0
+
+
 async def test_what_a_database_needs_and_is_not_installed_is_told(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['asyncpg'] = None\n")
     file = declared(tmp_path, "postgresql://uwsd@db.example/uwsd")
