@@ -22,11 +22,12 @@ from tests.execution.test_restart import held, stat_of
 from tests.harness import ManualClock, job_id, running, text
 from uws import Failure, Limits, Service
 from uws.execution import process, records
+from uws.execution.local import LocalRun
 from uws.execution.process import Launcher, Launchers, NotStarted
 from uws.execution.programs import Programs
 from uws.execution.records import End, Record, Supervisor, last_record
 from uws.execution.results import collect
-from uws.execution.run import Here, Run
+from uws.execution.run import Here
 from uws.files import Files, JobDirectory
 
 
@@ -86,7 +87,7 @@ async def test_a_job_that_was_deleted_when_its_turn_came_leaves_no_directory(tmp
         job = await site.create("run")
         await site.request("DELETE", job)
         here = Here(Launchers(), Programs(), 1.0, asyncio.Event(), restarted=False)
-        await Run(site.node.services[0], job_id(job), here).start()
+        await LocalRun(site.node.services[0], job_id(job), here).start()
         assert not (site.data / job_id(job)).exists()
 
 

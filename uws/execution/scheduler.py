@@ -21,10 +21,11 @@ from uws.model.queueing import AT_ONCE
 
 from ._persistence import keep_doing, lasting
 from .fetching import AGAIN
+from .local import MARK, LocalRun
 from .process import Launchers, end_sessions, jobs_with_programs
 from .programs import Programs
 from .records import has_restarted, has_supervisor, leave_mark
-from .run import MARK, Here, Run
+from .run import Here, Run
 from .runs import Runs
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ class Scheduler:
         return bool(starting)
 
     def _run(self, uws: UserUWS, job_id: str, owner: str | None = None) -> Run:
-        return Run(uws, job_id, self._here, owner)
+        return LocalRun(uws, job_id, self._here, owner)
 
     async def _take_over(self) -> None:
         """Take up the jobs that are started and that nobody sees through. Raises `Behind`."""

@@ -19,6 +19,7 @@ from uws.model import events as e
 from uws.model.queueing import IN_SLURM
 
 from ._persistence import keep_doing, lasting
+from .local import LocalRun
 from .nodes import GONE, say
 from .process import Launchers
 from .programs import Programs
@@ -142,7 +143,7 @@ class _Back(Exception):
     """A node is there again."""
 
 
-class _Left(Run):
+class _Left(LocalRun):
     """A job that was started on another ``node``, or by a server that was alone: then it is None."""
 
     def __init__(self, uws: UserUWS, job_id: str, here: Here, node: str | None, member: Membership) -> None:

@@ -16,7 +16,7 @@ from uws.model.events import job_stream
 
 from .. import _failpoints as failpoint
 from ..process import NotStarted
-from ..results import not_started, results_of
+from ..results import not_started
 from .claims import attempt, give_up
 from .commands import NotTaken, Refused, Unknown
 from .ending import Fate, ending
@@ -172,16 +172,6 @@ class SlurmRun(Following):
             is_cancelled = fate.row is not None and fate.row.state == "CANCELLED"
             return fate if is_cancelled else fate._replace(lost="the job was lost with its directory")
         return fate._replace(claim=await self._read())
-
-    async def _lose(self, reason: str, *, found: bool = False) -> None:
-        """Record that the job was lost. What may be left of its program is for Slurm to end."""
-        try:
-            results = await asyncio.to_thread(results_of, self._uws.service, self._directory)
-        except Exception:
-            log.exception("the results of job %s cannot be collected", self.job_id)
-            results = ()
-        await self._record_progress()
-        await self._recording(lambda: self._uws.lose_job(self.job_id, results, reason, start=self._start))
 
     def _in(self, seconds: float) -> datetime:
         return self._clock.now() + timedelta(seconds=seconds)
