@@ -18,7 +18,7 @@ import typer
 from benchmarks.growth import TRACE
 from eventstore import MemoryEventStore, RecordedEvent
 from projections import Batch, Documents, Usage
-from projections.usage import duration_of_like
+from projections.usage import experience
 from uws.importing import import_swf
 from uws.model import IntParameter, Job, Service, fold
 from uws.model import events as e
@@ -71,7 +71,7 @@ def _replay(events: Sequence[RecordedEvent]) -> float:
 def _is_good(connection: sqlite3.Connection, job: Job) -> bool:
     assert job.started
     assert job.ended
-    expected = duration_of_like(connection, job.service, job.owner, job.parameters)
+    expected = experience(connection, job.service, job.owner)[0].duration_of_like(job.parameters)
     took = (job.ended - job.started).total_seconds()
     return expected is not None and took <= FACTOR * expected and expected <= FACTOR * took
 
