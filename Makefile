@@ -19,6 +19,7 @@
 # make bench-execution    what a job costs beyond its program (ARGS="--jobs N --slots N --output DIRECTORY")
 # make bench-pages        what a page costs beside its XML (ARGS="--requests N --output DIRECTORY")
 # make bench-requests     what frequent requests cost beside a bare handler's (ARGS="--jobs N --output DIRECTORY"; needs wrk)
+# make bench-guard        instructions of hot paths, held against those that are committed (ARGS=--commit | "--against REVISION"; needs valgrind)
 # make bench-nodes        what one log costs one server, and up to three nodes (ARGS="--nodes N --directory DIRECTORY")
 # make bench-fairness     a real trace: who waits how long (ARGS="--days N --slots N --output DIRECTORY")
 
@@ -35,7 +36,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run test crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench-audit bench-eventstore bench-crowd \
-	bench-feed bench-growth bench-quotes bench-scale bench-execution bench-pages bench-requests bench-fairness bench-nodes clean
+	bench-feed bench-growth bench-quotes bench-scale bench-execution bench-pages bench-requests bench-fairness bench-nodes bench-guard clean
 .DEFAULT_GOAL := test
 
 # Debian's venv module comes without ensurepip: the system's pip fills the environment from outside.
@@ -141,6 +142,9 @@ bench-requests: $(VENV)/run
 
 bench-fairness: $(VENV)/run
 	$(BIN)/python -m benchmarks.fairness $(ARGS)
+
+bench-guard: $(VENV)/run
+	$(BIN)/python -m benchmarks.guard $(ARGS)
 
 bench-nodes: $(VENV)/test
 	$(BIN)/python -m benchmarks.nodes $(ARGS)
