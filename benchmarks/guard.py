@@ -20,8 +20,9 @@ import subprocess
 import sys
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from importlib.metadata import packages_distributions, version
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -116,16 +117,14 @@ def count(what: str, tree: Path, scratch: Path) -> Counts:
             raise
     if process.returncode != 0:
         raise RuntimeError(f"{what} ended with {process.returncode}: {said[-3000:]}")
-    told = msgspec.json.decode((place / hot_paths.TOLD).read_bytes(), type=hot_paths.Told)
+    told = msgspec.json.decode((place / hot_paths.TOLD).read_bytes(), type=list[tuple[str, int]])
     rounds = defaultdict[str, list[float]](list)
-    for number, (name, times) in enumerate(told.counted):
+    for number, (name, times) in enumerate(told):
         rounds[name].append(instructions(scratch / f"out.{process.pid}.{2 * number + 2}") / times)
     spreads = {name: (max(those[1:]) - min(those[1:])) / median(those[1:]) for name, those in rounds.items()}
     widest = max(spreads, key=lambda name: spreads[name])
     print(f"rounds of a path differ by {spreads[widest]:.1%} at most ({widest})")
-    return Counts(
-        environment_of(told.modules), {name: round(median(those[1:])) for name, those in rounds.items()}
-    )
+    return Counts(environment_here(), {name: round(median(those[1:])) for name, those in rounds.items()})
 
 
 def instructions(dump: Path) -> int:
@@ -136,21 +135,33 @@ def instructions(dump: Path) -> int:
     return int(total)
 
 
-def environment_of(modules: Iterable[str]) -> dict[str, str]:
-    """Return what counts depend on besides the code, with the versions of libraries that were imported."""
+def environment_here() -> dict[str, str]:
+    """Return what counts depend on besides the code."""
     command = [COUNTER, "--version"]
     of_counter = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-    distributions = packages_distributions()
-    libraries = {name for module in modules for name in distributions.get(module, ())} - {"uwsd"}
-    flags = re.search(r"^flags\s*:.*\bavx2\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    has_avx2 = re.search(r"^flags\s*:.*\bavx2\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
-        "machine": platform.machine() + (" with AVX2" if flags else ""),
+        "machine": platform.machine() + (" with AVX2" if has_avx2 else ""),
         "python": f"{platform.python_version()}, {platform.python_compiler()}",
         "C library": " ".join(platform.libc_ver()),
         "SQLite": sqlite3.sqlite_version,
         COUNTER: of_counter,
-        **{name: version(name) for name in sorted(libraries)},
+        **libraries(),
     }
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of all that is required, without extras, and of what these require."""
+    found: dict[str, str] = {}
+    wanted = requires("uwsd") or []
+    while wanted:
+        required, _, condition = wanted.pop().partition(";")
+        name = re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", required)[0]).lower()
+        if name not in found and "extra" not in condition:
+            with suppress(PackageNotFoundError):  # for another system, or another Python
+                found[name] = version(name)
+                wanted += requires(name) or []
+    return dict(sorted(found.items()))
 
 
 # Comparing

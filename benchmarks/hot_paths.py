@@ -1,7 +1,8 @@
 """The hot paths whose instructions `benchmarks.guard` counts: it runs this file under valgrind.
 
 ``python -P hot_paths.py DIRECTORY [NAME ...]`` goes through those named, or all, and works in DIRECTORY,
-which is empty. It calls `mark` where a stretch that is counted begins, and where it ends, and writes a `Told`.
+which is empty. It calls `mark` where a stretch that is counted begins, and where it ends; the file `TOLD`
+then has, in order, of which path that was, and of how many operations.
 
 What it imports of this project is whatever is first on the path, be it another revision: so it goes through
 the doors that all of them have (HTTP, the contract of the log, the fold, the projector), and imports nothing
@@ -57,13 +58,6 @@ REFUSED_FORM = {**FORM, "ra": "366.41683"}
 ENTRIES = 20
 SETTLED = 0.1
 """Seconds in which a server has done what follows an answer: a line of its log, its read models."""
-
-
-class Told(NamedTuple):
-    """What was counted, in order: so many operations of a path. And which modules were imported."""
-
-    counted: list[tuple[str, int]]
-    modules: list[str]
 
 
 Counted = AbstractContextManager[None]
@@ -300,8 +294,7 @@ def main(directory: Path, names: Sequence[str]) -> None:
     uvloop.run(within([name for name in wanted if name in WITHIN], directory, counted))
     if requests := [name for name in wanted if name in OVER_HTTP]:
         serve(directory, lambda client: over_http(requests, client, counted))
-    told = Told(counted, sorted({name.partition(".")[0] for name in sys.modules}))
-    (directory / TOLD).write_bytes(msgspec.json.encode(told))
+    (directory / TOLD).write_bytes(msgspec.json.encode(counted))
 
 
 async def within(names: Sequence[str], directory: Path, counted: list[tuple[str, int]]) -> None:
