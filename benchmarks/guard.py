@@ -10,7 +10,6 @@ the revision that committed the counts is counted here instead.
 
 from __future__ import annotations
 
-import io
 import os
 import platform
 import re
@@ -18,7 +17,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tarfile
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -192,8 +190,9 @@ def last_committed() -> str:
 
 def unpacked(revision: str, directory: Path) -> Path:
     """Write the files of a revision to a directory, and return it."""
-    with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", revision))) as archive:
-        archive.extractall(directory, filter="data")
+    directory.mkdir()
+    command = ["tar", "--extract", "--directory", str(directory)]
+    subprocess.run(command, input=git("archive", "--format=tar", revision), check=True)
     return directory
 
 

@@ -13,10 +13,27 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import crowd, eventstore, execution, fairness, feed, growth, nodes, quotes, requests, scale
+from benchmarks import (
+    crowd,
+    eventstore,
+    execution,
+    fairness,
+    feed,
+    growth,
+    guard,
+    hot_paths,
+    nodes,
+    quotes,
+    requests,
+    scale,
+)
 from benchmarks.servers import Document
 from projections import READ_MODELS
 from tests.databases import needs_postgres
+
+needs_valgrind = pytest.mark.skipif(
+    shutil.which("valgrind") is None, reason="valgrind is not installed: no instructions are counted"
+)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +230,102 @@ def test_the_benchmark_of_requests_holds_each_against_that_of_a_bare_handler(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+APPEND, TOKEN = "append an event", "know a bearer token"
+
+
+@pytest.fixture
+def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the guard looks for the counts that are committed, of few paths: there are none yet."""
+    monkeypatch.setattr(guard, "PATHS", (APPEND, TOKEN))
+    monkeypatch.setattr(guard, "COMMITTED", tmp_path / "guard.json")
+    return tmp_path / "guard.json"
+
+
+@needs_valgrind
+@pytest.mark.timeout(600)  # what is counted is slow
+def test_the_guard_fails_for_a_path_that_takes_a_tenth_more_than_committed_and_tells_what_takes_less(
+    committed: Path, tmp_path: Path
+) -> None:
+    options = ["--directory", str(tmp_path)]
+    done = CliRunner().invoke(guard.app, ["--commit", *options])
+    assert done.exit_code == 0, done.output
+    counts = msgspec.json.decode(committed.read_bytes(), type=guard.Counts)
+    counts.instructions[APPEND] = round(counts.instructions[APPEND] / 1.15)
+    counts.instructions[TOKEN] = round(counts.instructions[TOKEN] * 1.15)
+    committed.write_bytes(msgspec.json.encode(counts))
+    done = CliRunner().invoke(guard.app, options)
+    assert done.exit_code == 1, done.output
+    rows = rows_of(done.output)
+    assert [rows[name][-1] for name in (APPEND, TOKEN)] == ["no", "yes"]
+    assert f"better by more than 10%: {TOKEN}; commit" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == [committed.name]
+
+
+@needs_valgrind
+@pytest.mark.timeout(600)  # what is counted is slow
+@pytest.mark.skipif(
+    not (guard.ROOT / ".git").exists(), reason="this is no checkout: no other revision is counted"
+)
+def test_the_guard_counts_another_revision_where_the_committed_counts_are_not_for_here(
+    committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PATHS", (APPEND,))
+    monkeypatch.setattr(guard, "last_committed", lambda: "HEAD")
+    committed.write_bytes(msgspec.json.encode(guard.Counts({"python": "2.7"}, {})))
+    done = CliRunner().invoke(guard.app, ["--directory", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "the committed counts are not for here: machine none there" in done.output
+    assert all(int(cell.replace(",", "")) > 10_000 for cell in rows_of(done.output)[APPEND][1:3])
+    assert [path.name for path in tmp_path.iterdir()] == [committed.name]
+
+
+def test_the_paths_of_the_guard_can_be_gone_through_in_a_server_that_ends_then(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", hot_paths.__file__, tmp_path]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": str(guard.ROOT)}, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = msgspec.json.decode((tmp_path / hot_paths.TOLD).read_bytes(), type=list[tuple[str, int]])
+    assert [name for name, _ in told] == [name for name in guard.PATHS for _ in range(hot_paths.ROUNDS)]
+
+
+def test_the_guard_says_which_counts_are_not_for_here(
+    committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = guard.Counts({"python": "3.11.2", "lxml": "6.1.3", "gone": "1"}, {APPEND: 100})
+    committed.write_bytes(msgspec.json.encode(counts))
+    here = {"python": "3.11.2", "lxml": "6.1.4", "new": "2"}
+    assert guard.committed_for(guard.Counts(here, {})) is None
+    assert "not for here: lxml 6.1.3 there, 6.1.4 here; new none there, 2 here\n" in capsys.readouterr().out
+    counts.environment = here
+    committed.write_bytes(msgspec.json.encode(counts))
+    assert guard.committed_for(guard.Counts(here, {})) == {APPEND: 100}
+
+
+@pytest.mark.parametrize(
+    ("installed", "options", "said"),
+    [
+        (False, ["--commit"], "apt install valgrind"),
+        (True, [], "write one with --commit"),
+        (True, ["--against", "none-such"], "none-such"),
+    ],
+)
+def test_the_guard_says_what_it_lacks(
+    committed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+    options: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(guard, "COUNTER", "git" if installed else "no-such-counter")
+    monkeypatch.setattr(guard, "count", lambda *_: guard.Counts({}, {}))
+    done = CliRunner().invoke(guard.app, [*options, "--directory", str(tmp_path)])
+    assert done.exit_code == 2, done.output
+    assert said in " ".join(done.output.replace("│", "").split())
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize(
     ("promised", "is_right"), [(None, False), (4, False), (5, True), (20, True), (21, False)]
 )
@@ -240,6 +353,7 @@ def test_the_busiest_days_of_a_trace_are_replayed_from_their_beginning() -> None
         ("fairness", ["--trace", "none"], "128 slots", signal.SIGTERM),
         ("feed", ["--listeners", "50"], "all, of this", signal.SIGTERM),
         ("crowd", ["--waiting", "50", "--slow", "10"], "crowded", signal.SIGTERM),
+        pytest.param("guard", [], "counting this tree", signal.SIGTERM, marks=needs_valgrind),
     ],
 )
 def test_a_benchmark_leaves_nothing_when_it_is_interrupted(
