@@ -56,8 +56,9 @@ JOBS = "/cutout/async"
 FORM = {"ra": "266.41683", "dec": "-29.00781", "size": "6.5", "band": "K", "note": "the centre of the Galaxy"}
 REFUSED_FORM = {**FORM, "ra": "366.41683"}
 ENTRIES = 20
-SETTLED = 0.1
-"""Seconds in which a server has done what follows an answer: a line of its log, its read models."""
+RECENT = f"{JOBS}?LAST={ENTRIES}"
+SETTLED = 0.2
+"""Seconds in which a server has done what follows an answer, such as a line of its log."""
 
 
 Counted = AbstractContextManager[None]
@@ -208,6 +209,11 @@ class Client:
         [location] = [line for line in answer.split(b"\r\n") if line.lower().startswith(b"location: ")]
         return urlsplit(location.split()[1].decode()).path
 
+    def settle(self) -> None:
+        """Return when the read models have all that there is, and the server has nothing to do."""
+        self.ask([self.get(f"{JOBS}?LAST=1")])
+        time.sleep(SETTLED)
+
 
 def is_whole(answer: bytes) -> bool:
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -220,7 +226,7 @@ def create(client: Client, times: int, counted: Counted) -> None:
     requests = [client.post(JOBS, FORM)] * times
     with counted:
         client.ask(requests, 303)
-        time.sleep(SETTLED)
+        client.settle()
 
 
 def refuse(client: Client, times: int, counted: Counted) -> None:
@@ -231,20 +237,21 @@ def refuse(client: Client, times: int, counted: Counted) -> None:
         time.sleep(SETTLED)
 
 
-def first_time(accept: str, client: Client, times: int, counted: Counted) -> None:
-    """Documents of jobs that nobody has asked for yet."""
-    requests = [client.get(client.create(), accept) for _ in range(times)]
-    time.sleep(SETTLED)
+def first_time(path: str, accept: str, client: Client, times: int, counted: Counted) -> None:
+    """What nobody has asked for yet: of a new ``{job}`` each time, or with another ``{number}``."""
+    requests = [client.get(path.format(job=client.create(), number=n), accept) for n in range(times)]
+    client.settle()
     with counted:
         client.ask(requests)
         time.sleep(SETTLED)
 
 
 def again(path: str, client: Client, times: int, counted: Counted) -> None:
-    """The same, of a job or of all, as who polls does."""
+    """The same, byte for byte, as who polls does."""
     for _ in range(ENTRIES):
         job = client.create()
     requests = [client.get(path.format(job=job))] * times
+    client.settle()
     client.ask(requests[:1])
     time.sleep(SETTLED)
     with counted:
@@ -276,11 +283,14 @@ WITHIN = {
 OVER_HTTP = {
     "create a job": Request(50, create),
     "refuse a form": Request(25, refuse),
-    "job document": Request(25, partial(first_time, "*/*")),
-    "job document, JSON": Request(25, partial(first_time, "application/json")),
-    "job document, again": Request(50, partial(again, "{job}")),
-    "phase": Request(50, partial(again, "{job}/phase")),
-    "job list, LAST=20": Request(25, partial(again, f"{JOBS}?LAST={ENTRIES}")),
+    "job document": Request(25, partial(first_time, "{job}", "*/*")),
+    "job document, JSON": Request(25, partial(first_time, "{job}", "application/json")),
+    "phase": Request(50, partial(first_time, "{job}/phase", "*/*")),
+    "phase, again": Request(400, partial(again, "{job}/phase")),
+    "job list, LAST=20": Request(
+        25, partial(first_time, f"{RECENT}&AFTER=2000-01-01T00:00:{{number:02}}", "*/*")
+    ),
+    "job list, LAST=20, again": Request(200, partial(again, RECENT)),
 }
 PATHS = (*WITHIN, *OVER_HTTP)
 
