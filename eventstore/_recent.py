@@ -1,9 +1,10 @@
-"""Streams that were read or written last, as they are in the log now."""
+"""Streams that were read or written last, and the last events, as they are in the log now."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from ._types import RecordedEvent
 
@@ -51,6 +52,38 @@ class RecentStreams:
     def clear(self) -> None:
         """Forget all."""
         self._streams.clear()
+        self._taken = 0
+
+
+class RecentEvents:
+    """The last events of the log, no more than find room: who follows it need not read them from the file.
+
+    Only who writes the log can have it.
+    """
+
+    def __init__(self, room: int = 2_000_000) -> None:
+        self._room, self._taken = room, 0
+        self._events = deque[RecordedEvent]()
+
+    def behind(self, after: int, end: int, limit: int) -> tuple[RecordedEvent, ...] | None:
+        """Return up to ``limit`` events behind a position, None unless all up to the log's ``end`` are here."""
+        if not self._events or self._events[-1].position != end or after < self._events[0].position - 1:
+            return None
+        return tuple(islice(self._events, after - self._events[0].position + 1, None))[:limit]
+
+    def appended(self, events: Iterable[RecordedEvent]) -> None:
+        """Take note of what has just been written, in the order of the log."""
+        for event in events:
+            if self._events and event.position != self._events[-1].position + 1:
+                self.clear()
+            self._events.append(event)
+            self._taken += _size((event,))
+        while self._taken > self._room:
+            self._taken -= _size((self._events.popleft(),))
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._events.clear()
         self._taken = 0
 
 

@@ -23,7 +23,7 @@ from ._chain import Append, Outcome, Row, Walk, prepare
 from ._committing import Committer
 from ._errors import StoreClosed, StoreUnavailable
 from ._following import Following
-from ._recent import RecentStreams
+from ._recent import RecentEvents, RecentStreams
 from ._types import NO_METADATA, Committed, Head, Metadata, NewEvent, RecordedEvent, to_microseconds
 from ._walking import walk_together
 from .connection import Connection, fetch, reading, translated, writing
@@ -128,7 +128,7 @@ class SQLiteEventStore(SQLiteEventLog):
         super().__init__(path, reader)
         self._lock, self._writer = lock, writer
         self._head, self._now = head, now
-        self._recent = RecentStreams()
+        self._recent, self._last = RecentStreams(), RecentEvents()
         self._committer = Committer(self._commit, self._release, max_waiting=max_waiting, max_batch=max_batch)
 
     @classmethod
@@ -187,6 +187,13 @@ class SQLiteEventStore(SQLiteEventLog):
                 self._recent.put(stream, events)
         return tuple(event for event in events if event.version > after) if after else events
 
+    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
+        """See `EventLog.read_all`."""
+        if self._closed:
+            raise StoreClosed
+        known = self._last.behind(after, self._head.position, limit)
+        return await super().read_all(after=after, limit=limit) if known is None else known
+
     async def head(self) -> Head:
         """See `EventLog.head`."""
         return self._head
@@ -243,6 +250,7 @@ class SQLiteEventStore(SQLiteEventLog):
                 done = await self._write(partial(function, now=now), *arguments)
             finally:
                 self._recent.clear()  # what it erased is remembered, perhaps
+                self._last.clear()
             if isinstance(done, StoreUnavailable):
                 raise done
             return done
@@ -267,11 +275,14 @@ class SQLiteEventStore(SQLiteEventLog):
             for append in batch:
                 self._recent.drop(append.stream)
             raise
+        written: dict[int, RecordedEvent] = {}
         for append, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 self._recent.drop(append.stream)
             elif outcome and outcome[0].position > before.position:  # else it was there already
                 self._recent.appended(outcome)
+                written.update((event.position, event) for event in outcome)
+        self._last.appended(written.values())
         failpoint.reached(failpoint.BEFORE_ACKNOWLEDGE)
         return outcomes
 

@@ -129,8 +129,8 @@ class Following:
     ) -> R:
         """Return what a question says of one stream, with the bytes it has read, of the read model ``name``.
 
-        It is kept for those who ask the same again, until something happens to the stream. Raises what `ask`
-        does.
+        It has to be prompt. The answer is kept for those who ask the same again, until something happens to
+        the stream. Raises what `ask` does.
         """
         return await self._recall(self._memory, stream, {name}, question, arguments)
 
@@ -246,16 +246,22 @@ class Following:
             streams = {event.stream for event in batch}
             if Pruned.stream in streams:
                 self._forget()
-            with ExitStack() as changing:
-                changing.enter_context(self._memory.changing(streams))
+            with ExitStack() as changing, ExitStack() as promptly:
+                promptly.enter_context(self._memory.changing(streams))
                 if not EXPERIENCED.isdisjoint(event.type for event in batch):
                     changing.enter_context(self._experience.changing(None))
-                stopped = await self._do(_fold_all, live, batch)
+                show = partial(asyncio.get_running_loop().call_soon_threadsafe, self._show, streams, promptly)
+                stopped = await self._do(_fold_all, live, batch, show)
             for tables, error in stopped:
                 log.error("the read model %s stopped %s", tables.model.name, tables.error, exc_info=error)
                 self._live.discard(tables.model.name)
                 self._revive(tables.model.name)
             self._position = batch[-1].position
+        self._advance()
+
+    def _show(self, streams: Iterable[str], changing: ExitStack) -> None:
+        """Tell who waits that the prompt read models show a batch, while the others are still folded."""
+        changing.close()
         self._advance()
         for stream in streams:
             for watcher in self._watchers.get(stream, ()):
@@ -446,15 +452,22 @@ def in_one_transaction(
 
 
 def _fold_all(
-    live: Sequence[Tables], recorded: Sequence[RecordedEvent]
-) -> list[tuple[Tables, Exception]]:  # fmt: skip
-    """Fold events into all tables, and return those that stopped: the others go on."""
+    live: Sequence[Tables], recorded: Sequence[RecordedEvent], show: Callable[[], object] = lambda: None
+) -> list[tuple[Tables, Exception]]:
+    """Fold events into all tables, and return those that stopped: the others go on.
+
+    Those that are prompt come first; ``show`` is called when they are done.
+    """
     batch, stopped = Batch(recorded), []
-    for tables in live:
-        try:
-            tables.fold(batch)
-        except Exception as error:
-            stopped.append((tables, error))
+    prompt = [tables for tables in live if tables.model.prompt]
+    others = [tables for tables in live if not tables.model.prompt]
+    for part, done in ((prompt, show), (others, lambda: None)):
+        for tables in part:
+            try:
+                tables.fold(batch)
+            except Exception as error:
+                stopped.append((tables, error))
+        done()
     return stopped
 
 

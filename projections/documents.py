@@ -32,6 +32,7 @@ class Documents(ReadModel[Job]):
     name = "documents"
     version = 2
     share = 5.0
+    prompt = True
     tables = resources.files(__package__).joinpath("documents.sql").read_text()
     indexes = "CREATE INDEX IF NOT EXISTS document_destroyed ON document (last) WHERE destroyed"
     contents: ClassVar[Mapping[str, Contents]] = {

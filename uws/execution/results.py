@@ -94,7 +94,7 @@ def _search(
             if not declaration.optional:
                 missing.append(declaration)
     if not service.results:
-        for path in sorted(directory.results.rglob("*")):
+        for path in sorted(_below(directory.results)):
             _add(path, directory, str(path.relative_to(directory.results)), None, results)
     return tuple(results.values()), missing
 
@@ -116,6 +116,12 @@ def _places(
     for base in (directory.results, directory.work):
         paths = base.glob(declaration.path) if declaration.is_glob else [base / declaration.path]
         yield [(path, str(path.relative_to(base))) for path in sorted(paths)]
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Yield what is in a directory and all below it but directories, at a fraction of what `rglob` takes."""
+    for directory, _, names in os.walk(root):
+        yield from (Path(directory, name) for name in names)
 
 
 def _add(

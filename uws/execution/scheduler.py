@@ -151,7 +151,8 @@ class Scheduler:
             starting.append(self._run(self._offered[line.service], line.job_id, line.owner))
             situation = situation.after(line)
         await asyncio.gather(*(self._runs.begin(run, run.start) for run in starting))
-        return bool(starting)
+        # There may be more than was seen, and there is room in the queue for who is held.
+        return bool(starting and (line or situation.held))
 
     def _run(self, uws: UserUWS, job_id: str, owner: str | None = None) -> Run:
         return LocalRun(uws, job_id, self._here, owner)
