@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from eventstore import NewEvent, RecordedEvent, SQLiteEventStore, StoreUnavailable
-from eventstore._recent import RecentStreams
+from eventstore._recent import RecentEvents, RecentStreams
 
 STREAMS = "abcd"
 ROOM = 6_000
@@ -79,3 +80,43 @@ async def test_a_commit_that_fails_lets_its_streams_be_read_anew(sqlite_store: S
     assert sqlite_store._recent.get("a") is None
     assert await sqlite_store.read_stream("a") == (first,)
     await sqlite_store._writer.execute("PRAGMA query_only = OFF")
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2), st.integers(0, 2500)), min_size=1),
+    st.integers(0, 30),
+    st.integers(1, 5),
+)
+def test_what_is_given_of_the_last_events_is_what_the_log_has_there_or_nothing(
+    steps: list[tuple[int, int]], after: int, limit: int
+) -> None:
+    """Some were written by another way, and are not among those that are remembered."""
+    recent, log = RecentEvents(ROOM), list[RecordedEvent]()
+    for step, size in steps:
+        position = (log[-1].position if log else 0) + step
+        log.append(replace(recorded("a", 1, size), position=position))
+        recent.appended(log[-1:])
+    end = log[-1].position
+    known = recent.behind(after, end, limit)
+    assert recent.behind(after, end + 1, limit) is None
+    assert len(recent.behind(end - 1, end, limit) or ()) == 1
+    if known is not None:
+        assert known == tuple(event for event in log if event.position > after)[:limit]
+        assert len(known) == min(limit, max(0, end - after))
+        assert sum(len(event.data) + 1000 for event in known) <= ROOM
+
+
+async def test_what_was_just_written_is_given_to_those_who_follow_without_the_file(
+    sqlite_store: SQLiteEventStore,
+) -> None:
+    written = (*await sqlite_store.append("a", [new(), new()]), *await sqlite_store.append("b", [new()]))
+    await sqlite_store._reader.close()
+    assert await sqlite_store.read_all() == written
+    assert await sqlite_store.read_all(after=1, limit=1) == written[1:2]
+    assert await anext(aiter(sqlite_store.subscribe(after=2))) == written[2:]
+
+
+async def test_what_was_erased_is_given_to_nobody_who_follows(sqlite_store: SQLiteEventStore) -> None:
+    await sqlite_store.append("a", [NewEvent(type="E", data=b'"a secret"')])
+    await sqlite_store.erase("a", reason="as asked")
+    assert all(b"secret" not in event.data for event in await sqlite_store.read_all())

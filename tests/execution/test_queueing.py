@@ -17,6 +17,7 @@ from tests.execution.test_queue import held
 from tests.harness import BasicUsers, ManualClock, Site, job_id, running, text
 from uws import Caller, QueueSettings, QuotaSettings, QuotaTable, Service, StrParameter
 from uws.model import events as e
+from uws.model.queueing import AT_ONCE
 from uws.model.units import format_time
 
 ADA = Caller("ada")
@@ -294,6 +295,30 @@ async def test_while_the_queue_is_paused_nothing_starts_and_what_runs_goes_on_al
         assert await site.node.backend.queueing.resume("run", ADA)
         assert await ready.line() == "2"
         await all_end(site, gate, (second, None))
+
+
+async def test_all_for_whom_there_is_room_start_when_a_pause_ends_however_many(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    """More than are started by one look at the queue."""
+    async with running(tmp_path / "data", held(ready, gate, max_running=AT_ONCE + 4)) as site:
+        await site.node.backend.queueing.pause(None, ADA)
+        jobs = [await site.run("run", x=number) for number in range(AT_ONCE + 4)]
+        await site.node.backend.queueing.resume(None, ADA)
+        assert {await ready.line() for _ in jobs} == {str(number) for number in range(len(jobs))}
+        await all_end(site, gate, *((job, None) for job in jobs))
+
+
+async def test_who_is_held_follows_into_the_queue_as_soon_as_another_has_left_it_to_run(
+    tmp_path: Path, ready: Pipe, gate: Pipe
+) -> None:
+    async with running(tmp_path / "data", full(ready, gate, when_full="hold", max_running=3)) as site:
+        await site.node.backend.queueing.pause(None, ADA)
+        jobs = [await site.run("run", x=number) for number in range(3)]
+        assert [await site.phase(job) for job in jobs] == ["QUEUED", "HELD", "HELD"]
+        await site.node.backend.queueing.resume(None, ADA)
+        assert {await ready.line() for _ in jobs} == {"0", "1", "2"}
+        await all_end(site, gate, *((job, None) for job in jobs))
 
 
 async def test_a_pause_is_an_event_that_says_who_did_it(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class BrokenUsage(Usage):
             raise RuntimeError("a bug")
 
 
-class Slow(Documents):
+class _Waits(ReadModel[Any]):
     """Folds nothing before it may."""
 
     def __init__(self) -> None:
@@ -106,6 +106,14 @@ class Slow(Documents):
         self.began.set()
         self.may.wait()
         super().fold(connection, batch)
+
+
+class Slow(_Waits, Documents):
+    """Documents that have to wait."""
+
+
+class SlowJobList(_Waits, JobList):
+    """A list of jobs that has to wait."""
 
 
 class GatedDocuments(NextDocuments):

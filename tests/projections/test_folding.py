@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstore import NewEvent, RecordedEvent
-from projections import READ_MODELS, Batch, read_status
+from projections import READ_MODELS, Batch, Behind, read_status
 from tests.harness import ManualClock
-from tests.projections.models import Slow
+from tests.projections.models import Slow, SlowJobList
 from tests.projections.support import (
     NOBODY,
     Player,
@@ -119,6 +119,29 @@ async def test_a_watcher_is_told_when_the_read_models_show_the_change(
             assert seen is not None
             assert seen.phase is Phase.ABORTED
             assert not other_changed.is_set()
+
+
+async def test_nobody_waits_for_a_document_or_the_queue_while_other_read_models_are_slow(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    slow = SlowJobList()
+    async with world(tmp_path, clock, models=with_models(slow)) as on:
+        slow.may.set()
+        job = await on.keeps.create_job(Changes(), NOBODY)
+        await on.projector.caught_up()
+        slow.began.clear()
+        slow.may.clear()
+        try:
+            with on.projector.watch(f"job/{job.id}") as changed:
+                await on.keeps.abort_job(job.id, NOBODY)
+                await asyncio.wait_for(changed.wait(), 5)
+                await asyncio.to_thread(slow.began.wait)
+                await on.projector.caught_up("documents", "queue")
+                assert (await on.keeps.get_job(job.id, NOBODY)).phase is Phase.ABORTED
+                with pytest.raises(Behind):
+                    await on.projector.caught_up("job_list", timeout=0)
+        finally:
+            slow.may.set()
 
 
 async def test_closing_lets_a_batch_end(tmp_path: Path, clock: ManualClock) -> None:
