@@ -68,9 +68,13 @@ class Following(ABC):
             self._observers.remove(observer)
 
     async def subscribe(self, *, after: int) -> AsyncIterator[tuple[RecordedEvent, ...]]:
+        woken = False
         while not self._closed:
             changed, end = self._changed, self.end
-            batch = await self._read_next(after) if end is None or after < end else ()
+            batch: tuple[RecordedEvent, ...] = ()
+            if end is None or after < end:
+                # What was there before is what the log says now, whatever was written.
+                batch = (self._just_written(after) if woken else ()) or await self._read_next(after)
             if batch:
                 yield batch
                 after = batch[-1].position
@@ -79,6 +83,11 @@ class Following(ABC):
             if end is not None and after < end and not await self.read_all(after=after, limit=1):
                 raise ChainBroken(after + 1, "missing; the log ends before its head")
             await changed.wait()
+            woken = True
+
+    def _just_written(self, after: int) -> tuple[RecordedEvent, ...]:
+        """Return all that stands behind a position, where that is known without reading; else nothing."""
+        return ()
 
     def recent(self, stream: str) -> tuple[RecordedEvent, ...] | None:
         """See `EventLog.recent`."""

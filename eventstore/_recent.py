@@ -65,11 +65,11 @@ class RecentEvents:
         self._room, self._taken = room, 0
         self._events = deque[RecordedEvent]()
 
-    def behind(self, after: int, end: int, limit: int) -> tuple[RecordedEvent, ...] | None:
-        """Return up to ``limit`` events behind a position, None unless all up to the log's ``end`` are here."""
+    def behind(self, after: int, end: int) -> tuple[RecordedEvent, ...]:
+        """Return the events behind a position, none unless all up to the log's ``end`` are here."""
         if not self._events or self._events[-1].position != end or after < self._events[0].position - 1:
-            return None
-        return tuple(islice(self._events, after - self._events[0].position + 1, None))[:limit]
+            return ()
+        return tuple(islice(self._events, after - self._events[0].position + 1, None))
 
     def appended(self, events: Iterable[RecordedEvent]) -> None:
         """Take note of what has just been written, in the order of the log."""

@@ -187,12 +187,8 @@ class SQLiteEventStore(SQLiteEventLog):
                 self._recent.put(stream, events)
         return tuple(event for event in events if event.version > after) if after else events
 
-    async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
-        """See `EventLog.read_all`."""
-        if self._closed:
-            raise StoreClosed
-        known = self._last.behind(after, self._head.position, limit)
-        return await super().read_all(after=after, limit=limit) if known is None else known
+    def _just_written(self, after: int) -> tuple[RecordedEvent, ...]:
+        return self._last.behind(after, self._head.position)
 
     async def head(self) -> Head:
         """See `EventLog.head`."""

@@ -161,9 +161,9 @@ class ReadModel(ABC, Generic[R]):
 
     A changed ``version`` makes the tables anew from the whole log. ``tables`` and ``indexes`` are the SQL
     that creates them in an empty file, the latter when there may be many rows already; ``contents`` are the
-    tables by name. ``share`` says how much work it is, beside others. What is ``prompt`` is folded first: jobs
-    and clients wait for it. Other processes find a read model by the name of its class, and make it without
-    arguments.
+    tables by name. ``share`` says how much work it is, beside others. What is ``prompt`` is folded first:
+    jobs and clients wait for it. Other processes find a read model by the name of its class, and make it
+    without arguments.
     """
 
     name: ClassVar[str]
