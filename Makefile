@@ -9,6 +9,8 @@
 # make lint   the part of it that reads the code without running it
 # make audit  look for known holes in the pinned versions (it asks PyPI); a part of check where PyPI can be reached
 # make screenshots        every page, narrow and wide, light and dark, into docs/pages/
+# make bench      all figures beside the machine's floor and a peer: an hour (ARGS="--jobs N --output DIRECTORY --no-peer"; needs wrk)
+# make bench-quick        the same in five minutes: fewer jobs and clients
 # make bench-eventstore   what the log does in a second, beside plain SQLite (ARGS="--json FILE")
 # make bench-feed         what it costs to tell thousands of listeners (ARGS="--listeners N")
 # make bench-crowd        how fast others are answered while 5,000 wait and 500 are slow (ARGS="--slow N --waiting N")
@@ -35,7 +37,7 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench-audit bench-eventstore bench-crowd \
+.PHONY: run test crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench bench-quick bench-audit bench-eventstore bench-crowd \
 	bench-feed bench-growth bench-quotes bench-scale bench-execution bench-pages bench-requests bench-fairness bench-nodes bench-guard clean
 .DEFAULT_GOAL := test
 
@@ -47,6 +49,10 @@ $(VENV)/run: pyproject.toml constraints.txt
 
 $(VENV)/test: $(VENV)/run
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[examples,tests,check]'
+	touch $@
+
+$(VENV)/bench: $(VENV)/run
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[examples,bench]'
 	touch $@
 
 run: $(VENV)/run
@@ -109,6 +115,12 @@ audit-where-it-can:
 
 screenshots: $(VENV)/test
 	$(BIN)/python -m tests.browser.screenshots
+
+bench: $(VENV)/bench
+	$(BIN)/python -m benchmarks.suite $(ARGS)
+
+bench-quick: $(VENV)/bench
+	$(BIN)/python -m benchmarks.suite --quick $(ARGS)
 
 bench-eventstore: $(VENV)/run
 	$(BIN)/python -m benchmarks.eventstore $(ARGS)

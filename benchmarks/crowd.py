@@ -37,9 +37,13 @@ DRIP = 1.0
 """Seconds between two bytes of a slow client."""
 SETTLED = 0.1
 """Seconds of processor time in a second, below which a server has nothing to do."""
+SETTLING = 5.0
+"""Seconds after which one who waits is told, whether or not the server has something to do."""
 AT_ONCE = 50
 """Connections that are made at one time."""
 PER_ADDRESS = LimitSettings().waits_per_owner
+PATIENCE = 60.0
+"""Seconds in which somebody who waits has to hear of a change."""
 DECLARATION = '[services.true]\ntitle = "Nothing, with success"\ncommand = ["true"]\n'
 JOBS = "/true/async"
 MIDDLE, P99, LONGEST = "an answer: median", "p99", "longest"
@@ -149,6 +153,21 @@ class _Waiting(_Crowding):
         return self.is_open and self.answer[9:12] in (b"", b"200")
 
 
+class _Woken(_Waiting):
+    """Waits for a job once, and knows when it was told of a change."""
+
+    def __init__(self, job: str, header: str) -> None:
+        super().__init__(job)
+        self._header, self.woken = header, asyncio.get_running_loop().create_future()
+
+    def begin(self) -> str:
+        return f"GET {self.job}?WAIT=60 HTTP/1.1\r\nHost: localhost\r\n{self._header}\r\n\r\n"
+
+    def data_received(self, data: bytes) -> None:
+        if not self.woken.done():
+            self.woken.set_result(perf_counter())
+
+
 class _SlowHead(_Crowding):
     pass
 
@@ -206,6 +225,39 @@ async def _crowd(server: Server, clients: list[C]) -> AsyncIterator[list[C]]:
         for client in clients:
             if client.transport:
                 client.transport.abort()
+
+
+async def wake_ups(
+    server: Server, jobs: Sequence[str], header: str, change: Callable[[str], Awaitable[None]], times: int
+) -> tuple[list[float], list[float]]:
+    """Have all ``jobs`` waited for, and change some of them, one after the other.
+
+    Returns the seconds from a command to the first byte of what it told who waits, and by how many seconds
+    this loop was late meanwhile. Raises `TimeoutError` when somebody who waits is not told.
+    """
+    taken: list[float] = []
+    async with _crowd(server, [_Woken(job, header) for job in jobs]) as waiters:
+        with suppress(TimeoutError):  # one that polls has never settled
+            async with asyncio.timeout(SETTLING):
+                await _settled(server)
+        late = list[float]()
+        watching = asyncio.create_task(_watch_loop(late))
+        try:
+            for waiter in waiters[:times]:
+                begin = perf_counter()
+                await change(waiter.job)
+                async with asyncio.timeout(PATIENCE):
+                    taken.append(await waiter.woken - begin)
+        finally:
+            watching.cancel()
+    return taken, late
+
+
+async def _watch_loop(late: list[float]) -> None:
+    while True:
+        begin = perf_counter()
+        await asyncio.sleep(PAUSE)
+        late.append(perf_counter() - begin - PAUSE)
 
 
 async def _settled(server: Server) -> None:

@@ -31,7 +31,7 @@ import msgspec
 import typer
 import uvloop
 
-from benchmarks.servers import Client, Server, ended_in_order, serving, uwsd
+from benchmarks.servers import Client, Document, Server, ended_in_order, serving, uwsd
 from benchmarks.tables import Figures, Line, new_console, show
 
 ROUNDS = 4
@@ -266,10 +266,10 @@ class Bench:
         latencies: dict[str, list[float]] = defaultdict(list)
         for number in range(1, ROUNDS + 1):
             print(f"round {number} of {ROUNDS}", flush=True)
-            floors.append(asyncio.run(self._floor(jobs, self._slots))[0])
+            floors.append(self._floor(jobs, self._slots)[0])
             leasts.append(uvloop.run(self._least(jobs, self._slots))[0])
             servers.append(uvloop.run(self._through_queue(jobs)))
-            latencies[FLOOR].append(asyncio.run(self._floor(ALONE, 1))[1])
+            latencies[FLOOR].append(self._floor(ALONE, 1)[1])
             latencies[LEAST].append(uvloop.run(self._least(ALONE, 1))[1])
             completed, recorded = uvloop.run(self._alone())
             latencies[SERVER].append(completed)
@@ -288,23 +288,11 @@ class Bench:
         if SERVER in costs[PROCESSOR]:
             costs[BEYOND][SERVER] = costs[PROCESSOR][SERVER] - costs[PROCESSOR][FLOOR]
 
-    async def _floor(self, programs: int, at_once: int) -> tuple[Ran, float]:
+    def _floor(self, programs: int, at_once: int) -> tuple[Ran, float]:
         """Run programs and record a row for each; returns also the median seconds that one took."""
-        with closing(sqlite3.connect(self._scratch / "floor.db", isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("CREATE TABLE IF NOT EXISTS ended (number INTEGER, status INTEGER, time REAL)")
-
-            async def run(number: int) -> None:
-                process = await asyncio.create_subprocess_exec(
-                    "true", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
-                )
-                row = (number, await process.wait(), time.time())
-                connection.execute("INSERT INTO ended VALUES (?, ?, ?)", row)
-
-            used = _children_seconds()
-            rate, seconds = await timed(programs, run, at_once)
-            used = _children_seconds() - used
+        used = _children_seconds()
+        rate, seconds = asyncio.run(floor(programs, at_once, self._scratch / "floor.db"))
+        used = _children_seconds() - used
         return Ran(rate, used / programs * 1000), seconds
 
     async def _least(self, jobs: int, at_once: int) -> tuple[Ran, float]:
@@ -325,9 +313,7 @@ class Bench:
             made = await self._create(client, jobs)
             used, own = self._accounting.seconds(), own_seconds(self._server.pid)
             begin = datetime.now(UTC)
-            await each(made, client.run, self._slots)
-            for job in made[-2 * self._slots :]:
-                await client.completed(job)
+            await through_queue(client, made, self._slots)
             own = own_seconds(self._server.pid) - own
             after = self._accounting.seconds()
             documents = [await client.completed(job) for job in made]
@@ -337,25 +323,19 @@ class Bench:
 
     async def _alone(self) -> tuple[float, float]:
         """Run jobs one after the other; returns median seconds until the client, and until the log knows."""
-        known: list[float] = []
         recorded: list[float] = []
+        known: list[float] = []
         async with self._client("true") as client:
             for job in await self._create(client, ALONE):
-                begin, clock = datetime.now(UTC), perf_counter()
-                await client.run(job)
-                document = await client.completed(job)
-                known.append(perf_counter() - clock)
+                begin = datetime.now(UTC)
+                seconds, document = await alone(client, job)
                 assert document.end_time
+                known.append(seconds)
                 recorded.append((document.end_time - begin).total_seconds())
         return median(known), median(recorded)
 
     async def _create(self, client: Client, jobs: int) -> list[str]:
-        made: list[str] = []
-
-        async def create(_: int) -> None:
-            made.append(await client.create())
-
-        await each(range(jobs), create, self._slots)
+        made = await create(client, jobs, self._slots)
         self._made += made
         return made
 
@@ -413,6 +393,50 @@ class Bench:
 
     def _others(self) -> set[int]:
         return {pid for pid, name in descendants().items() if pid != self._server.pid and name != "sleep"}
+
+
+async def floor(programs: int, at_once: int, database: Path | None = None) -> tuple[float, float]:
+    """Run programs, and commit a row for each where there is a ``database``; returns what `timed` does."""
+    with closing(sqlite3.connect(database or ":memory:", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE IF NOT EXISTS ended (number INTEGER, status INTEGER, time REAL)")
+
+        async def run(number: int) -> None:
+            process = await asyncio.create_subprocess_exec(
+                "true", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+            )
+            row = (number, await process.wait(), time.time())
+            if database:
+                connection.execute("INSERT INTO ended VALUES (?, ?, ?)", row)
+
+        return await timed(programs, run, at_once)
+
+
+async def create(client: Client, jobs: int, at_once: int) -> list[str]:
+    """Create jobs, and return their paths."""
+    made: list[str] = []
+
+    async def one(_: int) -> None:
+        made.append(await client.create())
+
+    await each(range(jobs), one, at_once)
+    return made
+
+
+async def through_queue(client: Client, made: Sequence[str], at_once: int) -> None:
+    """Queue jobs, and wait until the last of them have ended, before which those ahead of them have."""
+    await each(made, client.run, at_once)
+    for job in made[-2 * at_once :]:
+        await client.completed(job)
+
+
+async def alone(client: Client, job: str) -> tuple[float, Document]:
+    """Run a job, and return the seconds until its client knows that it is COMPLETED."""
+    begin = perf_counter()
+    await client.run(job)
+    document = await client.completed(job)
+    return perf_counter() - begin, document
 
 
 async def timed(times: int, doing: Callable[[int], Awaitable[None]], at_once: int) -> tuple[float, float]:

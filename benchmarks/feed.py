@@ -83,7 +83,7 @@ async def _measure(server: Server, listeners: int, figures: Figures) -> None:
         for column, listened in paths.items():
             print(column, flush=True)
             changing, before = await client.create(), server.memory("VmRSS")
-            async with _listening(server, listened) as heard:
+            async with listening(server, listened) as heard:
                 if len(listened) > 1:
                     figures[MEMORY][column] = (server.memory("VmRSS") - before) * 1000 / listeners
                 told = listeners if column == LIST else 0
@@ -123,7 +123,7 @@ class _Listener(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def _listening(server: Server, paths: list[str]) -> AsyncIterator[Heard]:
+async def listening(server: Server, paths: list[str]) -> AsyncIterator[Heard]:
     """Have each path listened to, and told how things are."""
     where, heard = urlsplit(server.url), Heard()
     loop, transports = asyncio.get_running_loop(), list[asyncio.Transport]()
@@ -161,9 +161,7 @@ async def _change(
         heard.expect(told)
         others = asyncio.create_task(_ask(session))
         start = perf_counter()
-        async with session.post(job, data={"RUNID": f"{start} {number}"}, allow_redirects=False) as answer:
-            assert answer.status == 303
-        answered.append(perf_counter() - start)
+        answered.append(await change(session, job, number) - start)
         if told:
             known.append(await heard.all() - start)
         others.cancel()
@@ -173,6 +171,15 @@ async def _change(
     if told:
         figures[ALL_TOLD] = median(known)
     return {name: 1000 * seconds for name, seconds in figures.items()}
+
+
+async def change(session: aiohttp.ClientSession, job: str, number: int) -> float:
+    """Have something told of a job, and return when that was answered."""
+    async with session.post(
+        job, data={"RUNID": f"{perf_counter()} {number}"}, allow_redirects=False
+    ) as answer:
+        assert answer.status == 303
+    return perf_counter()
 
 
 async def _ask(session: aiohttp.ClientSession) -> float:

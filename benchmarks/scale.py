@@ -192,8 +192,8 @@ def make_up(path: Path) -> None:
             )
 
 
-async def fill(file: Path, data: Path, trace: Path, jobs: int, figures: Figures) -> Size:
-    """Import what is missing, make the read models, and make them anew."""
+async def fill(file: Path, data: Path, trace: Path, jobs: int, figures: Figures | None = None) -> Size:
+    """Import what is missing, and make the read models; make them anew where that gives ``figures``."""
     services = load(file).services
     store = await SQLiteEventStore.open(data / "events.db")
     try:
@@ -203,10 +203,11 @@ async def fill(file: Path, data: Path, trace: Path, jobs: int, figures: Figures)
         await store.close()
     async with open_backend(Settings(data=data, services=services)) as backend:
         await backend.projector.caught_up(timeout=3600)
-        begin = perf_counter()
-        rebuilt = await backend.projector.rebuild()
-        if jobs >= REBUILT_FROM:
-            figures[REBUILD][size.title] = max(each.events for each in rebuilt) / (perf_counter() - begin)
+        if figures is not None:
+            begin = perf_counter()
+            rebuilt = await backend.projector.rebuild()
+            if jobs >= REBUILT_FROM:
+                figures[REBUILD][size.title] = max(each.events for each in rebuilt) / (perf_counter() - begin)
     return size
 
 
@@ -240,12 +241,17 @@ def measure_starts(sizes: Sequence[Size], figures: Figures) -> None:
     seconds = defaultdict[str, list[float]](list)
     for _ in range(STARTS):
         for size in sizes:
-            begin = perf_counter()
-            with served(size) as server:
-                server.get(f"{LIST}?LAST=1")
-                seconds[size.title].append(perf_counter() - begin)
+            seconds[size.title].append(start(size))
     for title, samples in seconds.items():
         figures[START][title] = median(samples)
+
+
+def start(size: Size) -> float:
+    """Start a server, and return the seconds until its first answer."""
+    begin = perf_counter()
+    with served(size) as server:
+        server.get(f"{LIST}?LAST=1")
+        return perf_counter() - begin
 
 
 def measure_requests(sizes: Sequence[Size], figures: Figures) -> None:

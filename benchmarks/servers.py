@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from http.client import HTTPConnection
@@ -72,8 +72,11 @@ class Server:
             raise RuntimeError(f"GET {path}: {response.status} {body.decode()}")
         return body
 
-    def post(self, path: str, form: str, **headers: str) -> str:
-        """Send a form and return the path that the answer leads to; `RuntimeError` when it leads nowhere."""
+    def post(self, path: str, form: str | Iterable[bytes], **headers: str) -> str:
+        """Send a form and return the path that the answer leads to; `RuntimeError` when it leads nowhere.
+
+        Of one that is given in pieces, the headers tell its type and its length.
+        """
         self.connection.request(
             "POST", path, form, {"Content-Type": "application/x-www-form-urlencoded", **headers}
         )
@@ -94,6 +97,16 @@ class Server:
             kept = part[-len(tag) + 1 :]
         response.read()  # of nothing: so is it known to have been read
         return found
+
+    def drain(self, path: str, **headers: str) -> int:
+        """Read an answer to its end, of which nothing is held, and return its length in bytes."""
+        self.connection.request("GET", path, headers=headers)
+        response, piece, length = self.connection.getresponse(), bytearray(MB), 0
+        while count := response.readinto(piece):
+            length += count
+        if response.status != 200:
+            raise RuntimeError(f"GET {path}: {response.status}")
+        return length
 
     def memory(self, which: str) -> float:
         """Return the MB that the process holds in memory (``VmRSS``), or held at most (``VmHWM``)."""
@@ -173,6 +186,10 @@ class Client:
     async def run(self, job: str) -> None:
         """Put a job into the queue."""
         await self._send("POST", f"{job}/phase", {"PHASE": "RUN"})
+
+    async def abort(self, job: str) -> None:
+        """End a job."""
+        await self._send("POST", f"{job}/phase", {"PHASE": "ABORT"})
 
     async def delete(self, job: str) -> None:
         await self._send("DELETE", job)

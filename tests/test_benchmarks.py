@@ -19,20 +19,27 @@ from benchmarks import (
     execution,
     fairness,
     feed,
+    figures,
     growth,
     guard,
     hot_paths,
+    measurements,
     nodes,
     quotes,
     requests,
     scale,
+    suite,
 )
+from benchmarks.peers.dachs import read_document
 from benchmarks.servers import Document
 from projections import READ_MODELS
 from tests.databases import needs_postgres
 
 needs_valgrind = pytest.mark.skipif(
     shutil.which("valgrind") is None, reason="valgrind is not installed: no instructions are counted"
+)
+needs_wrk = pytest.mark.skipif(
+    shutil.which("wrk") is None, reason="wrk is not installed: no request is measured"
 )
 
 
@@ -214,7 +221,7 @@ def test_the_benchmark_of_nodes_holds_several_on_a_database_against_one_on_a_fil
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed: no request is measured")
+@needs_wrk
 def test_the_benchmark_of_requests_holds_each_against_that_of_a_bare_handler(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +333,76 @@ def test_the_guard_says_what_it_lacks(
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = suite.QUICK._replace(
+        stores=(20,), rounds=1, alone=1, queued=2, cold=1, waiting=5, wake_ups=2,
+        download=2_000_000, upload=2_000_000, listeners=3, events=2, idle=0.1,
+    )  # fmt: skip
+    monkeypatch.setattr(suite, "QUICK", sizes)
+    monkeypatch.setattr(measurements, "SETTLED", 0)
+    monkeypatch.setattr(measurements, "FUNCTIONS", {"warm function": "nothing:nothing"})
+
+
+@needs_wrk
+@pytest.mark.timeout(300)  # wrk asks for whole seconds, of each kind
+def test_one_command_holds_everything_against_the_floor_and_writes_a_report(
+    fonts: None, tiny: None, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "README.md").write_text(f"Before.\n{suite.BEGIN}\nof last time\n{suite.END}\nAfter.\n")
+    options = ["--quick", "--no-peer", "--trace", str(tmp_path / "none"), "--directory", str(tmp_path)]
+    done = CliRunner().invoke(suite.app, [*options, "--output", str(out)])
+    assert isinstance(done.exception, SystemExit | None), done.output
+    report = msgspec.json.decode((out / "bench.json").read_bytes(), type=suite.Report)
+    told, readme = (out / "bench.txt").read_text(), (out / "README.md").read_text()
+    assert told in done.output
+    assert "of last time" not in readme
+    assert readme.startswith(f"Before.\n{suite.BEGIN}\n")
+    assert readme.endswith(f"{suite.END}\nAfter.\n")
+    assert f"- {suite.PEER}: not installed, or left out: its columns are empty\n" in readme
+    assert "](floor.svg)" in readme
+    missed = [figure.what for figure in report.figures if False in figure.reached]
+    assert done.exit_code == bool(missed), done.output
+    rows = rows_of(told)
+    for figure in report.figures:
+        assert figure.what in rows
+        assert f"| {figure.what} | " in readme
+        assert figure.samples[figures.SERVER]
+        assert figure.samples.keys() <= {figures.FLOOR, figures.SERVER}
+        assert all(value >= 0 for value in figure.samples[figures.SERVER]) or "beyond" in figure.what
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_ratio_of_figures_is_that_within_rounds_and_is_held_against_the_goals() -> None:
+    line = figures.Line(
+        "rate",
+        "1/s",
+        (figures.Goal(0.5, figures.FLOOR), figures.Goal(3, figures.FRESH), figures.Goal(5, at_most=True)),
+    )
+    measured = {figures.FLOOR: [10.0, 100.0, 10.0], figures.SERVER: [4.0, 50.0, 6.0]}
+    (figure,) = figures.figures_of(
+        figures.Sample(line, column, value) for column, values in measured.items() for value in values
+    )
+    assert figure.ratio(figures.FLOOR) == 0.5
+    assert figure.ratio(figures.FRESH) is None
+    assert figure.reached == [True, None, False]
+    assert figure.cells() == [
+        *("rate", "1/s", "10.0", "6.00", "4.00 – 50.0", "", "", "0.50", ""),
+        *("≥ 0.5 × floor; ≥ 3 × peer; ≤ 5", "yes; –; no"),
+    ]
+
+
+def test_of_a_document_of_the_peer_the_phase_is_read() -> None:
+    document = b"""<?xml-stylesheet href='/job.xsl' type='text/xsl'?>
+        <uws:job xmlns:uws="http://www.ivoa.net/xml/UWS/v1.0"><uws:phase>COMPLETED</uws:phase>
+        <uws:creationTime>2026-01-01T00:00:00Z</uws:creationTime></uws:job>"""
+    read = read_document(document)
+    assert read.phase == "COMPLETED"
+    assert read.is_over
+
+
 @pytest.mark.parametrize(
     ("promised", "is_right"), [(None, False), (4, False), (5, True), (20, True), (21, False)]
 )
@@ -354,6 +431,15 @@ def test_the_busiest_days_of_a_trace_are_replayed_from_their_beginning() -> None
         ("feed", ["--listeners", "50"], "all, of this", signal.SIGTERM),
         ("crowd", ["--waiting", "50", "--slow", "10"], "crowded", signal.SIGTERM),
         pytest.param("guard", [], "counting this tree", signal.SIGTERM, marks=needs_valgrind),
+        pytest.param(
+            *(
+                "suite",
+                ["--quick", "--no-peer", "--trace", "none", "--jobs", "100"],
+                "requests",
+                signal.SIGTERM,
+            ),
+            marks=needs_wrk,
+        ),
     ],
 )
 def test_a_benchmark_leaves_nothing_when_it_is_interrupted(

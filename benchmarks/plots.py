@@ -1,0 +1,58 @@
+"""Drawings of figures: how near to the floor of the machine, and how far from a peer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.figures import AGED, FLOOR, FRESH, Figure
+
+
+def draw(output: Path, figures: Sequence[Figure], peer: str) -> dict[str, str]:
+    """Write drawings to a directory; return their titles by their names."""
+    drawn = {}
+    if any(figure.ratio(FLOOR) for figure in figures):
+        drawn["floor.svg"] = "The server's figures as multiples of the floor's"
+        _bars(output / "floor.svg", drawn["floor.svg"], figures, {FLOOR: "black"})
+    if any(figure.ratio(FRESH) for figure in figures):
+        drawn["peer.svg"] = f"The server's figures as multiples of those of GAVO DaCHS {peer}"
+        _bars(output / "peer.svg", drawn["peer.svg"], figures, {FRESH: "black", AGED: "0.6"})
+    return drawn
+
+
+def _bars(path: Path, title: str, figures: Sequence[Figure], colours: dict[str, str]) -> None:
+    """Draw ratios as bars that begin at 1, where there is no difference, and goals as marks."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Drawing
+
+    shown = [figure for figure in figures if any(figure.ratio(column) for column in colours)][::-1]
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 8}):
+        drawing = Drawing(figsize=(9, 1 + (0.15 + 0.1 * len(colours)) * len(shown)), layout="constrained")
+        axes = drawing.subplots()
+        height = 0.7 / len(colours)
+        for number, (column, colour) in enumerate(colours.items()):
+            known = [(place, ratio) for place, figure in enumerate(shown) if (ratio := figure.ratio(column))]
+            heights = [place + (0.5 * (len(colours) - 1) - number) * height for place, _ in known]
+            bars = axes.barh(
+                heights, [ratio - 1 for _, ratio in known], height, left=1, color=colour, label=column
+            )
+            axes.bar_label(bars, [f"{ratio:.3g}" for _, ratio in known], padding=3, fontsize=7)
+        goals = [
+            (goal.bound, place)
+            for place, figure in enumerate(shown)
+            for goal in figure.goals
+            if goal.of in colours
+        ]
+        bounds, places = [bound for bound, _ in goals], [place for _, place in goals]
+        axes.plot(bounds, places, "|", color="red", markersize=10, markeredgewidth=2, label="goal")
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(shown)), [f"{figure.what}, {figure.unit}" for figure in shown])
+        axes.set_title(title, loc="left", fontsize=9)
+        axes.margins(x=0.1, y=0.01)
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="x", color="0.9")
+        axes.set_axisbelow(True)
+        axes.legend(frameon=False, loc="lower right")
+        drawing.savefig(path, metadata={"Date": None})
