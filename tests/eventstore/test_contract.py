@@ -402,7 +402,8 @@ async def test_who_is_woken_does_not_share_what_was_read_before() -> None:
             super().__init__()
             self.read, self.goes_on = asyncio.Event(), asyncio.Event()
 
-        def _end(self) -> None:  # as that of a database, which others write, too
+        @property
+        def end(self) -> None:  # as that of a database, which others write, too
             return None
 
         async def read_all(self, *, after: int = 0, limit: int = 1000) -> tuple[RecordedEvent, ...]:
