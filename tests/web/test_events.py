@@ -841,6 +841,8 @@ async def test_the_feed_goes_on_where_it_was_when_the_log_can_be_read_again(
                 raise StoreUnavailable("the log cannot be read: disk I/O error")
 
             monkeypatch.setattr(site.node.backend.store, "read_all", broken)
+            # Else nobody would have to read it.
+            monkeypatch.setattr(site.node.backend.store, "_just_written", lambda after: ())
             monkeypatch.setattr(site.node.backend.projector, "retry_seconds", 0.01)
             await record(site, job, *PHASES["EXECUTING"])
             await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
