@@ -22,8 +22,10 @@ from cachetools import LRUCache
 from .accounting import NOTE, Note
 from .resource import ANSWER_HOLDS, SENDER_HOLDS, Holds
 
-ROOM, LONGEST = 16_000_000, 64_000
+ROOM, LONGEST = 32_000_000, 64_000
 """Bytes that are kept of all answers, and of one."""
+_BESIDES = 8_000
+"""Bytes that an answer takes in memory besides, about: what it follows from, such as a whole job."""
 _ANOTHER_EACH_TIME = frozenset({"date", "x-request-id"})
 _MORE_THAN_A_REQUEST = frozenset({"expect", "upgrade"})
 """Headers of requests that ask for more than an answer."""
@@ -40,7 +42,7 @@ class _Known(NamedTuple):
 
     @property
     def size(self) -> int:
-        return len(self.head) + len(self.body)
+        return len(self.head) + len(self.body) + _BESIDES
 
 
 class Repeated:
