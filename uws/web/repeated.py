@@ -78,6 +78,7 @@ class Repeated:
             or not isinstance(response, web.Response)
             or not (SENDER_HOLDS in request and ANSWER_HOLDS in request)
             or request.version != HttpVersion11
+            or request.body_exists  # it is no part of what the request is known by
             or not _MORE_THAN_A_REQUEST.isdisjoint(header.lower() for header in request.headers)
             or response.keep_alive is not True
             or response.cookies
