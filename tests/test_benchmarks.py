@@ -145,7 +145,7 @@ def test_the_benchmark_of_execution_tells_by_its_status_whether_the_targets_were
     rows = rows_of(told)
     tables = (*execution.COSTS, *execution.LEFT, *execution.SUPERVISOR)
     assert [*rows] == [line.name for line in tables]
-    assert all(float(figure) > 0 for figure in rows[execution.RATE][1:4])
+    assert all(float(figure.replace(",", "")) > 0 for figure in rows[execution.RATE][1:4])
     assert all(rows[line.name][1] == rows[line.name][2] != "0" for line in execution.LEFT)
     assert float(rows[execution.DIRTY][1].replace(",", "")) > 0
     figures = msgspec.json.decode((out / "execution.json").read_bytes())
