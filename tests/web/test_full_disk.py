@@ -93,6 +93,7 @@ async def test_while_there_is_little_room_jobs_end_and_go_and_none_begin(disk: D
             before, unwanted = await site.create("echo", x="before"), await site.create("echo")
             runs = await site.run("gate", gate=door.path)
             await site.executing(runs)
+            await site.node.backend.projector.caught_up()
             disk.fill(leave=RESERVE // 2)
             why, _ = checked(await site.get("/availability"), available=False)
             assert why == NEARLY_FULL
@@ -125,6 +126,7 @@ async def test_a_program_that_ends_while_the_disk_is_full_is_recorded_when_there
         async with running(disk.path / "data", GATE, clock=clock) as site:
             job = await site.run("gate", gate=door.path)
             await until_started(site, job)
+            await site.node.backend.projector.caught_up()
             disk.fill()
             door.let_through(3)
             await clock.until_sleeping_for(clock.now() + timedelta(seconds=1))
@@ -142,6 +144,7 @@ async def test_a_server_that_is_stopped_while_the_disk_is_full_loses_nothing(dis
     async with running(disk.path / "data", ECHO) as site:
         job = await site.run("echo", x="kept")
         await site.ended(job)
+        await site.node.backend.projector.caught_up()
         disk.fill()
         refused(await site.request("DELETE", job), 507, FULL)
     disk.empty()
