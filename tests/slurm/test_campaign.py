@@ -168,8 +168,11 @@ async def _events(directory: Path) -> Events:
     """Return what is on record of each job."""
     found: Events = {}
     log = await read_log(directory / "var/events.db")
-    for recorded in await log.read_all():
-        found.setdefault(recorded.stream.removeprefix("job/"), []).append(recorded)
+    position = 0
+    while batch := await log.read_all(after=position):
+        position = batch[-1].position
+        for recorded in batch:
+            found.setdefault(recorded.stream.removeprefix("job/"), []).append(recorded)
     await log.close()
     return found
 
