@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from projections._memory import LONGEST
 from tests.harness import ManualClock
-from tests.projections.support import NOBODY, world
-from uws import Changes, Ending
+from tests.projections.support import NOBODY, SERVICES, world
+from uws import Changes, Ending, Service
 
 
 async def test_a_job_is_read_once_until_something_happens_to_it(tmp_path: Path, clock: ManualClock) -> None:
@@ -42,30 +44,33 @@ async def test_of_jobs_that_are_large_none_is_kept(tmp_path: Path, clock: Manual
         assert again is not read
 
 
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
 async def test_what_jobs_took_is_known_at_once_and_for_as_long_as_there_are_any(
-    tmp_path: Path, clock: ManualClock
+    tmp_path: Path, clock: ManualClock, service: Service
 ) -> None:
     async with world(tmp_path, clock) as here:
+        uws = here.uws[SERVICES.index(service)]
+        given = Changes(parameters={"x": ["1"]})
 
         async def takes() -> float | None:
             await here.projector.caught_up()
             for _ in range(2):  # once where it is read, once where it is kept
-                told = await here.jobs.duration_of_like("keeps", None, {})
+                told = await here.jobs.duration_of_like(service.name, None, {"x": ("1",)})
             return told
 
         assert await takes() is None
         seconds, ids = (10, 30), list[str]()
         for length in seconds:
-            job = await here.keeps.create_job(Changes(), NOBODY, run=True)
-            await here.keeps.start_job(job.id)
+            job = await uws.create_job(given, NOBODY, run=True)
+            await uws.start_job(job.id)
             assert await takes() == (seconds[0] if ids else None)
             clock.advance(seconds=length)
-            await here.keeps.end_job(job.id, Ending(exit_code=0))
+            await uws.end_job(job.id, Ending(exit_code=0))
             ids.append(job.id)
             assert await takes() == sum(seconds[: len(ids)]) / len(ids)
-        await here.keeps.destroy_job(ids[0], NOBODY)
+        await uws.destroy_job(ids[0], NOBODY)
         assert await takes() == seconds[1]
         await here.projector.rebuild()
         assert await takes() == seconds[1]
-        await here.keeps.destroy_job(ids[1], NOBODY)
+        await uws.destroy_job(ids[1], NOBODY)
         assert await takes() is None
