@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -155,20 +156,16 @@ def measure_requests(bench: Bench) -> Iterator[Sample]:
         for _ in range(sizes.rounds):
             recent: list[float] = []
             for number, (store, server) in enumerate(zip(bench.stores, servers, strict=True)):
-                for kind in (
-                    kind for kind in kinds[number] if number == 0 or sizes.everywhere or kind in LISTS
-                ):
-                    for clients in sizes.clients:
-                        for column, asks, asked in (
-                            (FLOOR, bare, plain[number][kind]),
-                            (SERVER, server, kinds[number][kind]),
-                        ):
-                            rate, cost = ask(asks, asked, clients, sizes.seconds)
-                            yield Sample(rate_line(kind, clients, store.jobs), column, rate)
-                            if clients == CLIENTS:
-                                yield Sample(cost_line(kind, store.jobs), column, cost)
-                            if (kind, column, clients) == (RECENT, SERVER, CLIENTS):
-                                recent.append(cost)
+                everything = number == 0 or sizes.everywhere
+                asked_of = (FLOOR, bare, plain[number]), (SERVER, server, kinds[number])
+                asked = [kind for kind in kinds[number] if everything or kind in LISTS]
+                for kind, clients, (column, asks, paths) in product(asked, sizes.clients, asked_of):
+                    rate, cost = ask(asks, paths[kind], clients, sizes.seconds)
+                    yield Sample(rate_line(kind, clients, store.jobs), column, rate)
+                    if clients == CLIENTS:
+                        yield Sample(cost_line(kind, store.jobs), column, cost)
+                    if (kind, column, clients) == (RECENT, SERVER, CLIENTS):
+                        recent.append(cost)
             compared = f"{bench.stores[-1].title} jobs ÷ {bench.stores[0].title}"
             line = Line(f"{RECENT}: processor time, {compared}", "", (Goal(1.2, at_most=True),))
             yield Sample(line, SERVER, recent[-1] / recent[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import IO
 
@@ -58,20 +58,22 @@ class _Gathering(logging.StreamHandler[IO[str]]):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, SOON, False):
-            self.write()
+            self.flush()
             super().emit(record)
             return
         if not self._gathered:
-            asyncio.get_running_loop().call_soon(self.write)
+            asyncio.get_running_loop().call_soon(self.flush)
         self._gathered.append(self.format(record) + self.terminator)
 
-    def write(self) -> None:
-        """Write what was gathered."""
-        with self.lock or nullcontext():
+    def flush(self) -> None:
+        """Write what was gathered, at the end of the process at the latest."""
+        self.acquire()
+        try:
             gathered, self._gathered = self._gathered, []
-            if gathered:
-                self.stream.write("".join(gathered))
-                self.flush()
+            self.stream.write("".join(gathered))
+            super().flush()
+        finally:
+            self.release()
 
 
 class _JsonLines(logging.Formatter):

@@ -16,7 +16,6 @@ from uws.model import (
     STARTED,
     Ending,
     Failure,
-    IllegalPhase,
     Job,
     JobGone,
     MissingParameters,
@@ -30,7 +29,7 @@ from uws.model import events as e
 from uws.model.events import Finding, job_stream
 
 from . import _failpoints as failpoint
-from .fetching import fetch, take_away
+from .fetching import fetch
 from .process import LAST_WAIT, LauncherGone, NotStarted, Process, end_sessions, sessions_with
 from .records import End, Record, last_record, next_record
 from .results import not_started
@@ -75,19 +74,9 @@ class LocalRun(Run):
         with suppress(OSError):  # it is tried again, and told, when the start is decided
             self._directory.make()
         program = await self._here.programs.of(self._uws.service)
-        try:
-            job = await self._recording(lambda: self._decide_start(program))
-        except IllegalPhase:  # aborted in the meantime, or started elsewhere
-            await take_away(self._uws.backend, self.job_id)
-            return
-        except JobGone:
-            await self._directory.remove()
-            return
-        finally:
-            self.decided.set()
-        failpoint.reached(failpoint.DECIDED)
-        self._start = job.start
-        await self._launch(job)
+        if job := await self._start_recorded(lambda: self._decide_start(program)):
+            self._start = job.start
+            await self._launch(job)
 
     async def _decide_start(self, program: tuple[ProgramFile, ...]) -> Job:
         """Record the start, once the others count this node as there: else they take it for lost."""

@@ -15,11 +15,13 @@ from eventstore import EventStoreError, RecordedEvent
 from uws.clock import first_of, pause
 from uws.environment import job_environment
 from uws.jobs import UserUWS
-from uws.model import Ending, Failure, Job, Result, Unavailable
+from uws.model import Ending, Failure, IllegalPhase, Job, JobGone, Result, Unavailable
 from uws.model import events as e
 from uws.model.events import StopReason
 from uws.model.queueing import Running
 
+from . import _failpoints as failpoint
+from .fetching import take_away
 from .process import Launchers, NotStarted
 from .programs import Programs
 from .progress import Progress
@@ -88,6 +90,21 @@ class Run(ABC):
         """The job as one that takes room where it is not started yet."""
         backend = self._uws.backend
         return Running(self._uws.service.name, self._owner, backend.clock.now(), self.job_id, backend.node)
+
+    async def _start_recorded(self, decide: Callable[[], Awaitable[Job]]) -> Job | None:
+        """Put the start of a job that waits on record; None where it is no longer to be started here."""
+        try:
+            job = await self._recording(decide)
+        except IllegalPhase:  # aborted in the meantime, or started elsewhere
+            await take_away(self._uws.backend, self.job_id)
+            return None
+        except JobGone:
+            await self._directory.remove()
+            return None
+        finally:
+            self.decided.set()
+        failpoint.reached(failpoint.DECIDED)
+        return job
 
     # The program
 

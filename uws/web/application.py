@@ -65,7 +65,6 @@ from .resource import (
     CALLER,
     FETCHER,
     LONGEST_WAIT,
-    SENDER_HOLDS,
     SITE,
     SYNC_SECONDS,
     Authenticator,
@@ -275,18 +274,12 @@ async def _find_out_who(authenticator: Authenticator | None, request: web.Reques
     try:
         identity = await _identified(authenticator, request) if authenticator else Identity()
         request[CALLER] = request[CALLER].known_as(replace(identity, link=link))
-        if holds := authenticator.lasting(request) if authenticator else _always:
-            request[SENDER_HOLDS] = holds
         if identity.user is not None and isinstance(request.protocol, Connection):
             request.protocol.is_known()  # to others it does not give way
     except NotAuthenticated:
         if link is None or "Authorization" in request.headers:
             raise
         await let_in(request, link)
-
-
-def _always() -> bool:
-    return True
 
 
 def _check_service(request: web.Request) -> None:

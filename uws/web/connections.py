@@ -84,13 +84,14 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        if self._waits_for_request() and self._begun is None and data:
-            self._name = self._of.repeated.name(data, self._sender)
-            if self._name and (answer := self._of.repeated.answer(self._name)):
-                self._answer(answer)
-                return
-        if self.idle_since is not None and self._begun is None and data:
-            self._begun = self._of.loop.time()
+        if data and self._begun is None:
+            if self._waits_for_request():
+                self._name = self._of.repeated.name(data, self._sender)
+                if self._name and (answer := self._of.repeated.answer(self._name)):
+                    self._answer(answer)
+                    return
+            if self.idle_since is not None:
+                self._begun = self._of.loop.time()
         if self._of.is_admitted(self):
             super().data_received(data)
 

@@ -20,14 +20,14 @@ from aiohttp.http import HttpVersion11
 from cachetools import LRUCache
 
 from .accounting import NOTE, Note
-from .resource import ANSWER_HOLDS, SENDER_HOLDS, Holds
+from .resource import HOLDS, Holds
 
 ROOM, LONGEST = 32_000_000, 64_000
 """Bytes that are kept of all answers, and of one."""
 _BESIDES = 8_000
 """Bytes that an answer takes in memory besides, about: what it follows from, such as a whole job."""
 _ANOTHER_EACH_TIME = frozenset({"date", "x-request-id"})
-_MORE_THAN_A_REQUEST = frozenset({"expect", "upgrade"})
+_MORE_THAN_A_REQUEST = ("Expect", "Upgrade")
 """Headers of requests that ask for more than an answer."""
 
 
@@ -65,7 +65,7 @@ class Repeated:
         known = self._known.get(name)
         if known is None or not (known.sender_holds() and known.answer_holds()):
             return None
-        request_id = f"{getrandbits(128):032x}"
+        request_id = f"{getrandbits(128):032x}"  # it has to be another one, and need not be a secret
         told = b"Date: %b\r\nX-Request-ID: %b\r\n\r\n" % (self._now(), request_id.encode())
         answer = b"".join((known.head, told, known.body))
         known.note(request_id, perf_counter() - began, soon=True)
@@ -76,10 +76,10 @@ class Repeated:
         if (
             not isinstance(request, web.Request)
             or not isinstance(response, web.Response)
-            or not (SENDER_HOLDS in request and ANSWER_HOLDS in request)
+            or HOLDS not in request
             or request.version != HttpVersion11
             or request.body_exists  # it is no part of what the request is known by
-            or not _MORE_THAN_A_REQUEST.isdisjoint(header.lower() for header in request.headers)
+            or any(header in request.headers for header in _MORE_THAN_A_REQUEST)
             or response.keep_alive is not True
             or response.cookies
             or not isinstance(response.body, bytes | None)
@@ -94,8 +94,7 @@ class Repeated:
         known = _Known(
             "".join(f"{line}\r\n" for line in lines).encode(),
             response.body or b"",
-            request[SENDER_HOLDS],
-            request[ANSWER_HOLDS],
+            *request[HOLDS],
             request[NOTE],
         )
         if known.size <= LONGEST:

@@ -102,7 +102,8 @@ class Authenticator(ABC):
     def lasting(self, request: web.Request) -> Holds | None:
         """Return what tells at once whether `identify` would say the same again of this request.
 
-        False stands also for what has to be asked. None, which is the default, is that always.
+        False stands also for what has to be asked. None, which is the default, is that always; and it is
+        what is said of a request that was let in by other means.
         """
         return None
 
@@ -141,10 +142,8 @@ Holds = Callable[[], bool]
 SITE = web.AppKey("site", Site)
 FETCHER = web.AppKey("fetcher", Fetcher)
 CALLER = web.RequestKey("caller", Caller)
-SENDER_HOLDS: web.RequestKey[Holds] = web.RequestKey("sender_holds")
-"""Tells whether the same request would be the same caller's, where that can be told at once."""
-ANSWER_HOLDS: web.RequestKey[Holds] = web.RequestKey("answer_holds")
-"""Tells whether the same request of the same caller would get the same answer, where that can be told."""
+HOLDS: web.RequestKey[tuple[Holds, Holds]] = web.RequestKey("holds")
+"""Tell whether the same request would be the same caller's, and whether he would be answered alike."""
 
 
 async def ask_again(request: web.Request) -> None:
@@ -284,7 +283,9 @@ class Resource:
 
     def lasts_as(self, holds: Holds) -> None:
         """Let the same request be answered as this one is while ``holds`` says so. See `repeated`."""
-        self.request[ANSWER_HOLDS] = holds
+        authenticator = self.site.authenticator
+        if sender := authenticator.lasting(self.request) if authenticator else _always:
+            self.request[HOLDS] = sender, holds
 
     def rendered(self, key: Hashable, make: Callable[[], etree._Element | bytes]) -> bytes:
         """Return what is made, as it is sent; what was made under the same ``key`` is the same."""
@@ -301,6 +302,10 @@ class Resource:
 
     def see_job(self) -> web.Response:
         return self.see(self.uws.get_url_for_id(self.job_id))
+
+
+def _always() -> bool:
+    return True
 
 
 def _own_address(request: web.Request) -> str:

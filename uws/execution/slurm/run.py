@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from uws.clock import first_of
-from uws.model import Ending, Failure, IllegalPhase, Job, JobGone, MissingParameters, ParameterError, fold
+from uws.model import Ending, Failure, Job, MissingParameters, ParameterError, fold
 from uws.model import events as e
 from uws.model.events import job_stream
 
@@ -42,17 +42,8 @@ class SlurmRun(Following):
         with suppress(OSError):  # it is tried again, and told, when the job is submitted
             self._directory.make()
         self._program = await self._here.programs.of(self._uws.service)
-        try:
-            job = await self._recording(lambda: self._uws.submit_job(self.job_id, self._program))
-        except IllegalPhase:  # aborted in the meantime
-            return
-        except JobGone:
-            await self._directory.remove()
-            return
-        finally:
-            self.decided.set()
-        failpoint.reached(failpoint.DECIDED)
-        await self._see_through(job, is_new=True)
+        if job := await self._start_recorded(lambda: self._uws.submit_job(self.job_id, self._program)):
+            await self._see_through(job, is_new=True)
 
     async def take_over(self) -> None:
         """Find out what became of a job that was to be submitted, and see it through."""
