@@ -66,7 +66,8 @@ class Begun:
         """Begin it with ``files`` as its standard input, output and error."""
         mask = os.umask(0)
         os.umask(mask)
-        call = Call([os.fsencode(word) for word in command], os.fsencode(cwd or Path.cwd()), mask)
+        words = [os.fsencode(word) for word in command]
+        call = Call(words, dict(os.environ), os.fsencode(cwd or Path.cwd()), mask)
         self._answers = begin(preloaded, call, files)
         self.pid = int(self._answers.recv(100))
         self.returncode: int | None = None

@@ -1,6 +1,6 @@
 """`uwsd` without the time that it takes to start: a process has imported it, and runs it in copies of itself.
 
-What is run is what `uwsd` runs, in a process and a session of its own. The environment is that of the tests.
+What is run is what `uwsd` runs, in a process and a session of its own.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ LONGEST = 100_000
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
-    """A command's words, the directory in which it runs, and the bits that new files shall not have."""
+    """A command's words, its environment, its directory, and the bits that new files shall not have."""
 
     command: list[bytes]
+    environment: dict[str, str]
     cwd: bytes
     umask: int
 
@@ -85,6 +86,8 @@ def main() -> None:
     answers.close()
     call = msgspec.json.decode(message, type=Call)
     os.setsid()
+    os.environ.clear()
+    os.environ.update(call.environment)
     os.chdir(call.cwd)
     os.umask(call.umask)
     for number, fd in enumerate(files):

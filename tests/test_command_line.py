@@ -592,3 +592,18 @@ RESOURCES = (
     "phase", "executionduration", "destruction", "quote", "error", "owner", "parameters", "results",
     "parameters/text", "parameters/note", "results/out",
 )  # fmt: skip
+
+
+async def test_a_program_sees_the_time_zone_that_its_server_was_started_in(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Chatham")
+    file.write_text(
+        '[services.zone]\ntitle = "Zone"\ncommand = ["sh", "-c", \'printf %s "$TZ" > zone\']\n'
+        'results = [{ id = "zone", path = "zone" }]\n'
+    )
+    async with serving(file) as server:
+        answer = await server.post("/zone/sync", {})
+        while answer.status == 303:
+            answer = await server.get(answer.location)
+    assert answer.text == "Pacific/Chatham"

@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TextIO
 
 from tests.harness import SHARED
 from tests.processes import children, spared
@@ -75,11 +74,7 @@ class Slurm:
     def kill(self, daemon: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a daemon, and return when it has ended."""
         self.was_harmed = True
-        pid = self.pid(daemon)
-        os.kill(pid, number)
-        while _runs(pid):
-            children()
-            time.sleep(0.01)
+        _end(self.pid(daemon), number)
 
     def forget(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Have slurmctld lose all that it knows of jobs, whether it ends in order or not."""
@@ -173,38 +168,37 @@ def _supervisors() -> list[int]:
 @contextmanager
 def _munge(starting: Callable[[], None]) -> Iterator[None]:
     """Have munged run from ``starting`` on, which all clusters of a machine share; the last one ends it."""
-    users = Path(tempfile.gettempdir(), "uwsd-tests-munge")
-    with users.open("a+") as file:
-        ours = f"{os.getpid()}\n"
-        with _locked(file) as known:
-            was_there = subprocess.run(["munge", "-n"], check=False, capture_output=True).returncode == 0
+    gate, users = (Path(tempfile.gettempdir(), f"uwsd-tests-munge.{name}") for name in ("gate", "users"))
+    ours = users.with_suffix(".ours")
+    with users.open("a") as used:
+        with _locked(gate):
+            if subprocess.run(["munge", "-n"], check=False, capture_output=True).returncode:
+                ours.touch()
             starting()
-            pid = "" if was_there else Path("/run/munge/munged.pid").read_text().strip()
-            _rewrite(file, [known[0] if known else f"{pid}\n", *known[1:], ours])
+            fcntl.flock(used, fcntl.LOCK_SH)
         try:
             yield
         finally:
-            with _locked(file) as known:
-                left = [user for user in known[1:] if user != ours and Path(f"/proc/{user.strip()}").exists()]
-                _rewrite(file, [known[0], *left] if left else [])
-                if not left and (pid := known[0].strip()):
-                    os.kill(int(pid), signal.SIGTERM)
+            with _locked(gate), suppress(BlockingIOError):
+                fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else uses it
+                if ours.exists():
+                    ours.unlink()
+                    _end(int(Path("/run/munge/munged.pid").read_text()))
 
 
 @contextmanager
-def _locked(file: TextIO) -> Iterator[list[str]]:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-        file.seek(0)
-        yield file.readlines()
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
-def _rewrite(file: TextIO, lines: list[str]) -> None:
-    file.truncate(0)
-    file.writelines(lines)
-    file.flush()
+def _end(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """Send a signal to a daemon, and return when it has ended."""
+    os.kill(pid, number)
+    while _runs(pid):
+        children()
+        time.sleep(0.01)
 
 
 @contextmanager
