@@ -413,12 +413,12 @@ async def floor(programs: int, at_once: int, database: Path | None = None) -> tu
         return await timed(programs, run, at_once)
 
 
-async def create(client: Client, jobs: int, at_once: int) -> list[str]:
+async def create(client: Client, jobs: int, at_once: int, **form: str) -> list[str]:
     """Create jobs, and return their paths."""
     made: list[str] = []
 
     async def one(_: int) -> None:
-        made.append(await client.create())
+        made.append(await client.create(**form))
 
     await each(range(jobs), one, at_once)
     return made

@@ -38,11 +38,16 @@ class Goal(msgspec.Struct, frozen=True):
 
 
 class Line(NamedTuple):
-    """A line of the table, in ``unit``, and what is to be reached."""
+    """A line of the table, in ``unit``, and what is to be reached.
+
+    Lines of one ``series`` differ in the number of clients.
+    """
 
     what: str
     unit: str
     goals: tuple[Goal, ...] = ()
+    series: str = ""
+    clients: int = 0
 
 
 class Sample(NamedTuple):
@@ -61,6 +66,8 @@ class Figure(msgspec.Struct):
     samples: dict[str, list[float]]
     goals: tuple[Goal, ...]
     reached: list[bool | None]
+    series: str = ""
+    clients: int = 0
 
     def median(self, column: str) -> float | None:
         return median(self.samples[column]) if self.samples.get(column) else None
@@ -99,7 +106,7 @@ def figures_of(samples: Iterable[Sample]) -> list[Figure]:
 
 
 def _figure(line: Line, samples: Mapping[str, list[float]]) -> Figure:
-    figure = Figure(line.what, line.unit, dict(samples), line.goals, [])
+    figure = Figure(line.what, line.unit, dict(samples), line.goals, [], line.series, line.clients)
     for goal in line.goals:
         value = figure.ratio(goal.of) if goal.of else figure.median(SERVER)
         figure.reached.append(None if value is None else goal.is_reached(value))

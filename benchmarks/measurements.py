@@ -123,7 +123,8 @@ GOALS = {
 
 def rate_line(kind: str, clients: int, jobs: int) -> Line:
     goals = GOALS.get(kind, ()) if clients == CLIENTS else ()
-    return Line(f"{kind}: {clients} clients, {jobs:,} jobs", "1/s", goals)
+    what = f"{kind}: {clients} client{'s' * (clients > 1)}, {jobs:,} jobs"
+    return Line(what, "1/s", goals, f"{kind}, {jobs:,} jobs", clients)
 
 
 def cost_line(kind: str, jobs: int) -> Line:
@@ -220,6 +221,7 @@ LATENCY = Line(
     (Goal(2, FLOOR, at_most=True), Goal(0.1, FRESH, at_most=True)),
 )
 THROUGHPUT = Line(f"no-op jobs: {CLIENTS} clients", "1/s", (Goal(0.6, FLOOR),))
+CREATED_TOO = Line(f"no-op jobs, created with PHASE=RUN: {CLIENTS} clients", "1/s")
 
 
 def measure_jobs(bench: Bench) -> Iterator[Sample]:
@@ -235,6 +237,8 @@ def measure_jobs(bench: Bench) -> Iterator[Sample]:
             rate, _ = asyncio.run(execution.floor(sizes.queued, CLIENTS, bench.scratch / "floor.db"))
             yield Sample(THROUGHPUT, FLOOR, rate)
             yield Sample(THROUGHPUT, SERVER, uvloop.run(run_queued(server, client, sizes.queued)))
+            yield Sample(CREATED_TOO, FLOOR, rate)
+            yield Sample(CREATED_TOO, SERVER, uvloop.run(run_created(server, client, sizes.queued)))
 
 
 async def run_alone(
@@ -255,6 +259,22 @@ async def run_queued(
         made = await execution.create(client, jobs, CLIENTS)
         begin = perf_counter()
         await execution.through_queue(client, made, CLIENTS)
+        took = perf_counter() - begin
+        for job in made:
+            await client.completed(job)
+    return jobs / took
+
+
+async def run_created(
+    server: Server, new_client: Callable[[aiohttp.ClientSession], Client], jobs: int
+) -> float:
+    """Create jobs that are to run at once; return how many ended in a second."""
+    async with aiohttp.ClientSession(server.url) as session:
+        client = new_client(session)
+        begin = perf_counter()
+        made = await execution.create(client, jobs, CLIENTS, PHASE="RUN")
+        for job in made[-2 * CLIENTS :]:
+            await client.completed(job)
         took = perf_counter() - begin
         for job in made:
             await client.completed(job)

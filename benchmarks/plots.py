@@ -1,11 +1,13 @@
-"""Drawings of figures: how near to the floor of the machine, and how far from a peer."""
+"""Drawings of figures: the floor of the machine, a peer, and the number of clients."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from benchmarks.figures import AGED, FLOOR, FRESH, Figure
+from benchmarks.figures import AGED, FLOOR, FRESH, SERVER, Figure
 
 
 def draw(output: Path, figures: Sequence[Figure], peer: str) -> dict[str, str]:
@@ -17,16 +19,49 @@ def draw(output: Path, figures: Sequence[Figure], peer: str) -> dict[str, str]:
     if any(figure.ratio(FRESH) for figure in figures):
         drawn["peer.svg"] = f"The server's figures as multiples of those of GAVO DaCHS {peer}"
         _bars(output / "peer.svg", drawn["peer.svg"], figures, {FRESH: "black", AGED: "0.6"})
+    series = defaultdict[str, list[Figure]](list)
+    for figure in figures:
+        if figure.series:
+            series[figure.series].append(figure)
+    if several := {name: those for name, those in series.items() if len(those) > 1}:
+        drawn["clients.svg"] = "Answers a second, by the number of clients"
+        _lines(output / "clients.svg", drawn["clients.svg"], several)
     return drawn
+
+
+def _lines(path: Path, title: str, series: Mapping[str, Sequence[Figure]]) -> None:
+    """Draw server and floor of each series over the number of clients."""
+    from matplotlib.figure import Figure as Drawing
+
+    columns = 3
+    rows = -(-len(series) // columns)
+    with _styled():
+        drawing = Drawing(figsize=(9, 1 + 1.7 * rows), layout="constrained")
+        drawing.suptitle(title, x=0.01, ha="left", fontsize=9)
+        grid = drawing.subplots(rows, columns, squeeze=False)
+        for axes, (name, figures) in zip(grid.flat, series.items(), strict=False):
+            for column, colour in {FLOOR: "0.6", SERVER: "black"}.items():
+                known = [(each.clients, rate) for each in figures if (rate := each.median(column))]
+                axes.plot(*zip(*sorted(known), strict=True), "o-", color=colour, markersize=3, label=column)
+            axes.set_title(name, loc="left", fontsize=7)
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(sorted(each.clients for each in figures))
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            axes.spines[["top", "right"]].set_visible(False)
+        for axes in [*grid.flat][len(series) :]:
+            axes.set_visible(False)
+        grid.flat[0].legend(frameon=False)
+        drawing.savefig(path, metadata={"Date": None})
 
 
 def _bars(path: Path, title: str, figures: Sequence[Figure], colours: dict[str, str]) -> None:
     """Draw ratios as bars that begin at 1, where there is no difference, and goals as marks."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure as Drawing
 
     shown = [figure for figure in figures if any(figure.ratio(column) for column in colours)][::-1]
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 8}):
+    with _styled():
         drawing = Drawing(figsize=(9, 1 + (0.15 + 0.1 * len(colours)) * len(shown)), layout="constrained")
         axes = drawing.subplots()
         height = 0.7 / len(colours)
@@ -56,3 +91,10 @@ def _bars(path: Path, title: str, figures: Sequence[Figure], colours: dict[str, 
         axes.set_axisbelow(True)
         axes.legend(frameon=False, loc="lower right")
         drawing.savefig(path, metadata={"Date": None})
+
+
+def _styled() -> AbstractContextManager[None]:
+    """Have drawings alike, of the same figures byte for byte."""
+    import matplotlib as mpl
+
+    return mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 8})

@@ -35,11 +35,11 @@ from benchmarks.tables import new_console
 
 QUICK = Sizes(
     stores=(SMALLEST, 100_000), clients=(16,), rounds=3, seconds=1, everywhere=False,
-    alone=20, queued=200, cold=16, waiting=1_000, wake_ups=100,
-    download=1_000 * MB, upload=250 * MB, listeners=1_000, events=20, idle=3, age=1_000, burst=16,
+    alone=20, queued=160, cold=16, waiting=1_000, wake_ups=100,
+    download=1_000 * MB, upload=250 * MB, listeners=1_000, events=20, idle=2, age=500, burst=16,
 )  # fmt: skip
 LONG = Sizes(
-    stores=(SMALLEST, 100_000, 1_000_000), clients=(1, 16, 256), rounds=5, seconds=2, everywhere=True,
+    stores=(SMALLEST, 100_000, 1_000_000), clients=(1, 16, 256), rounds=3, seconds=2, everywhere=True,
     alone=50, queued=1_000, cold=32, waiting=1_000, wake_ups=400,
     download=1_000 * MB, upload=1_000 * MB, listeners=5_000, events=50, idle=10, age=3_000, burst=32,
 )  # fmt: skip

@@ -336,7 +336,7 @@ def test_the_guard_says_what_it_lacks(
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = suite.QUICK._replace(
-        stores=(20,), rounds=1, alone=1, queued=2, cold=1, waiting=5, wake_ups=2,
+        stores=(20,), clients=(1, 16), rounds=1, alone=1, queued=2, cold=1, waiting=5, wake_ups=2,
         download=2_000_000, upload=2_000_000, listeners=3, events=2, idle=0.1,
     )  # fmt: skip
     monkeypatch.setattr(suite, "QUICK", sizes)
@@ -363,6 +363,7 @@ def test_one_command_holds_everything_against_the_floor_and_writes_a_report(
     assert readme.endswith(f"{suite.END}\nAfter.\n")
     assert f"- {suite.PEER}: not installed, or left out: its columns are empty\n" in readme
     assert "](floor.svg)" in readme
+    assert "](clients.svg)" in readme
     missed = [figure.what for figure in report.figures if False in figure.reached]
     assert done.exit_code == bool(missed), done.output
     rows = rows_of(told)
