@@ -299,6 +299,7 @@ def test_a_pattern_can_show_that_no_value_begins_with_a_dash(pattern: str) -> No
         r"\S+",
         "[^a]",
         "[!-/]",
+        "[][^-]*",
         "(-)",
     ],
 )

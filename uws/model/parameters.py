@@ -212,7 +212,7 @@ class BoolParameter(BaseParameter, frozen=True, tag="bool"):
         return "true" if value else "false"
 
 
-_CLASS = r"\[\^?\]?(?:\\.|[^\\\]])*\]"
+_CLASS = r"\[\^?+\]?+(?:\\.|[^\\\]])*+\]"
 _FIRST = re.compile(
     rf"\^?(\(\?!-\)|{_CLASS}|\\[dDsSwW]|\\[^\w]|[^\\\[(){{}}*+?|^$])(?![*?]|\{{0|\{{,)", re.DOTALL
 )
