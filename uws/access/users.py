@@ -9,7 +9,7 @@ import secrets
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +21,7 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import Argon2Error, InvalidHashError
 
 from uws.beneath import check_ours
-from uws.clock import Clock
+from uws.clock import Clock, SystemClock
 from uws.model import Unavailable, UsageError, UWSError, did_you_mean
 from uws.model.text import LONGEST_NAME, SERVER_NAME, is_name, made_name
 
@@ -316,3 +316,11 @@ def _existing(name: str, users: dict[str, User]) -> User:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+def problem_of(path: Path) -> str | None:
+    """Return why what is at ``path`` cannot be used as users file; None also where there is none."""
+    users = Users(path, SystemClock())
+    with suppress(UsersUnreadable):
+        users.all()
+    return users.problem

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +13,7 @@ import uvloop
 from rich.text import Text
 from typer.main import get_command
 
-from uws.access.users import Users, UsersUnreadable
-from uws.clock import SystemClock
+from uws.access.users import problem_of
 from uws.config import RetentionSettings, Settings, StoreSettings, load
 from uws.model import DeclarationError, FileParameter, Service
 from uws.model.units import format_duration, format_size
@@ -27,7 +24,9 @@ from . import past as _past  # noqa: F401 - so does it
 from .access import token, user
 from .accounting import usage
 from .audit import audit
+from .beginning import init
 from .common import FAILED, INTERRUPTED, Commands, duration_of, err, out, reported, table
+from .examining import doctor
 from .importing import importing
 from .jobs import jobs
 from .projections import projections
@@ -43,6 +42,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(init)
 app.add_typer(jobs, name="jobs")
 audit.command()(usage)
 audit.command()(retention)
@@ -52,6 +52,7 @@ app.add_typer(importing, name="import")
 app.add_typer(queueing, name="queue")
 app.add_typer(user, name="user")
 app.add_typer(token, name="token")
+app.command()(doctor)
 app.add_typer(storing, name="store")
 app.command()(migrate)
 app.add_typer(nodes, name="nodes")
@@ -81,7 +82,9 @@ def check(
     for service in settings.services:
         _print_service(service)
     warnings = [warning for service in settings.services for warning in service.warnings]
-    for warning in (*warnings, *_of_users(settings), *settings.doubts):
+    if settings.auth.users and (problem := problem_of(settings.data / settings.auth.users)):
+        warnings.append(problem)
+    for warning in (*warnings, *settings.doubts):
         err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     if kept := _kept(settings.retention):
         out.print(kept, soft_wrap=True)
@@ -94,16 +97,6 @@ def check(
     )
     if run_examples and not _examples_hold(settings, seconds):
         raise typer.Exit(FAILED)
-
-
-def _of_users(settings: Settings) -> Iterator[str]:
-    """Say what is wrong with the users file."""
-    if settings.auth.users is not None:
-        users = Users(settings.data / settings.auth.users, SystemClock())
-        with suppress(UsersUnreadable):
-            users.all()
-        if users.problem:
-            yield users.problem
 
 
 def _examples_hold(settings: Settings, longest: int) -> bool:

@@ -22,7 +22,7 @@ from uws.admin.access import (
 from uws.model import Scope, UsageError
 from uws.model.units import format_time, parse_duration
 
-from .common import CONFIG, Config, Data, carried_out, out, print_json, reported, settings_of, table
+from .common import CONFIG, AsJson, Config, Data, carried_out, out, print_json, reported, settings_of, table
 
 user = typer.Typer(help="Say who has a password here.", no_args_is_help=True, pretty_exceptions_enable=False)
 token = typer.Typer(
@@ -32,7 +32,6 @@ Name = Annotated[str, typer.Argument(metavar="USER", help="The user's name.")]
 Groups = Annotated[
     list[str] | None, typer.Option("--group", metavar="GROUP", help="A group he is in; may be repeated.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
 @user.command("add")
@@ -69,7 +68,7 @@ def remove(name: Name, config: Config = CONFIG, data: Data = None) -> None:
 
 
 @user.command("list")
-def list_users(as_json: Json = False, config: Config = CONFIG, data: Data = None) -> None:
+def list_users(as_json: AsJson = False, config: Config = CONFIG, data: Data = None) -> None:
     """Print who has a password here."""
     with reported():
         found = carried_out(settings_of(config, data), ListUsers(), "asking")
@@ -103,7 +102,7 @@ def create(
 @token.command("list")
 def list_tokens(
     name: Annotated[str, typer.Option("--user", help="Whose they are.")],
-    as_json: Json = False,
+    as_json: AsJson = False,
     config: Config = CONFIG,
     data: Data = None,
 ) -> None:

@@ -24,6 +24,7 @@ from uws.model.units import format_size
 
 from .common import (
     CONFIG,
+    AsJson,
     Config,
     Data,
     bar,
@@ -73,7 +74,7 @@ def usage(
         str | None, typer.Option(metavar="TIME", help="Jobs created before this UTC time.")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="Draw it, too; needs matplotlib.")
     ] = None,

@@ -50,6 +50,7 @@ READ_ENOUGH = 141
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The declaration, in TOML.")]
 Data = Annotated[Path | None, typer.Option(help="The data directory, if not the declaration's.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 CONFIG = Path("uwsd.toml")
 _ANY_WIDTH = 100_000
 

@@ -20,6 +20,7 @@ from .common import (
     CONFIG,
     FAILED,
     INTERRUPTED,
+    AsJson,
     Config,
     Data,
     carried_out,
@@ -41,7 +42,7 @@ Other = Annotated[str, typer.Argument(metavar="JOB", help="The id of the job tha
 def diff(
     job: JobId,
     other: Other,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
     config: Config = CONFIG,
     data: Data = None,
 ) -> None:

@@ -37,6 +37,7 @@ from .common import (
     FAILED,
     INTERRUPTED,
     USAGE,
+    AsJson,
     Config,
     Data,
     carried_out,
@@ -72,7 +73,6 @@ OlderThan = Annotated[
 ]
 NewerThan = Annotated[str | None, typer.Option(metavar="AGE", help="Created since then.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 _HEADING = f"{'job':<32}  {'phase':<9}  {'created':<24}  service  owner  run id"
 

@@ -26,6 +26,7 @@ from .audit import audit
 from .common import (
     CONFIG,
     INTERRUPTED,
+    AsJson,
     Config,
     Data,
     err,
@@ -57,7 +58,6 @@ Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Of thi
 Since = Annotated[str | None, typer.Option(metavar="TIME", help="That happened at this UTC time or later.")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="That happened before this UTC time.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Then go on with what comes, until Ctrl-C.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 At = Annotated[str | None, typer.Option("--at", metavar="TIME", help="As it was at this UTC time.")]
 AtVersion = Annotated[
     int | None, typer.Option("--at-version", metavar="N", help="As it was right after its N-th event.")

@@ -24,6 +24,7 @@ from uws.node import open_log
 
 from .common import (
     CONFIG,
+    AsJson,
     Config,
     Data,
     Rate,
@@ -51,7 +52,7 @@ Packed = Annotated[Path, typer.Argument(metavar="FILE", help="A file, or - for a
 
 @projections.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
     config: Config = CONFIG,
     data: Data = None,
 ) -> None:

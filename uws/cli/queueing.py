@@ -10,7 +10,7 @@ from uws.admin import PauseQueue, ResumeQueue, ShowQueue
 from uws.model import UsageError
 from uws.model.units import format_time
 
-from .common import CONFIG, Config, Data, carried_out, out, print_json, reported, settings_of, table
+from .common import CONFIG, AsJson, Config, Data, carried_out, out, print_json, reported, settings_of, table
 
 queueing = typer.Typer(
     help="Show which jobs wait and why, pause the queue, resume it.",
@@ -24,7 +24,7 @@ Service = Annotated[str | None, typer.Argument(metavar="[SERVICE]", help="Only t
 @queueing.callback()
 def queue(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
     limit: Annotated[int, typer.Option(help="Show so many jobs at most.")] = LIMIT,
     config: Config = CONFIG,
     data: Data = None,

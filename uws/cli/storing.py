@@ -23,6 +23,7 @@ from uws.model.units import format_duration, format_time
 from .common import (
     CONFIG,
     INTERRUPTED,
+    AsJson,
     Config,
     Rate,
     bar,
@@ -83,7 +84,7 @@ def migrate(config: Config = CONFIG) -> None:
 @nodes.callback()
 def _nodes(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
     config: Config = CONFIG,
 ) -> None:
     """Print which servers share the log, and which of them leads."""

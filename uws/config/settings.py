@@ -34,8 +34,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The ``[server]`` table."""
 
     host: str = "127.0.0.1"
+    """The address at which it listens; that of this machine alone, unless another is named."""
     port: int = 8080
     base_url: str | None = None
+    """Where clients reach it, where that is not where it listens: behind a proxy."""
     grace: float = 10.0
     """Seconds between SIGTERM and SIGKILL."""
     jobs_end_with_server: bool = False
