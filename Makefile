@@ -1,11 +1,15 @@
+# make        list what there is, which is this
 # make run    start the example services (ARGS="--once" ends after one job of each)
 # make test   run the tests
+# make test-fast  those of the rooms that need no server, in less than a minute
+# make docs   build the documentation, as a site, into build/docs
 # make crash  kill stores and servers under load, 300 times, and look at what is left
 # make slurm  run 200 jobs of mixed fate in a real Slurm, while servers and its daemons are killed
 # make nodes  kill, and cut off, three servers of one log and their database, for five minutes (ARGS="--nodes-seed N" repeats)
 # make fuzz   make 50,000 requests of all kinds to real servers, and look at what is left (ARGS="--fuzz-seed N" repeats)
 # make replay replay 500 made-up histories and 500 jobs of a real trace, and hold them against what was watched
 # make check  everything a change must pass
+# make release-notes      print what has changed since the last release
 # make lint   the part of it that reads the code without running it
 # make audit  look for known holes in the pinned versions (it asks PyPI); a part of check where PyPI can be reached
 # make screenshots        every page, narrow and wide, light and dark, into docs/pages/
@@ -32,14 +36,18 @@ BIN := $(VENV)/bin
 UWS_CLIENT := .venv-uws-client
 AUDIT := .venv-audit
 AXE := tests/browser/node_modules/axe-core/axe.min.js
+FAST := tests/model tests/eventstore tests/test_config.py tests/test_store_urls.py -k "not postgres"
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 # pip reads the versions from here, for what packages are built with too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench bench-quick bench-audit bench-eventstore bench-crowd \
+.PHONY: help run test test-fast docs release-notes crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench bench-quick bench-audit bench-eventstore bench-crowd \
 	bench-feed bench-growth bench-quotes bench-scale bench-execution bench-pages bench-requests bench-fairness bench-nodes bench-guard clean
-.DEFAULT_GOAL := test
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
 
 # Debian's venv module comes without ensurepip: the system's pip fills the environment from outside.
 $(VENV)/run: pyproject.toml constraints.txt
@@ -49,6 +57,10 @@ $(VENV)/run: pyproject.toml constraints.txt
 
 $(VENV)/test: $(VENV)/run
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[examples,tests,check]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/run
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[examples,docs]'
 	touch $@
 
 $(VENV)/bench: $(VENV)/run
@@ -73,6 +85,17 @@ $(AXE): tests/browser/package-lock.json
 test: $(VENV)/test $(UWS_CLIENT)/ready $(AXE)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
+test-fast: $(VENV)/test
+	$(BIN)/python -m pytest $(PARALLEL) $(FAST) $(ARGS)
+
+# A warning is an error: a link that leads nowhere, a page that is in no list.
+docs: $(VENV)/docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	@echo build/docs/index.html
+
+release-notes:
+	@awk '/^## / { n++; next } n == 1' CHANGELOG.md
+
 crash: $(VENV)/test
 	$(BIN)/python -m pytest tests/crash --kills 300 $(ARGS)
 
@@ -93,6 +116,7 @@ lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 check: lint audit-where-it-can $(UWS_CLIENT)/ready $(AXE)
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered $(ARGS)

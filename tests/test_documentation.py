@@ -172,3 +172,16 @@ def test_from_one_machine_to_several_it_is_two_lines(tmp_path: Path) -> None:
     assert several.store.url
     assert several.store.jobs == Path("/srv/uwsd/jobs")
     assert replace(several, store=alone.store) == alone
+
+
+async def test_the_declarations_for_those_who_come_from_elsewhere_are_right(tmp_path: Path) -> None:
+    script, *_ = snippets("docs/migrating.md", "sh")
+    (tmp_path / "add.sh").write_text(script)
+    text = "\n".join(snippets("docs/migrating.md", "toml"))
+    (tmp_path / "uwsd.toml").write_text(text.replace("/srv/uws", str(tmp_path)))
+    settings = load(tmp_path / "uwsd.toml")
+    assert [service.name for service in settings.services] == ["rotate", "add"]
+    async with running(settings.data, *settings.services) as site:
+        job = await site.create("add", input=b"first\n", text="second", PHASE="RUN")
+        await site.ended(job)
+        assert (await site.get(f"{job}/results/output")).text == "first\nsecond\n"
