@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -305,10 +306,13 @@ def _decode(text: str) -> bytes:
 
 
 def _read_secret(path: Path) -> bytes:
-    with _blaming(path), path.open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode & 0o777
+    # Not blocking, for it may be a pipe, to which nobody writes.
+    with _blaming(path), os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{path} is no regular file")
         content = file.read(_MAX_SIZE)
-    if mode & 0o077:
+    if (mode := status.st_mode & 0o777) & 0o077:
         raise CheckpointError(f"{path} is open to others than its owner, mode {mode:04o}: it should be 0600")
     return content
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 # Whatever outlives its parents becomes a child of this process, so that it is seen (prctl(2)).
 PR_SET_CHILD_SUBREAPER = 36
+PF_EXITING = 0x4
+"""Among the flags of a process that is on its way out (proc(5), stat)."""
 ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 spared: set[int] = set()
@@ -45,5 +47,13 @@ def children() -> dict[int, str]:
                 if os.waitpid(int(pid), os.WNOHANG)[0]:
                     continue
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if _is_ending(pid):
+                    os.waitpid(int(pid), 0)
+                    continue
                 found[int(pid)] = command.replace(b"\0", b" ").decode(errors="replace")
     return found
+
+
+def _is_ending(pid: str) -> bool:
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return bool(int(fields[6]) & PF_EXITING)

@@ -6,12 +6,15 @@ import asyncio
 import ctypes
 import os
 import platform
+import re
 import shutil
 import sqlite3
+import stat
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from errno import ECONNREFUSED
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -23,11 +26,10 @@ from lxml import etree
 from eventstore import EventStoreError, from_microseconds, read_log
 from eventstore.checkpoint import CheckpointError
 from uws.access.users import problem_of
-from uws.beneath import check_ours
 from uws.clock import SystemClock
 from uws.config import Settings, url_of
 from uws.environment import base_environment, raise_open_files
-from uws.execution.sandbox import PROGRAM as BWRAP
+from uws.execution.sandbox import trial
 from uws.execution.slurm.commands import Commands, Unknown
 from uws.files import RESERVE
 from uws.model.units import format_size, format_time
@@ -49,7 +51,10 @@ _TIME_ERROR = 5
 """What adjtimex(2) returns for a clock that nothing keeps right."""
 _WAL_RESET = ((3, 44, 6), (3, 45)), ((3, 50, 7), (3, 51)), ((3, 51, 3), (4,))
 """From where to where SQLite is without the fault of https://sqlite.org/wal.html#walresetbug."""
-_ALONE = ["--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--", "true"]
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+_LONGEST_ANSWER = 1 << 20
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+"""What is raised where nothing that speaks HTTP answers; `ValueError` for a host that is no name."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -61,17 +66,36 @@ class Finding(msgspec.Struct, frozen=True):
     advice: str = ""
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Yield what is found, one after the other: no later than some seconds each, and nothing is changed.
+async def examine(settings: Settings, *, is_declared: bool = True) -> AsyncIterator[Finding]:
+    """Yield what is found, one after the other; what others have to say is waited for for some seconds.
 
-    May be cancelled.
+    Without a declaration, nothing is found of what only that can say. No file is changed, but that SQLite may
+    make its own beside the log. May be cancelled.
     """
-    for look in (_versions, _sqlite, _data, _secrets, _clock, _open_files, _programs, _stylesheets):
-        for finding in look(settings):
+    looks = {"data directory": _data, "key": _key, "users file": _users, "program": _programs}
+    for subject, look in {"versions": _versions, "SQLite": _sqlite, **looks, "clock": _clock}.items():
+        try:
+            for finding in look(settings):
+                yield finding
+        except OSError as error:
+            yield _not_seen(subject, error)
+    for subject, ask in {"log": _log, "sandbox": _sandbox, "Slurm": _slurm}.items():
+        try:
+            async for finding in ask(settings):
+                yield finding
+        except OSError as error:
+            yield _not_seen(subject, error)
+    for finding in _stylesheets():
+        yield finding
+    if is_declared:
+        yield _open_files(settings)
+        async for finding in _server(settings):
             yield finding
-    for ask in (_log, _sandbox, _slurm, _server):
-        async for finding in ask(settings):
-            yield finding
+
+
+def _not_seen(subject: str, error: OSError) -> Finding:
+    found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return Finding(subject, "fault", found, "run this as the user that the server has")
 
 
 def _versions(_: Settings) -> Iterator[Finding]:
@@ -95,55 +119,83 @@ def _sqlite(_: Settings) -> Iterator[Finding]:
 
 
 def _data(settings: Settings) -> Iterator[Finding]:
-    """Look at the data directory, or at where it will be."""
-    there = settings.data.absolute()
-    exists = there.exists()
-    while not there.exists():
-        there = there.parent
-    what = str(there) if exists else f"{settings.data} is not there yet: it is made in {there}"
-    if exists:
-        try:
-            check_ours(there, there.stat())
-        except PermissionError as error:
-            found, _, advice = (error.strerror or "").rpartition(": ")
-            yield Finding("data directory", "fault", f"{there}: {found}", advice)
-            return
-    if not os.access(there, os.W_OK | os.X_OK):
+    """Look at the directories that are written, or at where they will be."""
+    yield from _directory("data directory", settings.data.absolute(), settings)
+    if settings.store.jobs:
+        yield from _directory("jobs", settings.store.jobs.absolute(), settings)
+
+
+def _directory(subject: str, path: Path, settings: Settings) -> Iterator[Finding]:
+    there, status = path, _status(path)
+    while status is None:
+        there, status = there.parent, _status(there.parent)
+    what = str(path) if there == path else f"{path} is not there yet: it is made in {there}"
+    user = os.geteuid()
+    if not stat.S_ISDIR(status.st_mode):
         yield Finding(
-            "data directory", "fault", f"{what}, where user {os.geteuid()} may not write",
-            "run this as the user that the server has, or give him the directory (chown)",
+            subject, "fault", f"{there} is no directory", "move it away, or name another in the file"
+        )
+    elif there == path and status.st_uid not in (0, user):
+        yield Finding(
+            subject, "fault", f"{there} belongs to user {status.st_uid}, and this is user {user}",
+            f"run this, and the server, as that user: sudo -u '#{status.st_uid}' uwsd doctor",
         )  # fmt: skip
-        return
-    yield Finding("data directory", "well", what)
+    elif there == path and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield Finding(subject, "fault", f"{there}: others may write it", f"chmod go-w {there}")
+    elif os.statvfs(there).f_flag & os.ST_RDONLY:
+        yield Finding(subject, "fault", f"{there} can only be read", "name a directory that can be written")
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield Finding(
+            subject, "fault", f"{what}, where user {user} may not write",
+            "run this, and the server, as a user that may, or make the directory and give it to that one",
+        )  # fmt: skip
+    else:
+        yield Finding(subject, "well", what)
+        yield _room(there)
+        kind = _file_system(there)
+        if kind in _NETWORKED and path == settings.data.absolute() and isinstance(settings.log, Path):
+            yield Finding(
+                "file system", "doubt", f"{there} is on {kind}, whose locks and syncs SQLite cannot rely on",
+                "have `data` on a disk of this machine; or the log in PostgreSQL, with `store`",
+            )  # fmt: skip
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _room(there: Path) -> Finding:
     free = shutil.disk_usage(there).free
     state: State = "fault" if free < RESERVE else "doubt" if free < _LITTLE_ROOM else "well"
     advice = "" if state == "well" else "make room, or have less kept: see [retention] and limits.disk"
-    yield Finding("disk", state, f"{format_size(free)} are free at {there}", advice)
-    kind = _file_system(there)
-    if kind in _NETWORKED and isinstance(settings.log, Path):
-        yield Finding(
-            "file system", "doubt", f"{there} is on {kind}, whose locks and syncs SQLite cannot rely on",
-            "put `data` on a disk of this machine; or the log into PostgreSQL, with [store]",
-        )  # fmt: skip
+    return Finding("disk", state, f"{format_size(free)} are free at {there}", advice)
 
 
-def _secrets(settings: Settings) -> Iterator[Finding]:
-    """Look at the key that signs, and at the users file, where there are such."""
-    if settings.key.exists():
-        try:
-            key = settings.signing_key()
-            yield Finding("key", "well", f"{settings.key} signs for {key.verifier.name}")
-        except (CheckpointError, OSError) as error:
-            yield Finding("key", "fault", str(error), "see docs/auditing.md")
-    if settings.auth.users is not None:
-        problem = problem_of(settings.data / settings.auth.users)
-        yield Finding(
-            "users file", "fault" if problem else "well",
-            problem or str(settings.data / settings.auth.users),
-            "`uwsd user add NAME` makes it anew; the server goes on with the users that it knows"
-            if problem
-            else "",
-        )  # fmt: skip
+def _key(settings: Settings) -> Iterator[Finding]:
+    if not os.path.lexists(settings.key):
+        return
+    try:
+        yield Finding("key", "well", f"{settings.key} signs for {settings.verifier_key().name}")
+    except CheckpointError as error:
+        advice = (
+            "chmod it, bring back a copy, or move it away: the next start makes another (docs/auditing.md)"
+        )
+        yield Finding("key", "fault", str(error), advice)
+
+
+def _users(settings: Settings) -> Iterator[Finding]:
+    if settings.auth.users is None:
+        return
+    path = settings.data / settings.auth.users
+    if not os.path.lexists(path):
+        yield Finding("users file", "doubt", f"{path} is not there: nobody can log in", "uwsd user add NAME")
+    elif problem := problem_of(path):
+        yield Finding("users file", "fault", problem, "see docs/access.md, or bring back a copy")
+    else:
+        yield Finding("users file", "well", str(path))
 
 
 def _clock(_: Settings) -> Iterator[Finding]:
@@ -165,16 +217,17 @@ def _clock(_: Settings) -> Iterator[Finding]:
         yield Finding("clock", "well", f"{now}, kept right")
 
 
-def _open_files(settings: Settings) -> Iterator[Finding]:
+def _open_files(settings: Settings) -> Finding:
     raise_open_files()  # as the server does
     wanted, room = settings.limits.connections, room_for_connections(settings.limits.connections)
-    if room < wanted:
-        yield Finding(
-            "open files", "doubt", f"there is room for {room:,} connections, not for {wanted:,}",
-            "raise the limit of open files (LimitNOFILE= of systemd), or lower limits.connections",
-        )  # fmt: skip
-    else:
-        yield Finding("open files", "well", f"there is room for {room:,} connections")
+    if room == wanted:
+        return Finding("open files", "well", f"there is room for {room:,} connections")
+    return Finding(
+        "open files", "doubt",
+        f"there is room for {room:,} connections, not for {wanted:,}, where the server is started from here",
+        "raise the limit of open files where it is started: ulimit -n, or LimitNOFILE= of its unit; "
+        "or lower limits.connections",
+    )  # fmt: skip
 
 
 def _programs(settings: Settings) -> Iterator[Finding]:
@@ -197,9 +250,9 @@ def _programs(settings: Settings) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _stylesheets(_: Settings) -> Iterator[Finding]:
+def _stylesheets() -> Iterator[Finding]:
     """Read the stylesheets, as each browser does."""
-    stylesheets = sorted((STATIC / "xsl").glob("*.xsl")) if STATIC.is_dir() else []
+    stylesheets = _all_stylesheets()
     for stylesheet in stylesheets:
         try:
             etree.XSLT(etree.parse(stylesheet))
@@ -210,6 +263,10 @@ def _stylesheets(_: Settings) -> Iterator[Finding]:
         yield Finding("stylesheets", "well", f"{len(stylesheets)} in {STATIC / 'xsl'}")
     else:
         yield Finding("stylesheets", "fault", f"there are none in {STATIC / 'xsl'}", "install uwsd anew")
+
+
+def _all_stylesheets() -> list[Path]:
+    return sorted((STATIC / "xsl").glob("*.xsl"))
 
 
 async def _log(settings: Settings) -> AsyncIterator[Finding]:
@@ -244,25 +301,38 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
 async def _sandbox(settings: Settings) -> AsyncIterator[Finding]:
     if not any(service.sandbox for service in settings.services):
         return
-    process = await asyncio.create_subprocess_exec(BWRAP, *_ALONE, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
-    _, said = await process.communicate()
+    program, *arguments = trial()
+    process = await asyncio.create_subprocess_exec(
+        program, *arguments, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+    )
+    said = b"it does not end"
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode:
         yield Finding(
-            "sandbox", "fault", f"{BWRAP}: {said.decode(errors='replace').strip()}",
-            "let users make namespaces (sysctl kernel.unprivileged_userns_clone, AppArmor), "
-            "or leave sandbox = true out",
+            "sandbox", "fault", f"{program}: {said.decode(errors='replace').strip()}",
+            "let users make namespaces (sysctl kernel.unprivileged_userns_clone, AppArmor) with a bubblewrap "
+            "of 0.8 or later, or leave sandbox = true out",
         )  # fmt: skip
     else:
-        yield Finding("sandbox", "well", f"{BWRAP} works")
+        yield Finding("sandbox", "well", f"{program} works")
 
 
 async def _slurm(settings: Settings) -> AsyncIterator[Finding]:
     if not any(service.executor == "slurm" for service in settings.services):
         return
     try:
-        await Commands().queue()
-    except Unknown as error:
-        yield Finding("Slurm", "fault", str(error), "see docs/slurm.md; jobs wait until it answers")
+        async with asyncio.timeout(_PATIENCE):
+            await Commands().queue()
+    except (Unknown, TimeoutError) as error:
+        found = str(error) or f"squeue has not answered for {_PATIENCE:.0f} s"
+        yield Finding("Slurm", "fault", found, "see docs/slurm.md; jobs wait until it answers")
     else:
         yield Finding("Slurm", "well", "squeue answers")
 
@@ -270,55 +340,94 @@ async def _slurm(settings: Settings) -> AsyncIterator[Finding]:
 async def _server(settings: Settings) -> AsyncIterator[Finding]:
     """Ask the server whether it does its work, where it listens and where clients are to reach it."""
     server = settings.server
-    timeout = aiohttp.ClientTimeout(total=_PATIENCE)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        near = url_of(server.host, server.port)
+    near = url_of(server.host, server.port)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PATIENCE)) as session:
         try:
-            yield await _availability(session, near)
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            yield Finding("server", "well", f"none answers at {near} now")
+            found = await _availability(session, "server", near, "stop what has this port, or pick another")
+        except aiohttp.ClientConnectorError as error:
+            found = (
+                await _may_listen(settings)
+                if error.os_error.errno == ECONNREFUSED
+                else _no_answer(near, error)
+            )
+            yield found
             return
-        if server.base_url is None:
+        except _NO_ANSWER as error:
+            yield _no_answer(near, error)
+            return
+        yield found
+        if server.base_url is None or found.state == "fault":
             return
         advice = "look after the proxy and the name: docs/deploying.md has a configuration of nginx"
-        stylesheet = sorted((STATIC / "xsl").glob("*.xsl"))[0]
+        far = server.base_url.rstrip("/")
         try:
-            yield await _availability(session, server.base_url)
-            async with session.get(f"{server.base_url}/static/xsl/{stylesheet.name}") as response:
-                if await response.read() != stylesheet.read_bytes():
-                    found = f"{response.url} is not our stylesheet: browsers show no pages"
-                    yield Finding("base_url", "fault", found, advice)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            found = f"{server.base_url} is not reached from here: {str(error) or 'no answer'}"
-            yield Finding("base_url", "fault", found, advice)
+            found = await _availability(session, "base_url", far, advice)
+            yield found
+            if found.state != "fault" and (stylesheets := _all_stylesheets()):
+                url = f"{far}/static/xsl/{stylesheets[0].name}"
+                if await _fetched(session, url) != stylesheets[0].read_bytes():
+                    yield Finding(
+                        "base_url", "fault", f"{url} is not our stylesheet: browsers show no pages", advice
+                    )
+        except _NO_ANSWER as error:
+            said = f"{far} is not reached from here: {str(error) or 'no answer'}"
+            yield Finding("base_url", "fault", said, advice)
 
 
-async def _availability(session: aiohttp.ClientSession, url: str) -> Finding:
-    """Return what is said at a server's URL (VOSI 1.1, section 3). Raises what aiohttp does."""
-    async with session.get(f"{url}/availability") as response:
-        said = await response.read()
-    advice = "see docs/operating.md"
+def _no_answer(url: str, error: Exception) -> Finding:
+    found = f"{url} does not answer as a server of ours: {str(error) or f'nothing for {_PATIENCE:.0f} s'}"
+    return Finding("server", "fault", found, "stop what has this port, or pick another")
+
+
+async def _may_listen(settings: Settings) -> Finding:
+    """Say whether a server that does not run could listen where it is to."""
+    server = settings.server
+    where = url_of(server.host, server.port)
+    try:
+        listening = await asyncio.get_running_loop().create_server(asyncio.Protocol, server.host, server.port)
+    except (OSError, UnicodeError) as error:
+        return Finding("server", "fault", f"cannot listen at {where}: {error}", "name another host, or port")
+    listening.close()
+    await listening.wait_closed()
+    return Finding("server", "well", f"none answers at {where} now")
+
+
+async def _availability(session: aiohttp.ClientSession, subject: str, url: str, advice: str) -> Finding:
+    """Return what is said at a server's URL (VOSI 1.1, section 3). Raises one of `_NO_ANSWER`."""
+    said = await _fetched(session, f"{url}/availability")
     try:
         told = etree.fromstring(said, etree.XMLParser(resolve_entities=False, no_network=True))
     except etree.XMLSyntaxError:
         told = None
     if told is None or etree.QName(told).localname != "availability":
-        return Finding("server", "fault", f"{url} is answered by something else", "pick another port")
+        return Finding(subject, "fault", f"{url} is answered by something else", advice)
     notes = "; ".join(note.text or "" for note in told.iterfind("{*}note"))
     if told.findtext("{*}available") != "true":
-        return Finding("server", "fault", f"{url}: {notes}", advice)
+        return Finding(subject, "fault", f"{url}: {notes}", "see docs/operating.md")
     if notes:
-        return Finding("server", "doubt", f"{url} answers: {notes}", advice)
-    return Finding("server", "well", f"{url} answers")
+        return Finding(subject, "doubt", f"{url} answers: {notes}", "see docs/operating.md")
+    return Finding(subject, "well", f"{url} answers")
+
+
+async def _fetched(session: aiohttp.ClientSession, url: str) -> bytes:
+    """Return the beginning of what is at a URL. Raises one of `_NO_ANSWER`."""
+    found = bytearray()
+    async with session.get(url, allow_redirects=False) as response:
+        async for part in response.content.iter_any():
+            found += part
+            if len(found) > _LONGEST_ANSWER:
+                break
+    return bytes(found)
 
 
 def _file_system(path: Path) -> str:
     """Return what the file system is called that has ``path`` (proc(5), mountinfo)."""
     path, found, longest = path.resolve(), "", -1
     with suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            before, _, after = line.partition(" - ")
-            mounted = Path(before.split()[4].encode().decode("unicode_escape"))
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+            before, _, after = line.partition(b" - ")
+            escaped = before.split()[4]
+            mounted = Path(os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), escaped)))
             if path.is_relative_to(mounted) and (length := len(mounted.parts)) >= longest:
-                found, longest = after.split()[0], length
+                found, longest = after.split()[0].decode(), length
     return found

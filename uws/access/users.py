@@ -319,7 +319,7 @@ def _bytes(text: str) -> bytes:
 
 
 def problem_of(path: Path) -> str | None:
-    """Return why what is at ``path`` cannot be used as users file; None also where there is none."""
+    """Return why what is at ``path`` cannot be used as users file: also where there is none."""
     users = Users(path, SystemClock())
     with suppress(UsersUnreadable):
         users.all()

@@ -234,7 +234,7 @@ def print_whole(rows: Table, column: str) -> None:
 
 def print_line(line: str) -> None:
     """Print a line as it is, of any width; what clients sent in it may not steer the reader's terminal."""
-    sys.stdout.write(_harmless(line) + "\n")
+    sys.stdout.write(harmless(line) + "\n")
 
 
 def print_json(value: Any, *, indent: int | None = None) -> None:
@@ -254,7 +254,7 @@ def print_exactly(document: bytes) -> None:
     """Write a document byte for byte; on a terminal, what would steer it is replaced."""
     sys.stdout.flush()
     if sys.stdout.isatty():
-        document = "\n".join(map(_harmless, document.decode().split("\n"))).encode()
+        document = "\n".join(map(harmless, document.decode().split("\n"))).encode()
     sys.stdout.buffer.write(document)
     sys.stdout.buffer.flush()
 
@@ -272,5 +272,6 @@ def warn_of_unsigned(path: Path) -> None:
     )
 
 
-def _harmless(line: str) -> str:
+def harmless(line: str) -> str:
+    """Return a line in which nothing steers the reader's terminal."""
     return line if line.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in line)

@@ -14,6 +14,8 @@ from .common import (
     Config,
     Data,
     err,
+    harmless,
+    is_declared,
     out,
     print_json,
     reported,
@@ -26,14 +28,14 @@ _MARKS = {"well": ("ok", "green"), "doubt": ("doubt", "yellow"), "fault": ("FAUL
 def doctor(as_json: AsJson = False, config: Config = CONFIG, data: Data = None) -> None:
     """Look whether all that a server rests on is as it should be, and say what to do where it is not.
 
-    Nothing is changed, and a server may run meanwhile. The exit status is 1 when there is a fault.
+    No file of yours is changed, and a server may run meanwhile. The exit status is 1 when there is a fault.
     """
     from uws.doctor import Finding, examine
 
     findings: list[Finding] = []
 
     async def look() -> None:
-        async for finding in examine(settings):
+        async for finding in examine(settings, is_declared=is_declared(config)):
             findings.append(finding)
             if not as_json:
                 _print(finding.state, f"{finding.subject}: {finding.found}", finding.advice)
@@ -45,8 +47,9 @@ def doctor(as_json: AsJson = False, config: Config = CONFIG, data: Data = None) 
         except KeyboardInterrupt:
             err.print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        print_json(findings, indent=2)
+        finally:
+            if as_json:
+                print_json(findings, indent=2)
     if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(FAILED)
 
@@ -54,6 +57,6 @@ def doctor(as_json: AsJson = False, config: Config = CONFIG, data: Data = None) 
 def _print(state: str, found: str, advice: str) -> None:
     mark, style = _MARKS[state]
     out.print(mark.ljust(5), style=style, end=" ")
-    out.print(found, soft_wrap=True)
+    out.print(harmless(found), soft_wrap=True)
     if advice:
         out.print(f"      to do: {advice}", soft_wrap=True)

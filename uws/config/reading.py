@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -86,7 +87,7 @@ def load(path: Path) -> Settings:
     ):
         raise DeclarationError(problems)
     return Settings(
-        data=(path.parent / file.data).resolve(),
+        data=Path(os.path.realpath(path.parent / file.data)),  # links in a circle are told when it is opened
         services=tuple(service for service in services if service),
         server=server,
         uploads=uploads,
@@ -110,7 +111,7 @@ def _store(file: _File, directory: Path, problems: list[str]) -> StoreSettings |
         return None
     if file.node and file.store is None:
         problems.append("node: only servers that share a log are nodes: add store, or leave this out")
-    jobs = None if file.jobs is None else (directory / file.jobs).resolve()
+    jobs = None if file.jobs is None else Path(os.path.realpath(directory / file.jobs))
     return StoreSettings(url=file.store, jobs=jobs, node=node)
 
 

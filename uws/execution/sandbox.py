@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from uws.files import JobDirectory
 
@@ -18,7 +19,6 @@ def sandboxed(argv: Sequence[str], directory: JobDirectory, limits: Mapping[str,
     What it keeps in memory as files (``/tmp``, ``/dev/shm``) is no more than ``limits`` grant of either.
     """
     most = [limits[name] for name in ("memory", "disk") if name in limits]
-    size = ("--size", str(min(most))) if most else ()
     data = directory.root.parent.parent
     own = [
         argument
@@ -31,12 +31,24 @@ def sandboxed(argv: Sequence[str], directory: JobDirectory, limits: Mapping[str,
         if path.exists()  # not every job has uploads
         for argument in ("--ro-bind", path, path)
     ]
+    return _bubblewrap(data, most, [*map(str, own + given)], directory.work, argv)
+
+
+def trial() -> list[str]:
+    """Return what runs ``true`` as programs are run, with nothing of anybody's in it."""
+    return _bubblewrap(Path("/tmp"), [1_000_000], [], Path("/"), ["true"])  # noqa: S108 - one of its own
+
+
+def _bubblewrap(
+    data: Path, most: Sequence[int], binds: Sequence[str], work: Path, argv: Sequence[str]
+) -> list[str]:
+    size = ("--size", str(min(most))) if most else ()
     return [
         PROGRAM, "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
         *size, "--tmpfs", "/tmp", *size, "--tmpfs", "/dev/shm",  # noqa: S108 - those of the sandbox alone
         "--cap-drop", "ALL",  # which a server that is root has
-        "--tmpfs", str(data), *map(str, own + given), "--remount-ro", str(data), "--remount-ro", "/dev",
-        "--chdir", str(directory.work), "--", *argv,
+        "--tmpfs", str(data), *binds, "--remount-ro", str(data), "--remount-ro", "/dev",
+        "--chdir", str(work), "--", *argv,
     ]  # fmt: skip
 
 
