@@ -6,6 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ import projections
 import uws
 from uws.cli import app
 from uws.config import access, settings
-from uws.model import events, parameters, queueing, quotas, service
+from uws.model import events, examples, parameters, queueing, quotas, service
 from uws.web.openapi import OPERATIONS
 
 TABLES: Mapping[str, type] = {
@@ -41,7 +42,10 @@ TABLES: Mapping[str, type] = {
     "services.NAME.lifetime": service.Lifetime,
     "services.NAME.limits": service.Limits,
     "services.NAME.slurm": service.Slurm,
+    "services.NAME.results": service.ResultDeclaration,
+    "services.NAME.examples": examples.Example,
 }
+"""The tables of the file; of the last two, there are several."""
 FILE = (
     ("data", "str", '"var"', "The data directory, relative to the file."),
     (
@@ -53,6 +57,8 @@ FILE = (
     ("jobs", "str", "", "The directory of the jobs' files, where all nodes have it in common."),
 )
 """The keys that stand in no table."""
+_LONG = 30
+"""Characters of a default that are shown."""
 STORES_OWN = {kind.type: kind for kind in (eventstore.Erased, eventstore.Pruned)}
 
 
@@ -235,22 +241,51 @@ def _member(module: ModuleType, name: str) -> Iterator[str]:
         for method_name, method in vars(value).items():
             if method_name.startswith("_"):
                 continue
-            function = method.fget if isinstance(method, property) else getattr(method, "__func__", method)
+            is_value = isinstance(method, property | cached_property)
+            function = getattr(method, "fget", None) or getattr(method, "func", None)
+            function = function or getattr(method, "__func__", method)
             if inspect.isroutine(function) and function.__doc__:
-                shown = method_name if isinstance(method, property) else _signature(method_name, function)
+                shown = method_name if is_value else _signature(method_name, function)
                 yield f"\n```python\n{shown}\n```\n"
                 yield f"{_doc(function)}\n"
 
 
 def _signature(name: str, value: Callable[..., Any]) -> str:
-    begin = (
-        "async def" if inspect.iscoroutinefunction(value) else "class" if inspect.isclass(value) else "def"
-    )
+    begin = "class" if inspect.isclass(value) else "def"
+    if inspect.iscoroutinefunction(value):
+        begin = "async def"
     try:
-        signature = str(inspect.signature(value))
+        signature = inspect.signature(value)
     except (TypeError, ValueError):
-        signature = "(...)"
-    return f"{begin} {name}{signature}".replace("'", "").replace("self, ", "").replace("(self)", "()")
+        return f"{begin} {name}(...)"
+    given = [
+        each.replace(annotation=_annotation(each.annotation), default=_default_of(each.default))
+        for each in signature.parameters.values()
+        if each.name not in ("self", "cls")
+    ]
+    returned = _annotation(signature.return_annotation)
+    return f"{begin} {name}{inspect.Signature(given, return_annotation=returned)}"
+
+
+class _Words(str):
+    """Text that is shown without quotes."""
+
+    __repr__ = str.__str__
+
+
+def _annotation(kind: Any) -> Any:
+    if kind is inspect.Parameter.empty:
+        return kind
+    text = kind if isinstance(kind, str) else getattr(kind, "__forward_arg__", None)
+    return _Words(text or _type(kind))
+
+
+def _default_of(value: Any) -> Any:
+    """Return what is shown of a default: the same at each build, and no more than is read at a glance."""
+    if value is inspect.Parameter.empty:
+        return value
+    told = repr(value)
+    return _Words("…" if " at 0x" in told or len(told) > _LONG else told)
 
 
 # Markdown

@@ -67,7 +67,7 @@ class Begun:
         mask = os.umask(0)
         os.umask(mask)
         words = [os.fsencode(word) for word in command]
-        call = Call(words, dict(os.environ), os.fsencode(cwd or Path.cwd()), mask)
+        call = Call(words, dict(os.environb), os.fsencode(cwd or Path.cwd()), mask)
         self._answers = begin(preloaded, call, files)
         self.pid = int(self._answers.recv(100))
         self.returncode: int | None = None

@@ -11,13 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
 
 import msgspec
 
-LONGEST = 100_000
+LONGEST = 200_000
 """Bytes of a call."""
 
 
@@ -25,7 +26,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     """A command's words, its environment, its directory, and the bits that new files shall not have."""
 
     command: list[bytes]
-    environment: dict[str, str]
+    environment: dict[bytes, bytes]
     cwd: bytes
     umask: int
 
@@ -86,8 +87,9 @@ def main() -> None:
     answers.close()
     call = msgspec.json.decode(message, type=Call)
     os.setsid()
-    os.environ.clear()
-    os.environ.update(call.environment)
+    os.environb.clear()
+    os.environb.update(call.environment)
+    time.tzset()
     os.chdir(call.cwd)
     os.umask(call.umask)
     for number, fd in enumerate(files):

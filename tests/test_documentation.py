@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import re
 import shutil
@@ -10,14 +11,19 @@ import sys
 from pathlib import Path
 
 import certifi
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
 from yarl import URL
 
+import uws
 from tests.harness import running
 from uws.config import load
+from uws.config.reading import _File
+from uws.model.events import EVENT_TYPES
+from uws.web.openapi import OPERATIONS
 
 ROOT = Path(__file__).parents[1]
 SEARCHED = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -185,3 +191,22 @@ async def test_the_declarations_for_those_who_come_from_elsewhere_are_right(tmp_
         job = await site.create("add", input=b"first\n", text="second", PHASE="RUN")
         await site.ended(job)
         assert (await site.get(f"{job}/results/output")).text == "first\nsecond\n"
+
+
+def test_the_reference_is_complete_and_the_same_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    reference = importlib.import_module("reference")
+    for name in ("first", "second"):
+        reference.write(tmp_path / name)
+    pages = {path.name: path.read_text() for path in (tmp_path / "first").iterdir()}
+    assert pages == {path.name: path.read_text() for path in (tmp_path / "second").iterdir()}
+    assert not [name for name, text in pages.items() if " at 0x" in text]
+    tables = {field.name for field in msgspec.structs.fields(_File) if field.type is not str}
+    shown = set(re.findall(r"^## `\[(\w+)", pages["configuration.md"], re.MULTILINE))
+    assert tables - shown <= {"store", "jobs"}  # which are no tables
+    assert all(f"## `{name}`" in pages["events.md"] for name in EVENT_TYPES)
+    assert "## `uwsd jobs list`" in pages["commands.md"]
+    assert all(route.split()[1] in pages["http.md"] for route in OPERATIONS)
+    assert all(f"### `{name}`" in pages["python.md"] for name in uws.__all__)

@@ -18,6 +18,7 @@ PORT = "8080"
 
 async def test_each_command_of_the_tutorial_prints_what_it_shows(tmp_path: Path) -> None:
     sessions = "".join(re.findall(r"```console\n(.*?)```", TUTORIAL.read_text(), re.DOTALL))
+    assert _typed(sessions)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -45,10 +46,13 @@ async def test_each_command_of_the_tutorial_prints_what_it_shows(tmp_path: Path)
             )
             expected = "[^\n]*".join(map(re.escape, re.split(" *… *", shown)))
             assert re.fullmatch(expected, printed), f"$ {command}\n{printed}instead of\n{shown}"
-    finally:
-        shell.stdin.write(b"kill %1; wait\nexit\n")
-        shell.stdin.close()
+        shell.stdin.write(b"exit\n")
         async with asyncio.timeout(PATIENCE):
+            await shell.wait()
+    finally:
+        shell.stdin.close()
+        if shell.returncode is None:  # something went wrong; what it has started is found, and ended, as left
+            shell.kill()
             await shell.wait()
 
 

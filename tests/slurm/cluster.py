@@ -183,7 +183,8 @@ def _munge(starting: Callable[[], None]) -> Iterator[None]:
                 fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else uses it
                 if ours.exists():
                     ours.unlink()
-                    _end(int(Path("/run/munge/munged.pid").read_text()))
+                    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended by itself
+                        _end(int(Path("/run/munge/munged.pid").read_text()))
 
 
 @contextmanager
