@@ -107,6 +107,10 @@ def a_pipe_for_a_key(file: Path) -> None:
     os.mkfifo(data(file) / "audit.key")
 
 
+def everybody(file: Path) -> None:
+    file.write_text(file.read_text().replace("[server]", '[server]\nhost = "0.0.0.0"'))
+
+
 def a_circle(file: Path) -> None:
     data(file).symlink_to(data(file))
 
@@ -134,6 +138,7 @@ def data(file: Path) -> Path:
         (a_pipe_for_a_key, "key", "is no regular file"),
         (a_circle, "data directory", "Too many levels of symbolic links"),
         (no_host, "server", "does not answer"),
+        (everybody, "declaration", "0.0.0.0 is reached by others"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -32,6 +32,7 @@ from uws.environment import base_environment, raise_open_files
 from uws.execution.sandbox import trial
 from uws.execution.slurm.commands import Commands, Unknown
 from uws.files import RESERVE
+from uws.model import DeclarationError
 from uws.model.units import format_size, format_time
 from uws.version import VERSION
 from uws.web.connections import room_for_connections
@@ -88,9 +89,20 @@ async def examine(settings: Settings, *, is_declared: bool = True) -> AsyncItera
     for finding in _stylesheets():
         yield finding
     if is_declared:
+        for problem in _refused(settings):
+            yield Finding("declaration", "fault", problem, "see docs/access.md")
         yield _open_files(settings)
         async for finding in _server(settings):
             yield finding
+
+
+def _refused(settings: Settings) -> list[str]:
+    """Return why a server with these settings would not start."""
+    try:
+        settings.check_access()
+    except DeclarationError as error:
+        return list(error.problems)
+    return []
 
 
 def _not_seen(subject: str, error: OSError) -> Finding:
@@ -180,9 +192,7 @@ def _key(settings: Settings) -> Iterator[Finding]:
     try:
         yield Finding("key", "well", f"{settings.key} signs for {settings.verifier_key().name}")
     except CheckpointError as error:
-        advice = (
-            "chmod it, bring back a copy, or move it away: the next start makes another (docs/auditing.md)"
-        )
+        advice = "run this as the user that the server has; or chmod 600 it, or bring back a copy"
         yield Finding("key", "fault", str(error), advice)
 
 
