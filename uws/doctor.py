@@ -73,8 +73,11 @@ async def examine(settings: Settings, *, is_declared: bool = True) -> AsyncItera
     Without a declaration, nothing is found of what only that can say. No file is changed, but that SQLite may
     make its own beside the log. May be cancelled.
     """
-    looks = {"data directory": _data, "key": _key, "users file": _users, "program": _programs}
-    for subject, look in {"versions": _versions, "SQLite": _sqlite, **looks, "clock": _clock}.items():
+    looks = {
+        "versions": _versions, "SQLite": _sqlite, "data directory": _data, "key": _key, "users file": _users,
+        "program": _programs, "clock": _clock,
+    }  # fmt: skip
+    for subject, look in looks.items():
         try:
             for finding in look(settings):
                 yield finding
@@ -355,12 +358,8 @@ async def _server(settings: Settings) -> AsyncIterator[Finding]:
         try:
             found = await _availability(session, "server", near, "stop what has this port, or pick another")
         except aiohttp.ClientConnectorError as error:
-            found = (
-                await _may_listen(settings)
-                if error.os_error.errno == ECONNREFUSED
-                else _no_answer(near, error)
-            )
-            yield found
+            is_refused = error.os_error.errno == ECONNREFUSED
+            yield await _may_listen(settings) if is_refused else _no_answer(near, error)
             return
         except _NO_ANSWER as error:
             yield _no_answer(near, error)
