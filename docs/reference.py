@@ -110,8 +110,8 @@ def _configuration() -> Iterator[str]:
         )
 
 
-def _tag(struct: type) -> object:
-    return msgspec.inspect.type_info(struct).tag  # type: ignore[attr-defined]
+def _tag(struct: type[msgspec.Struct]) -> object:
+    return struct.__struct_config__.tag
 
 
 def _told(field: msgspec.structs.FieldInfo) -> tuple[str, str, str]:
