@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
@@ -100,6 +101,7 @@ ORDER BY destruction, position LIMIT :limit
 _KNOWN = """
 SELECT id, NOT destroyed AND phase <> 'ARCHIVED' FROM job WHERE id IN (SELECT value FROM json_each(?))
 """
+_BEGINNING_SO = "SELECT id FROM job WHERE id >= ? AND id < ? ORDER BY position DESC LIMIT ?"
 _END_OF_TIME = (1 << 63) - 1
 _NEVER = (0, 0)
 _LISTED = frozenset(Phase) - {Phase.ARCHIVED}
@@ -330,6 +332,12 @@ def expired(
         )
         for job_id, service, owner, phase, run_id, created, due, place in connection.execute(_EXPIRED, asked)
     ]
+
+
+def ids(connection: sqlite3.Connection, beginning: str, limit: int) -> list[str]:
+    """Return ids of jobs that begin so, destroyed ones included, the newest first."""
+    asked = (beginning, beginning + chr(sys.maxunicode), limit)
+    return [job_id for (job_id,) in connection.execute(_BEGINNING_SO, asked)]
 
 
 def keep_files(connection: sqlite3.Connection, job_ids: Iterable[str]) -> dict[str, bool]:

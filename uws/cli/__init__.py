@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +16,11 @@ from rich.text import Text
 from typer.main import get_command
 
 from uws.access.users import problem_of
+from uws.admin import problems_of
 from uws.config import RetentionSettings, Settings, StoreSettings, load
-from uws.model import DeclarationError, FileParameter, Service
+from uws.model import DeclarationError, FileParameter, Service, UsageError
 from uws.model.units import format_duration, format_size
+from uws.version import VERSION
 
 from . import comparing as _comparing  # noqa: F401 - it adds to `audit`
 from . import examples
@@ -25,10 +29,25 @@ from .access import token, user
 from .accounting import usage
 from .audit import audit
 from .beginning import init
-from .common import FAILED, INTERRUPTED, Commands, duration_of, err, out, reported, table
+from .common import (
+    BROKEN,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    AsJson,
+    duration_of,
+    err,
+    harmless,
+    out,
+    print_json,
+    print_line,
+    reported,
+    table,
+)
 from .examining import doctor
 from .importing import importing
 from .jobs import jobs
+from .output import Commands, Debugging, have_streams, leave_output
 from .projections import projections
 from .queueing import queueing
 from .retention import retention
@@ -41,6 +60,7 @@ app = typer.Typer(
     help="An IVOA Universal Worker Service for programs that you declare.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command()(init)
 app.add_typer(jobs, name="jobs")
@@ -58,6 +78,24 @@ app.command()(migrate)
 app.add_typer(nodes, name="nodes")
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print_line(f"uwsd {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where a fault of uwsd itself is.")] = False,
+) -> None:
+    context.obj.wanted = debug
+
+
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in TOML.")]
 
 
@@ -70,6 +108,7 @@ def check(
     longest: Annotated[
         str, typer.Option(help="Stop an example that runs for longer: seconds, or 90s, 20min, 2h.")
     ] = "10min",
+    as_json: AsJson = False,
 ) -> None:
     """Read a declaration and print its services, or every mistake with its place.
 
@@ -77,26 +116,36 @@ def check(
     """
     with reported():
         seconds = duration_of("--longest", longest, at_least=1)
+        if as_json and run_examples:
+            raise UsageError("expected either --json or --run-examples")
         settings = load(file)
         settings.check_access()
-    for service in settings.services:
-        _print_service(service)
     warnings = [warning for service in settings.services for warning in service.warnings]
     if settings.auth.users and (problem := problem_of(settings.data / settings.auth.users)):
         warnings.append(problem)
-    for warning in (*warnings, *settings.doubts):
+    warnings += settings.doubts
+    if as_json:
+        services = [msgspec.Raw(service.canonical) for service in settings.services]
+        print_json({"services": services, "warnings": warnings}, indent=2)
+    else:
+        _print_declared(file, settings, warnings)
+    if run_examples and not _examples_hold(settings, seconds):
+        raise typer.Exit(FAILED)
+
+
+def _print_declared(file: Path, settings: Settings, warnings: Sequence[str]) -> None:
+    for service in settings.services:
+        _print_service(service)
+    for warning in warnings:
         err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     if kept := _kept(settings.retention):
         out.print(kept, soft_wrap=True)
-    server = settings.server
     out.print(
         Text(f"{file} is right", "green"),
-        f"{len(settings.services)} service(s) on {server.url}, data in {settings.data}",
+        f"{len(settings.services)} service(s) on {settings.server.url}, data in {settings.data}",
         sep=": ",
         soft_wrap=True,
     )
-    if run_examples and not _examples_hold(settings, seconds):
-        raise typer.Exit(FAILED)
 
 
 def _examples_hold(settings: Settings, longest: int) -> bool:
@@ -248,5 +297,20 @@ _command = cache(lambda: get_command(app))
 
 
 def main() -> None:
-    """Run the command line."""
-    _command()()
+    """Run the command line. A fault of its own is told in one line, unless --debug is given."""
+    have_streams()
+    debugging = Debugging()
+    try:
+        _command()(obj=debugging)
+    except Exception as error:
+        if debugging.wanted:
+            raise
+        leave_output()
+        problems = problems_of(error)
+        for problem in problems:
+            err.print(problem, style="red", soft_wrap=True)
+        if problems:
+            sys.exit(USAGE)
+        told = harmless(f"{type(error).__name__}: {error}")
+        err.print(f"a fault of uwsd itself: {told}; uwsd --debug … shows where", style="red", soft_wrap=True)
+        sys.exit(BROKEN)

@@ -38,6 +38,7 @@ from .common import (
     warn_of_unsigned,
 )
 from .histories import Results, Through, export_history, looks_like_history, verify_history_file
+from .naming import job_ids
 
 audit = typer.Typer(
     help="Verify the log, sign it, erase from it, archive it.",
@@ -149,7 +150,10 @@ def key(config: Config = CONFIG, data: Data = None) -> None:
 
 @audit.command()
 def erase(
-    job: Annotated[str, typer.Argument(help="The id of a destroyed job.")],
+    job: Annotated[
+        str,
+        typer.Argument(help="The id of a destroyed job.", autocompletion=job_ids),
+    ],
     reason: Reason,
     config: Config = CONFIG,
     data: Data = None,
@@ -166,7 +170,8 @@ def erase(
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A new file.")],
     jobs: Annotated[
-        list[str] | None, typer.Argument(metavar="[JOB]...", help="Write the histories of these jobs.")
+        list[str] | None,
+        typer.Argument(metavar="[JOB]...", help="Write the histories of these jobs.", autocompletion=job_ids),
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Archive up to this UTC time.")] = None,
     pruning: Annotated[

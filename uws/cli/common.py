@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -27,7 +26,6 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 from rich.text import Text
-from typer.core import TyperGroup
 
 from eventstore import ChainBroken, EventLog, read_log, to_microseconds
 from eventstore.checkpoint import Checkpoint
@@ -45,28 +43,14 @@ USAGE = 2
 """The exit status for a wrong declaration or option, or surroundings in which a command cannot work."""
 INTERRUPTED = 130
 """The exit status after Ctrl-C."""
-READ_ENOUGH = 141
-"""The exit status when whoever reads has read enough: what shells say of programs that SIGPIPE ends."""
+BROKEN = 70
+"""The exit status for a fault of the program itself (EX_SOFTWARE in sysexits.h)."""
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The declaration, in TOML.")]
 Data = Annotated[Path | None, typer.Option(help="The data directory, if not the declaration's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 CONFIG = Path("uwsd.toml")
 _ANY_WIDTH = 100_000
-
-
-class Commands(TyperGroup):
-    """Commands that end with status 141 when whoever reads has read enough, as `head` does."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
-            raise typer.Exit(READ_ENOUGH) from None
 
 
 class _Console(Console):

@@ -33,9 +33,12 @@ from .common import (
     settings_of,
 )
 from .jobs import watched
+from .naming import JobId, job_ids
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
-Other = Annotated[str, typer.Argument(metavar="JOB", help="The id of the job that it is held against.")]
+Other = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="The id of the job that it is held against.", autocompletion=job_ids),
+]
 
 
 @audit.command()

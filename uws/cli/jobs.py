@@ -50,6 +50,7 @@ from .common import (
     reported,
     settings_of,
 )
+from .naming import JobId, job_ids, service_names
 
 jobs = typer.Typer(
     help="List, show, abort, destroy and purge jobs, and watch one.",
@@ -57,15 +58,18 @@ jobs = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
 Named = Annotated[
-    list[str] | None, typer.Argument(metavar="[JOB]...", help="Ids of jobs, in place of the filters.")
+    list[str] | None,
+    typer.Argument(metavar="[JOB]...", help="Ids of jobs, in place of the filters.", autocompletion=job_ids),
 ]
 Phases = Annotated[
     list[Phase] | None,
     typer.Option("--phase", case_sensitive=False, help="In this phase; may be repeated."),
 ]
-OfService = Annotated[str | None, typer.Option("--service", metavar="NAME", help="Of this service.")]
+OfService = Annotated[
+    str | None,
+    typer.Option("--service", metavar="NAME", help="Of this service.", autocompletion=service_names),
+]
 Owner = Annotated[str | None, typer.Option(metavar="NAME", help="Of this owner.")]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Without an owner.")]
 OlderThan = Annotated[
@@ -74,7 +78,7 @@ OlderThan = Annotated[
 NewerThan = Annotated[str | None, typer.Option(metavar="AGE", help="Created since then.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")]
 
-_HEADING = f"{'job':<32}  {'phase':<9}  {'created':<24}  service  owner  run id"
+_ROW = "{:<32}  {:<9}  {:<24}  {:<16}  {:<16}  {}"
 
 
 @jobs.command("list")
@@ -98,9 +102,9 @@ def list_(
             return
         for number, entry in enumerate(found):
             if not number:
-                print_line(_HEADING)
-            place = f"{entry.service}  {entry.owner or '-'}  {entry.run_id or '-'}"
-            print_line(f"{entry.id:<32}  {entry.phase:<9}  {entry.created:<24}  {place}")
+                print_line(_ROW.format("job", "phase", "created", "service", "owner", "run id"))
+            who, name = entry.owner or "-", entry.run_id or "-"
+            print_line(_ROW.format(entry.id, entry.phase, entry.created, entry.service, who, name))
 
 
 @jobs.command()

@@ -43,16 +43,21 @@ from .common import (
     table,
     time_of,
 )
+from .naming import JobId, job_ids, service_names
 
 R = TypeVar("R")
 _PAUSE = 0.2
 """Seconds between two looks at a log that is followed."""
 _SHOWN = 50
 
-Job = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
-SomeJob = Annotated[str | None, typer.Argument(metavar="[JOB]", help="Of this job alone.")]
+SomeJob = Annotated[
+    str | None, typer.Argument(metavar="[JOB]", help="Of this job alone.", autocompletion=job_ids)
+]
 Owner = Annotated[str | None, typer.Option(metavar="NAME", help="About jobs of this owner.")]
-OfService = Annotated[str | None, typer.Option("--service", metavar="NAME", help="About this service.")]
+OfService = Annotated[
+    str | None,
+    typer.Option("--service", metavar="NAME", help="About this service.", autocompletion=service_names),
+]
 Actor = Annotated[str | None, typer.Option(metavar="NAME", help="Caused by this user; the server is uwsd.")]
 Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Of this type, such as JobAborted.")]
 Since = Annotated[str | None, typer.Option(metavar="TIME", help="That happened at this UTC time or later.")]
@@ -147,7 +152,7 @@ async def _log(settings: Settings, job: str | None, sought: Sought, follow: bool
 
 @audit.command()
 def replay(
-    job: Job,
+    job: JobId,
     at: At = None,
     at_version: AtVersion = None,
     as_xml: Annotated[

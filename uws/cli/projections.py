@@ -36,6 +36,7 @@ from .common import (
     settings_of,
     table,
 )
+from .naming import read_models
 
 projections = typer.Typer(
     help="Look at the read models, make them anew, compare them with the log.",
@@ -44,7 +45,10 @@ projections = typer.Typer(
 )
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help="Read models; all when none is named.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...", help="Read models; all when none is named.", autocompletion=read_models
+    ),
 ]
 
 Packed = Annotated[Path, typer.Argument(metavar="FILE", help="A file, or - for a pipe.")]

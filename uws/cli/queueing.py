@@ -11,6 +11,7 @@ from uws.model import UsageError
 from uws.model.units import format_time
 
 from .common import CONFIG, AsJson, Config, Data, carried_out, out, print_json, reported, settings_of, table
+from .naming import service_names
 
 queueing = typer.Typer(
     help="Show which jobs wait and why, pause the queue, resume it.",
@@ -18,7 +19,10 @@ queueing = typer.Typer(
     pretty_exceptions_enable=False,
 )
 LIMIT = 1000
-Service = Annotated[str | None, typer.Argument(metavar="[SERVICE]", help="Only the queue of this service.")]
+Service = Annotated[
+    str | None,
+    typer.Argument(metavar="[SERVICE]", help="Only the queue of this service.", autocompletion=service_names),
+]
 
 
 @queueing.callback()

@@ -9,14 +9,18 @@ from uws.audit import Told, tell
 from uws.config import Settings
 from uws.model.units import format_time
 
-from .common import CONFIG, Config, Data, out, reading, reported, settings_of
+from .common import CONFIG, AsJson, Config, Data, out, print_json, reading, reported, settings_of
 
 
-def retention(config: Config = CONFIG, data: Data = None) -> None:
+def retention(as_json: AsJson = False, config: Config = CONFIG, data: Data = None) -> None:
     """Tell what the server archives, erases and prunes of its own accord, and when; nothing is changed."""
     with reported():
         settings = settings_of(config, data)
-        _print(settings, asyncio.run(_told(settings)))
+        told = asyncio.run(_told(settings))
+    if as_json:
+        print_json(told, indent=2)
+    else:
+        _print(settings, told)
 
 
 async def _told(settings: Settings) -> Told:

@@ -45,7 +45,7 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     quotas: dict[str, Any] = {}
     limits: dict[str, Any] = {}
     slurm: dict[str, Any] = {}
-    services: dict[str, Any]
+    services: dict[str, Any] = {}
 
 
 def load(path: Path) -> Settings:
@@ -59,9 +59,11 @@ def load(path: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise DeclarationError([f"{path}: {error}"]) from None
     problems: list[str] = []
-    file = _File(**{"services": {}, **right_part(without_times(raw), _File, "", problems)})
-    if raw.get("services") == {}:
-        problems.append("services: there is none; declare one as [services.NAME]")
+    file = _File(**right_part(without_times(raw), _File, "", problems))
+    if raw.get("services", {}) == {}:
+        problems.append(
+            "services: there is none; declare one as [services.NAME], or begin with what uwsd init makes"
+        )
     directory = str(path.parent.resolve())
     services = [declared(name, table, directory, problems) for name, table in file.services.items()]
     server = convert(file.server, ServerSettings, "server", problems)
