@@ -72,8 +72,9 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
     assert not missing
 
 
-def test_the_tests_that_show_a_defence_are_there() -> None:
-    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "docs/threats.md").read_text()))
+@pytest.mark.parametrize("page", ["threats", "why"])
+def test_the_tests_that_show_a_promise_are_there(page: str) -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "docs" / f"{page}.md").read_text()))
     assert named
     assert not [path for path in sorted(named) if not (ROOT / path).exists()]
 
