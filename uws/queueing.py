@@ -18,7 +18,7 @@ from uws.model import Job, Phase, QuotaSettings, Service, Unavailable, UsageErro
 from uws.model import events as e
 from uws.model.queueing import QueueSettings, Situation, Spot, fullness
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
 _PATIENCE = 1.0
@@ -182,7 +182,7 @@ class Queueing:
             await self.projector.caught_up("queue")
             queued = await self.jobs.queued_of(owner, {service.name, *self.services})
         except StoreUnavailable as error:
-            log.warning("how many jobs are queued is not known, and none is refused: %s", error)
+            _log.warning("how many jobs are queued is not known, and none is refused: %s", error)
             return None
         return fullness(service, most, queued)
 

@@ -51,7 +51,7 @@ from .common import (
     settings_of,
 )
 
-jobs = typer.Typer(
+jobs: typer.Typer = typer.Typer(
     help="List, show, abort, destroy and purge jobs, and watch one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -14,7 +14,7 @@ from uws.model import IllegalPhase, JobGone
 
 from ._persistence import for_each, keep_doing, lasting
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _CHANGES_TIMES = frozenset({"JobCreated", "DestructionSet"})
 

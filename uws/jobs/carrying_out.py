@@ -28,7 +28,7 @@ from uws.model import (
 from uws.model import events as e
 from uws.model.job import evolve
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
 Step = Callable[[Job], list[e.JobEvent]]
@@ -42,7 +42,7 @@ class CarriesOut(Offered):
     ) -> None:
         super().__init__(service, job_class, base_url)
         self.backend = backend
-        self.transitions = UserUWSTransitions(service, job_class)
+        self.transitions: UserUWSTransitions = UserUWSTransitions(service, job_class)
 
     def _command(
         self,
@@ -115,7 +115,7 @@ class CarriesOut(Offered):
         try:
             await self.backend.files.of(job_id).remove()
         except OSError as error:
-            log.warning("the files of job %s cannot be deleted now: %s", job_id, error)
+            _log.warning("the files of job %s cannot be deleted now: %s", job_id, error)
 
     def _decide(self, job_id: str, job: Job | None, steps: Sequence[Step]) -> list[e.JobEvent]:
         events: list[e.JobEvent] = []

@@ -93,6 +93,8 @@ class JobList:
     def __init__(self, uws: Offered, facts: Facts | None = None) -> None:
         self._uws = uws
         self._facts = {"service": uws.service.title, **(facts or {})}
+        self.begin: bytes
+        self.end: bytes
         marked = self.whole(())
         marked.append(etree.Comment())
         self.begin, _, self.end = serialise(marked).rpartition(b"  <!---->\n")
