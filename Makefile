@@ -111,12 +111,17 @@ fuzz: $(VENV)/test
 replay: $(VENV)/test
 	$(BIN)/python -m pytest tests/audit/test_past.py --histories 500 $(ARGS)
 
+# Last: whether all that the packages offer has a type that every checker reads alike; the interpreter is looked for on the PATH.
 lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	@for package in eventstore projections uws; do \
+	    told=$$(PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --ignoreexternal --verifytypes $$package) || { echo "$$told"; exit 1; }; \
+	    echo "$$package: $$(echo "$$told" | grep score)"; \
+	done
 
 check: lint audit-where-it-can $(UWS_CLIENT)/ready $(AXE)
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered $(ARGS)

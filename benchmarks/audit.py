@@ -19,7 +19,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from benchmarks.growth import TRACE
+from benchmarks.options import DIRECTORY, TRACE, Directory, Trace, new_app
 from benchmarks.scale import DECLARATION, make_up
 from benchmarks.tables import Figures, Line, new_console, show
 from eventstore import open_store, read_log
@@ -47,7 +47,7 @@ LINES = (
     Line(STATE, "s", most=5),
     Line(ALL, "events/s"),
 )
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 
 
 class Size(NamedTuple):
@@ -66,10 +66,8 @@ class Size(NamedTuple):
 @app.command()
 def main(
     jobs: Annotated[int, typer.Option(min=SMALLER, help="How many there are in the larger log.")] = 1_000_000,
-    trace: Annotated[Path, typer.Option(help="A trace in Standard Workload Format, gzipped or not.")] = TRACE,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    trace: Trace = TRACE,
+    directory: Directory = DIRECTORY,
     output: Annotated[Path | None, typer.Option(help="Write audit.txt to this directory, too.")] = None,
 ) -> None:
     """Measure answers about logs of two sizes; the exit status is 1 when a target is missed.

@@ -24,6 +24,7 @@ import aiohttp
 import typer
 import uvloop
 
+from benchmarks.options import DIRECTORY, Directory, new_app
 from benchmarks.servers import Client, Server, ended_in_order, serving, uwsd
 from benchmarks.tables import Figures, Line, new_console, show
 from uws.config import LimitSettings
@@ -62,16 +63,14 @@ LINES = (
     Line(WAITING, ""),
     Line(MEMORY, "kB", most=20),
 )
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 
 
 @app.command()
 def main(
     slow: Annotated[int, typer.Option(min=1, help="How many connections are slow.")] = 500,
     waiting: Annotated[int, typer.Option(min=1, help="How many clients wait for a job.")] = 5_000,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    directory: Directory = DIRECTORY,
 ) -> None:
     """Measure what a crowd costs others. The exit status is 1 when a target is missed."""
     console, figures = new_console(), Figures(dict)

@@ -28,6 +28,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.options import DIRECTORY, Directory, new_app
 from eventstore import EventStore, Metadata, NewEvent, SQLiteEventStore, new_id
 
 APPENDS = {1: 2_000, 16: 8_000, 64: 16_000, 256: 32_000}
@@ -39,7 +40,7 @@ ERASED = 10
 STREAM = 5
 """Events of a stream: as many as most jobs have."""
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 EACH, BULK, SCAN = "sqlite3, a commit each", "sqlite3, one transaction", "sqlite3, rows only read"
 VERIFY, ALONE = f"verify, {os.cpu_count()} cores", "verify, 1 core"
@@ -97,9 +98,7 @@ class Result(msgspec.Struct):
 @app.command()
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
-    directory: Annotated[Path, typer.Option(help="Where the logs lie meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    directory: Directory = DIRECTORY,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file, too.")] = None,
 ) -> None:
     """Measure the event store; the exit status is 1 when a target is missed."""

@@ -31,6 +31,7 @@ import msgspec
 import typer
 import uvloop
 
+from benchmarks.options import DIRECTORY, Directory, new_app
 from benchmarks.servers import Client, Document, Server, ended_in_order, serving, uwsd
 from benchmarks.tables import Figures, Line, new_console, show
 
@@ -61,7 +62,7 @@ max_running = {sleepers}
 """
 
 T = TypeVar("T")
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 
 FLOOR, LEAST, SERVER = "floor", "least", "server"
 RATE, LATENCY, RECORDED = (
@@ -91,9 +92,7 @@ SUPERVISOR = (Line(SHARED, "kB"), Line(DIRTY, "kB"))
 def main(
     jobs: Annotated[int, typer.Option(min=1, help="How many go through the queue, in all.")] = 2_000,
     slots: Annotated[int, typer.Option(min=1, help="How many programs run at one time.")] = 8,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    directory: Directory = DIRECTORY,
     output: Annotated[
         Path | None, typer.Option(help="Write execution.txt and execution.json to this directory, too.")
     ] = None,

@@ -22,7 +22,8 @@ import aiohttp
 import typer
 import uvloop
 
-from benchmarks.growth import TRACE, Run, made_up, read_trace
+from benchmarks.growth import Run, made_up, read_trace
+from benchmarks.options import DIRECTORY, TRACE, Directory, Trace, new_app
 from benchmarks.servers import Client, Document, ended_in_order, serving
 from benchmarks.tables import Figures, Line, new_console, show
 
@@ -53,7 +54,7 @@ executable = {{ type = "str" }}
 APART = 1e-6
 """Seconds that each job sleeps longer than the one before, so that none is like another for that."""
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 
 RUNNING, LOAD = "jobs that ran at one time, at most", "share of the slots that was in use"
 WAITED, MEAN = "jobs that waited over 0.1 s", "mean wait"
@@ -88,10 +89,8 @@ def main(
             min=1, help="How many programs run at one time; several are tried in turn, default 128 and 3."
         ),
     ] = None,
-    trace: Annotated[Path, typer.Option(help="A trace in Standard Workload Format, gzipped.")] = TRACE,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    trace: Trace = TRACE,
+    directory: Directory = DIRECTORY,
     output: Annotated[
         Path | None, typer.Option(help="Write fairness.txt and fairness.svg to this directory, too.")
     ] = None,

@@ -22,6 +22,7 @@ import aiohttp
 import typer
 import uvloop
 
+from benchmarks.options import DIRECTORY, Directory, new_app
 from benchmarks.servers import Client, Server, ended_in_order, serving, uwsd
 from benchmarks.tables import Figures, Line, new_console, show
 
@@ -49,15 +50,13 @@ LINES = (
     Line(PROCESSOR, "ms"),
     Line(MEMORY, "kB"),
 )
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 
 
 @app.command()
 def main(
     listeners: Annotated[int, typer.Option(min=1, help="How many listen at one time.")] = 5_000,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    directory: Directory = DIRECTORY,
 ) -> None:
     """Measure what listeners cost."""
     console, figures = new_console(), Figures(dict)

@@ -16,15 +16,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
-import typer
 import uvloop
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.options import DIRECTORY, TRACE, Directory, Trace, new_app
 from eventstore import Metadata, SQLiteEventStore
 from eventstore.archive import verify_archive
 from eventstore.checkpoint import SigningKey
@@ -37,8 +37,6 @@ from uws.jobs import Backend, UserUWS, make_uws_for_service
 from uws.model import Ending, Failure, FloatParameter, Result, ResultDeclaration, Service, StrParameter
 from uws.model.units import format_size
 
-TRACE = Path(__file__).parents[2] / "shared/data/NASA-iPSC-1993-3.1-cln.swf.gz"
-"""Where the trace lies beside a checkout that has it; the Parallel Workloads Archive has it, too."""
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 FAILING = 20
 """Of so many jobs one fails; the trace does not say which did."""
@@ -68,7 +66,7 @@ FROM event
 _PAGES = "SELECT name, sum(pgsize) FROM dbstat GROUP BY name ORDER BY sum(pgsize) DESC"
 _INDEXES = {"sqlite_autoindex_event_1": "index of ids", "sqlite_autoindex_event_2": "index of streams"}
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 console = Console(highlight=False)
 console.width = max(console.width, 110)  # figures are for reading: none is cut off
 
@@ -109,10 +107,8 @@ class Time(NamedTuple):
 
 @app.command()
 def main(
-    trace: Annotated[Path, typer.Option(help="A trace in Standard Workload Format, gzipped.")] = TRACE,
-    directory: Annotated[Path, typer.Option(help="Where the log lies meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    trace: Trace = TRACE,
+    directory: Directory = DIRECTORY,
 ) -> None:
     """Record a trace and measure what it takes. Without the trace, 2000 made-up jobs stand in for it."""
     runs = list(read_trace(trace) if trace.exists() else made_up(2000))

@@ -30,6 +30,7 @@ import msgspec
 import typer
 
 from benchmarks import hot_paths
+from benchmarks.options import DIRECTORY, Directory, new_app
 from benchmarks.servers import ended_in_order
 from benchmarks.tables import Figures, Line, new_console, show
 
@@ -42,7 +43,7 @@ MARK = "getpgid"
 """What `hot_paths.mark` calls."""
 NOW = "now"
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 
 
 class Counts(msgspec.Struct):
@@ -58,9 +59,7 @@ def main(
     against: Annotated[
         str | None, typer.Option(metavar="REVISION", help="Count this one, too, and compare with it.")
     ] = None,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    directory: Directory = DIRECTORY,
 ) -> None:
     """Count; the exit status is 1 when a path takes over a tenth more. Needs valgrind, and takes minutes."""
     if shutil.which(COUNTER) is None:

@@ -22,6 +22,7 @@ import typer
 import uvloop
 
 from benchmarks.eventstore import append_all, make_appends
+from benchmarks.options import DIRECTORY, Directory, new_app
 from benchmarks.servers import Client, Server, ended_in_order, serving, uwsd
 from benchmarks.tables import Figures, Line, new_console, show
 from eventstore import EventStore, open_store
@@ -60,15 +61,13 @@ LINES = (
     Line(MEDIAN, "ms", most=10),
     Line(P99, "ms"),
 )
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 
 
 @app.command()
 def main(
     nodes: Annotated[int, typer.Option(min=2, help="As many as there are at most.")] = 3,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    directory: Directory = DIRECTORY,
 ) -> None:
     """Measure one server on a file, then several on a database. The status is 1 when a target is missed."""
     console, figures, begin = new_console(), Figures(dict), perf_counter()

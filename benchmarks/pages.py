@@ -19,6 +19,7 @@ import msgspec
 import typer
 
 from benchmarks.execution import own_seconds
+from benchmarks.options import DIRECTORY, Directory, new_app
 from benchmarks.servers import Server, ended_in_order, serving, uwsd
 from benchmarks.tables import Figures, Line, new_console, show
 
@@ -38,15 +39,13 @@ max_running = 4
 FORMS = {"XML": "text/xml", "page": "text/html"}
 ADDED = "added"
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 
 
 @app.command()
 def main(
     requests: Annotated[int, typer.Option(min=1, help="How often each form is asked for in a round.")] = 500,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    directory: Directory = DIRECTORY,
     output: Annotated[
         Path | None, typer.Option(help="Write pages.txt and pages.json to this directory, too.")
     ] = None,

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.growth import TRACE
+from benchmarks.options import TRACE, Trace, new_app
 from eventstore import MemoryEventStore, RecordedEvent
 from projections import Batch, Documents, Usage
 from projections.usage import experience
@@ -25,7 +25,7 @@ from uws.model import events as e
 
 FACTOR, TARGET = 2, 0.5
 """Expected run times are to be within this factor for this share of the jobs."""
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 SERVICE = Service(
     name="trace",
     title="Jobs of another machine",
@@ -78,7 +78,7 @@ def _is_good(connection: sqlite3.Connection, job: Job) -> bool:
 
 @app.command()
 def main(
-    trace: Annotated[Path, typer.Option(help="A trace in Standard Workload Format, gzipped or not.")] = TRACE,
+    trace: Trace = TRACE,
     jobs: Annotated[int | None, typer.Option(help="Take so many of its jobs.")] = None,
 ) -> None:
     """Print for how many jobs the expected run time was right; exit 1 when it was for less than half."""

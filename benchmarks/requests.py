@@ -25,7 +25,7 @@ import typer
 import uvloop
 
 from benchmarks import scale
-from benchmarks.growth import TRACE
+from benchmarks.options import DIRECTORY, TRACE, Directory, Trace, new_app
 from benchmarks.servers import UWSD, Server, ended_in_order, serving, uwsd
 from benchmarks.tables import Figures, Line, new_console, show
 
@@ -58,16 +58,14 @@ RATES = (
 )
 COSTS = tuple(Line(line.name, "µs") for line in RATES)
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 
 
 @app.command()
 def main(
     jobs: Annotated[int, typer.Option(min=1, help="How many the server has.")] = 1_000,
-    trace: Annotated[Path, typer.Option(help="A trace in Standard Workload Format, gzipped or not.")] = TRACE,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    trace: Trace = TRACE,
+    directory: Directory = DIRECTORY,
     output: Annotated[
         Path | None, typer.Option(help="Write requests.txt and requests.json to this directory, too.")
     ] = None,

@@ -28,7 +28,8 @@ import aiohttp
 import typer
 import uvloop
 
-from benchmarks.growth import TRACE, made_up
+from benchmarks.growth import made_up
+from benchmarks.options import DIRECTORY, TRACE, Directory, Trace, new_app
 from benchmarks.servers import MB, UWSD, Server, ended_in_order, serving, uwsd
 from benchmarks.tables import Figures, Line, new_console, show
 from eventstore import SQLiteEventStore
@@ -69,7 +70,7 @@ executable     = { type = "str" }
 """
 LIST = "/ipsc/async"
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 START, RECENT, DOCUMENT = "start, to the first answer", "job list, LAST=20", "job document"
 FILTERED, MEMORY = "JSON, PHASE & AFTER, LIMIT=20", "resident memory"
 WHOLE, ABOVE, REBUILD = "whole job list", "memory for it, at most", "rebuild, without a server"
@@ -101,10 +102,8 @@ LOAD = (
 @app.command()
 def main(
     jobs: Annotated[int, typer.Option(min=1, help="How many the largest server has.")] = 1_000_000,
-    trace: Annotated[Path, typer.Option(help="A trace in Standard Workload Format, gzipped or not.")] = TRACE,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    trace: Trace = TRACE,
+    directory: Directory = DIRECTORY,
     output: Annotated[
         Path | None, typer.Option(help="Write scale.txt and scale.svg to this directory, too.")
     ] = None,

@@ -24,8 +24,8 @@ import typer
 
 from benchmarks import figures, plots
 from benchmarks.figures import Figure, Sample, figures_of
-from benchmarks.growth import TRACE
 from benchmarks.measurements import MEASUREMENTS, SMALLEST, UNTOUCHED, Bench, Measurement, Sizes
+from benchmarks.options import DIRECTORY, TRACE, Directory, Trace, new_app
 from benchmarks.peers.dachs import Dachs
 from benchmarks.peers.measurements import measure_dachs
 from benchmarks.requests import prepared
@@ -48,7 +48,7 @@ BEGIN, END = "<!-- what the benchmarks wrote begins -->", "<!-- what the benchma
 WIDTH = 200
 PACKAGES = ("aiohttp", "uvloop", "msgspec", "lxml", "aiosqlite")
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = new_app()
 
 
 class Report(msgspec.Struct):
@@ -69,10 +69,8 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer jobs and clients: minutes.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="How many the largest store has.")] = None,
     peer: Annotated[bool, typer.Option(help="Measure the peer, too, where it is installed.")] = True,
-    trace: Annotated[Path, typer.Option(help="A trace in Standard Workload Format, gzipped or not.")] = TRACE,
-    directory: Annotated[Path, typer.Option(help="Where the data lie meanwhile: a disk, not memory.")] = Path(
-        "/var/tmp"  # noqa: S108 - only a directory of its own is made there
-    ),
+    trace: Trace = TRACE,
+    directory: Directory = DIRECTORY,
     output: Annotated[
         Path | None,
         typer.Option(

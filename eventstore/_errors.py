@@ -18,7 +18,9 @@ class VersionConflict(EventStoreError):
 
     def __init__(self, stream: str, expected: int, actual: int) -> None:
         super().__init__(f"stream {stream} is at version {actual}, not {expected}")
-        self.stream, self.expected, self.actual = stream, expected, actual
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
 
 
 class DuplicateEventId(EventStoreError):
@@ -26,7 +28,8 @@ class DuplicateEventId(EventStoreError):
 
     def __init__(self, event_id: str, stream: str) -> None:
         super().__init__(f"event id {event_id} is taken by another append to {stream}")
-        self.event_id, self.stream = event_id, stream
+        self.event_id = event_id
+        self.stream = stream
 
 
 class StreamNotFound(EventStoreError):
@@ -42,7 +45,8 @@ class Overloaded(EventStoreError):
 
     def __init__(self, waiting: int, retry_after: int = 1) -> None:
         super().__init__(f"{waiting} appends are waiting")
-        self.waiting, self.retry_after = waiting, retry_after
+        self.waiting = waiting
+        self.retry_after = retry_after
 
 
 class StoreUnavailable(EventStoreError):
@@ -60,15 +64,15 @@ class StoreFull(StoreUnavailable):
 class StoreClosed(StoreUnavailable):
     """The store has been closed."""
 
-    def __init__(self, reason: str = "the event store is closed") -> None:
-        super().__init__(reason)
+    def __init__(self) -> None:
+        super().__init__("the event store is closed")
 
 
 class TermPassed(StoreUnavailable):
     """Another node leads by now, and what this one wanted done as the leader was not done."""
 
-    def __init__(self, reason: str = "another node leads by now") -> None:
-        super().__init__(reason)
+    def __init__(self) -> None:
+        super().__init__("another node leads by now")
 
 
 class StoreLocked(EventStoreError):
@@ -77,7 +81,8 @@ class StoreLocked(EventStoreError):
     def __init__(self, path: str, pid: int | None) -> None:
         holder = f"process {pid}" if pid else "another process"
         super().__init__(f"{path} is in use by {holder}; stop it, or use another data directory")
-        self.path, self.pid = path, pid
+        self.path = path
+        self.pid = pid
 
 
 class ChainBroken(EventStoreError):
@@ -85,7 +90,8 @@ class ChainBroken(EventStoreError):
 
     def __init__(self, position: int, reason: str) -> None:
         super().__init__(f"position {position}: {reason}")
-        self.position, self.reason = position, reason
+        self.position = position
+        self.reason = reason
 
 
 class PositionPruned(EventStoreError):

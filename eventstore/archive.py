@@ -36,7 +36,8 @@ class ArchiveError(EventStoreError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path, self.reason = path, reason
+        self.path = path
+        self.reason = reason
 
 
 class Contents(NamedTuple):

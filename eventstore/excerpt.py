@@ -76,7 +76,8 @@ class Links:
     """
 
     def __init__(self) -> None:
-        self.head, self.begin = EMPTY, 0
+        self.head: Head = EMPTY
+        self.begin: int = 0
 
     def follow(self, line: bytes) -> RecordedEvent:
         """Return the event of the next line. Raises `ChainBroken`, and `ValueError` for what is no line."""

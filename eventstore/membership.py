@@ -40,7 +40,8 @@ class ClockOff(StoreUnavailable):
             "the clock of this machine, or the database's, is wrong: it is {} here and {} there, "
             "and {:.0f} s are the most by which they may differ".format(*times, MOST_OFF)
         )
-        self.here, self.there = here, there
+        self.here = here
+        self.there = there
 
 
 class UnknownNode(EventStoreError):
@@ -164,7 +165,7 @@ class Alone:
     key = b""
     cut_off: str | None = None
     leads = True
-    others = ()
+    others: Collection[str] = ()
 
     def __init__(self, store: EventStore) -> None:
         self._store = store

@@ -22,7 +22,7 @@ from ._types import EventStore
 from .addresses import named
 from .membership import MOST_OFF, ClockOff, Duties, Member, NameTaken, NodeId, StillThere, UnknownNode
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _LEASED = 0.75
 """The part of the time after which a node is gone for which it may go on without being heard of."""
@@ -67,12 +67,12 @@ class OneOfSeveral:
         node: NodeId,
         gone_after: float,
         leased: Callable[[float], None],
-        clocks: Clocks = _REAL,
+        clocks: Clocks,
     ) -> None:
         self._store, self._node, self._gone_after, self._leased = store, node, gone_after, leased
         self._clocks, self._every = clocks, min(_SLOWEST, gone_after / _BEATS)
         self.name: str | None = node.name
-        self.key = b""
+        self.key: bytes = b""
         self.cut_off: str | None = None
         """See `Membership.cut_off`."""
         self._urls: dict[str, str] = {}
@@ -150,16 +150,16 @@ class OneOfSeveral:
             if (term := self._term) is None:
                 await self._news.wait()
                 continue
-            log.info("node %s leads, in term %s", self.name, term)
+            _log.info("node %s leads, in term %s", self.name, term)
             try:
                 async with duties(cast(EventStore, _Leaders(self._store, term, self._check_clock))):
                     while self._term == term:
                         await self._news.wait()
             except StoreUnavailable as error:
-                log.warning("what the leader does cannot be done: %s; trying again", error)
+                _log.warning("what the leader does cannot be done: %s; trying again", error)
                 await self._clocks.sleep(_PAUSE)
             except Exception:
-                log.exception("what the leader does cannot be done; trying again")
+                _log.exception("what the leader does cannot be done; trying again")
                 await self._clocks.sleep(_PAUSE)
 
     # Being there
@@ -208,7 +208,7 @@ class OneOfSeveral:
         try:
             await self._keep(self._beat_and_look, self._lose_sight, "is cut off", connection)
         except NameTaken as error:
-            log.error("%s", error)
+            _log.error("%s", error)
             self._taken = error
             self._tell()
         finally:
@@ -238,10 +238,10 @@ class OneOfSeveral:
             except StoreUnavailable as error:
                 why = str(error)
                 if connection and self.cut_off is None:
-                    log.warning("node %s %s: %s; trying again", self.name, what, error)
+                    _log.warning("node %s %s: %s; trying again", self.name, what, error)
             except Exception as error:
                 why = str(error)
-                log.exception("node %s %s; trying again", self.name, what)
+                _log.exception("node %s %s; trying again", self.name, what)
             finally:
                 if connection:
                     connection.terminate()
@@ -285,7 +285,7 @@ class OneOfSeveral:
         try:
             self._leased(self._leased_until)
         except Exception as error:
-            log.error("what node %s runs cannot be told that it is there: %s", self.name, error)
+            _log.error("what node %s runs cannot be told that it is there: %s", self.name, error)
 
     async def _look(self, connection: Connection) -> None:
         began = self._clocks.watched()
@@ -319,10 +319,10 @@ class OneOfSeveral:
         while True:
             await self.there()  # by a name that is this node's own
             if self._clock_off:
-                log.error("node %s does not lead: %s", self.name, self._clock_off)
+                _log.error("node %s does not lead: %s", self.name, self._clock_off)
                 while self._clock_off:
                     await self._news.wait()
-                log.info("node %s may lead: its clock is right again", self.name)
+                _log.info("node %s may lead: its clock is right again", self.name)
             with translated("the others are led by nobody"):
                 self._term = await connection.fetchval("SELECT lead($1)", self.name)
                 if self._term is None:

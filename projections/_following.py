@@ -25,7 +25,7 @@ from ._tables import Tables, TakenOver, is_spoilt, unlink
 from .readmodel import Batch, ReadModel
 from .usage import EXPERIENCED
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 R = TypeVar("R")
 Progress = Callable[[int, int], None]
 
@@ -77,7 +77,7 @@ class Following:
     before the next batch comes: that is the only seam there is.
     """
 
-    retry_seconds = 1.0
+    retry_seconds: float = 1.0
 
     def __init__(
         self, store: EventStore, models: Iterable[ReadModel[Any]], writer: Connection, reader: Connection,
@@ -229,11 +229,11 @@ class Following:
                 return
             except StoreUnavailable as error:
                 if not told:
-                    log.warning("read models stay at position %s: %s; trying again", self._position, error)
+                    _log.warning("read models stay at position %s: %s; trying again", self._position, error)
                 told = True
                 await asyncio.sleep(self.retry_seconds)
             except Exception:
-                log.exception("the log cannot be followed from position %s", self._position)
+                _log.exception("the log cannot be followed from position %s", self._position)
                 await asyncio.sleep(self.retry_seconds)
 
     async def _fold(self, batch: Sequence[RecordedEvent]) -> None:
@@ -253,7 +253,7 @@ class Following:
                 show = partial(asyncio.get_running_loop().call_soon_threadsafe, self._show, streams, promptly)
                 stopped = await self._do(_fold_all, live, batch, show)
             for tables, error in stopped:
-                log.error("the read model %s stopped %s", tables.model.name, tables.error, exc_info=error)
+                _log.error("the read model %s stopped %s", tables.model.name, tables.error, exc_info=error)
                 self._live.discard(tables.model.name)
                 self._revive(tables.model.name)
             self._position = batch[-1].position
@@ -280,7 +280,7 @@ class Following:
             except Exception as error:
                 if (self._tables[name].error or str(error)) != told:
                     told = self._tables[name].error or str(error)
-                    log.error("the read model %s stopped %s", name, told)
+                    _log.error("the read model %s stopped %s", name, told)
                 self._advance()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -298,13 +298,13 @@ class Following:
             await self._catch_up(tables, self._go_live)
             return True
         except HalfKnown:
-            log.warning("the log was pruned of what %s had not folded: it is made anew", name)
+            _log.warning("the log was pruned of what %s had not folded: it is made anew", name)
         except StoreUnavailable as error:
             if isinstance(error.__cause__, TakenOver):
                 return False  # its position is known again
             if not is_spoilt(error.__cause__):
                 raise
-            log.warning("the read model %s is made anew: %s", name, error)
+            _log.warning("the read model %s is made anew: %s", name, error)
         await self._begin_anew(name)
         return False
 

@@ -20,7 +20,7 @@ from eventstore.connection import connect_for_reading, transaction
 from ._tables import Spoilt, Tables, checkpoint_of, parts_of, unlink
 from .readmodel import ReadModel, program_of
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS file (
@@ -122,11 +122,11 @@ class Shelf:
             try:
                 tables = self._open(model, place)
             except Spoilt as error:
-                log.warning("the read model %s is made anew: %s", model.name, error)
+                _log.warning("the read model %s is made anew: %s", model.name, error)
             else:
                 if tables.has_shape():
                     return tables
-                log.warning("the read model %s is made anew: its tables have another shape", model.name)
+                _log.warning("the read model %s is made anew: its tables have another shape", model.name)
                 tables.close()
         return self.new(model, began=head, serving=True)
 
@@ -191,7 +191,7 @@ def open_registry(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # it is the disk, not what is in the file
             raise
-        log.warning("%s: %s; the read models are made anew", path, error)
+        _log.warning("%s: %s; the read models are made anew", path, error)
         unlink(path)
         return _open_registry(path)
 

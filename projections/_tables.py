@@ -54,12 +54,16 @@ class Tables:
     """
 
     def __init__(self, model: ReadModel[Any], path: Path, version: int) -> None:
-        self.model, self.path, self.version = model, path, version
-        self.position, self.mark, self.began = 0, "", 0
+        self.model = model
+        self.path = path
+        self.version = version
+        self.position: int = 0
+        self.mark: str = ""
+        self.began: int = 0
         self._boot: str | None = None
         self.error: str | None = None
         """The event behind the position, and why it cannot be folded."""
-        self.unscrubbed = False
+        self.unscrubbed: bool = False
         """Whether pages that nobody reads may hold what the log has forgotten since folding began."""
 
     @classmethod

@@ -31,9 +31,9 @@ class Documents(ReadModel[Job]):
 
     name = "documents"
     version = 2
-    share = 5.0
+    share = 50
     prompt = True
-    tables = resources.files(__package__).joinpath("documents.sql").read_text()
+    tables: ClassVar[str] = resources.files(__package__).joinpath("documents.sql").read_text()
     indexes = "CREATE INDEX IF NOT EXISTS document_destroyed ON document (last) WHERE destroyed"
     contents: ClassVar[Mapping[str, Contents]] = {
         "document": Contents("SELECT * FROM document ORDER BY position", stream=stream_of_job)

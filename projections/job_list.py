@@ -126,9 +126,9 @@ class JobList(ReadModel[Listed]):
 
     name = "job_list"
     version = 1
-    share = 3.0
-    tables = resources.files(__package__).joinpath("job_list.sql").read_text()
-    indexes = resources.files(__package__).joinpath("job_list_indexes.sql").read_text()
+    share = 30
+    tables: ClassVar[str] = resources.files(__package__).joinpath("job_list.sql").read_text()
+    indexes: ClassVar[str] = resources.files(__package__).joinpath("job_list_indexes.sql").read_text()
     contents: ClassVar[Mapping[str, Contents]] = {
         "job": Contents("SELECT * FROM job ORDER BY position", stream=stream_of_job),
         "changed": Contents("SELECT service, owner, position, time FROM changed ORDER BY service, owner", 2),

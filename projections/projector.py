@@ -35,7 +35,7 @@ from .trail import Trail
 from .usage import Usage
 
 R = TypeVar("R")
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _SELDOM = 20
 """Scrubbing, which folding waits for, takes at most one part of the time in so many."""
 READ_MODELS: tuple[ReadModel[Any], ...] = (
@@ -73,7 +73,7 @@ class Projector(Following):
     was erased or pruned are scrubbed ``scrub_seconds`` later, with what else was erased until then.
     """
 
-    scrub_seconds = 10.0
+    scrub_seconds: float = 10.0
 
     def __init__(
         self, path: Path, store: EventStore, models: Iterable[ReadModel[Any]], writer: Connection,
@@ -86,7 +86,7 @@ class Projector(Following):
         self._outdated: list[str] = []
         """Those that are of another version than their model."""
         self._rebuilding: set[str] = set()
-        self.follows = False
+        self.follows: bool = False
         """Whether anything is folded at all."""
 
     @classmethod
@@ -236,7 +236,7 @@ class Projector(Following):
                 told = False
             except StoreUnavailable as error:
                 if not told:
-                    log.warning("%s; trying again", error)
+                    _log.warning("%s; trying again", error)
                 told = True
             pause = _SELDOM * (perf_counter() - began)
 
@@ -259,7 +259,7 @@ class Projector(Following):
             tables = await self._do(self._shelf.open, model, head)
             self._tables[name] = tables
             if not await self._is_of_this_log(tables):
-                log.warning("the read model %s is made anew: it is of another log", name)
+                _log.warning("the read model %s is made anew: it is of another log", name)
                 await self._replace(name, head)
                 continue
             await self._reader.run(attach, name, tables.path)
@@ -291,21 +291,21 @@ class Projector(Following):
     async def _renew(self, late: list[Tables], outdated: list[str]) -> None:
         """Bring up what is read and far behind, then make anew what is of another version."""
         if late:
-            log.info("read models are made: %s", ", ".join(tables.model.name for tables in late))
+            _log.info("read models are made: %s", ", ".join(tables.model.name for tables in late))
             try:
                 async with self._making:
                     await self._build(late)
             except Exception as error:  # each is tried again on its own
-                log.error("read models cannot be made together: %s", error)
+                _log.error("read models cannot be made together: %s", error)
             for tables in late:
                 self._revive(tables.model.name)
         pause = self.retry_seconds
         while outdated:
-            log.info("read models are of another version and made anew: %s", ", ".join(outdated))
+            _log.info("read models are of another version and made anew: %s", ", ".join(outdated))
             try:
                 await self.rebuild(outdated)
             except Exception as error:  # the others serve, and it is tried again
-                log.error("read models of another version stay in use: %s", error)
+                _log.error("read models of another version stay in use: %s", error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             outdated = [name for name in outdated if self._tables[name].version != self._models[name].version]

@@ -112,9 +112,9 @@ class Queue(ReadModel[Active]):
 
     name = "queue"
     version = 6
-    share = 0.6
+    share = 6
     prompt = True
-    tables = resources.files(__package__).joinpath("queue.sql").read_text()
+    tables: ClassVar[str] = resources.files(__package__).joinpath("queue.sql").read_text()
     indexes = """
     CREATE INDEX IF NOT EXISTS active_by_phase ON active (phase, service, owner, queued);
     CREATE INDEX IF NOT EXISTS active_by_time ON active (phase, queued);

@@ -85,7 +85,7 @@ class Batch:
         """All events that are no job's, without those that were erased."""
         self.born: set[str] = set()
         """The jobs that begin here."""
-        self.cuts = [event for event in recorded if event.type in _CUTS]
+        self.cuts: list[RecordedEvent] = [event for event in recorded if event.type in _CUTS]
         """The events that say that something was erased or pruned."""
         jobs, prefix, skip = self.jobs, _JOB, len(_JOB)
         for event in recorded:
@@ -171,7 +171,7 @@ class ReadModel(ABC, Generic[R]):
     tables: ClassVar[str]
     indexes: ClassVar[str]
     contents: ClassVar[Mapping[str, Contents]]
-    share: ClassVar[float] = 1.0
+    share: ClassVar[int] = 10
     prompt: ClassVar[bool] = False
 
     def of(self, batch: Batch) -> tuple[Mapping[str, Sequence[Event]], Collection[str]]:

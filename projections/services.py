@@ -37,8 +37,8 @@ class Services(ReadModel[Declared]):
 
     name = "services"
     version = 1
-    share = 0.1
-    tables = resources.files(__package__).joinpath("services.sql").read_text()
+    share = 1
+    tables: ClassVar[str] = resources.files(__package__).joinpath("services.sql").read_text()
     indexes = ""
     contents: ClassVar[Mapping[str, Contents]] = {
         "service": Contents(

@@ -116,8 +116,8 @@ class Trail(ReadModel[Course]):
 
     name = "trail"
     version = 2
-    share = 6.0
-    tables = resources.files(__package__).joinpath("trail.sql").read_text()
+    share = 60
+    tables: ClassVar[str] = resources.files(__package__).joinpath("trail.sql").read_text()
     indexes = """
     CREATE INDEX IF NOT EXISTS occurrence_of_job ON occurrence (job, position, matter, time)
     WHERE job IS NOT NULL;

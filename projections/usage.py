@@ -125,8 +125,8 @@ class Usage(ReadModel[Used]):
 
     name = "usage"
     version = 3
-    share = 3.0
-    tables = resources.files(__package__).joinpath("usage.sql").read_text()
+    share = 30
+    tables: ClassVar[str] = resources.files(__package__).joinpath("usage.sql").read_text()
     indexes = """
     CREATE INDEX IF NOT EXISTS used_completed ON used (service, ended, position) WHERE phase = 'COMPLETED';
     CREATE INDEX IF NOT EXISTS used_completed_of ON used (service, owner, ended, position)

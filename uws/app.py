@@ -29,7 +29,7 @@ from uws.web import (
     make_application,
 )
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _COLLECTED = 10_000, 10, 100
 """When Python looks for garbage (`gc.set_threshold`): at all that lives only rarely, for where thousands of
@@ -44,7 +44,8 @@ class CannotListen(UWSError):
         reason = getattr(error, "strerror", None) or str(error)
         option = "--port" if getattr(error, "errno", None) in (EADDRINUSE, EACCES) else "--host"
         super().__init__(f"cannot listen on {host} port {port}: {reason}; choose another with {option}")
-        self.host, self.port = host, port
+        self.host = host
+        self.port = port
 
 
 def make_uws_application(
@@ -94,7 +95,7 @@ async def serve(
     *,
     authenticator: Authenticator | None = None,
     clock: Clock | None = None,
-    ready: Callable[[str], None] = lambda url: log.info("serving on %s", url),
+    ready: Callable[[str], None] = lambda url: _log.info("serving on %s", url),
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT, SIGHUP or ``stop``; ``ready`` is given the URL once it answers.

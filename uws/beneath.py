@@ -34,7 +34,7 @@ _ABSENT = frozenset({EACCES, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO
 _TRIES = 100
 
 
-def open_file(base: Path, path: PurePath, *, sole: bool = False) -> BufferedReader | None:
+def open_file(base: Path, path: PurePath, *, sole: bool) -> BufferedReader | None:
     """Open the regular file at ``path`` below ``base`` to be read; None when there is none, but a link, say.
 
     A file that has other names, and so may be somebody else's, is not opened where this is to be the ``sole``

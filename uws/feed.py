@@ -24,7 +24,7 @@ from uws.model import events as e
 from uws.model.job import apply
 from uws.queueing import Standing
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 KEPT = 1000
 """Positions of the log that are remembered: who comes back from further away has missed something."""
@@ -69,7 +69,7 @@ class Listener:
     """
 
     def __init__(self, give_up: Callable[[], None]) -> None:
-        self.position = 0
+        self.position: int = 0
         """Up to where it was told, or will have been when it has taken what waits."""
         self.missed = False
         """Whether it does not know what happened before it was told anything."""
@@ -173,7 +173,7 @@ class Feed:
         listener: Listener,
         recorded: Sequence[RecordedEvent],
         after: int | None,
-        standing: Standing | None = None,
+        standing: Standing | None,
     ) -> None:
         """Tell a listener of the events of its job behind ``after``, or of the last one, before what comes.
 
@@ -277,7 +277,7 @@ class Feed:
                     await self._take(batch)
                 return
             except Exception:  # the log cannot be read
-                log.exception("the feed stands at position %s", self._position)
+                _log.exception("the feed stands at position %s", self._position)
                 await self._clock.sleep_until(self._clock.now() + timedelta(seconds=_RETRY))
 
     async def _take(self, batch: Sequence[RecordedEvent]) -> None:
@@ -319,7 +319,7 @@ class Feed:
                 return None
             return self._remember(job), Message(recorded.position, self._change(job, recorded))
         except Exception:  # whatever it is, others are told of what happens to them
-            log.exception("position %s of the log cannot be told", recorded.position)
+            _log.exception("position %s of the log cannot be told", recorded.position)
             return None
 
     def _remember(self, job: Job) -> Job:
@@ -351,7 +351,7 @@ class Feed:
             try:
                 await self._tell_standings()
             except Exception:  # whatever it is, the rest is told
-                log.exception("standings in the queue cannot be told")
+                _log.exception("standings in the queue cannot be told")
             async with self._telling:  # so that all up to the position was told
                 everybody = [each for listeners in self._listeners.values() for each in listeners]
                 await _in_turn(everybody, lambda each: each.stir(self._position))

@@ -48,7 +48,7 @@ from uws.model import (
 from uws.model.quotas import Allowance
 from uws.model.units import format_size
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 RESERVE = 16_000_000
 """Bytes kept free on the disk for what must still be recorded and shown when nothing new is taken."""
@@ -62,7 +62,9 @@ class Spooled:
     """A file that has been received and belongs to no job yet."""
 
     def __init__(self, path: Path, filename: str, media_type: str) -> None:
-        self.path, self.filename, self.media_type = path, filename, media_type
+        self.path = path
+        self.filename = filename
+        self.media_type = media_type
         self.size = 0
         self.sha256 = ""
         self.url: str | None = None
@@ -100,9 +102,10 @@ class Spool:
         check_room: Callable[[], None],
         *,
         keep: bool,
-        allowances: Sequence[Allowance] = (),
+        allowances: Sequence[Allowance],
     ) -> None:
-        self._directory, self._check_room, self.keep = directory, check_room, keep
+        self.keep = keep
+        self._directory, self._check_room = directory, check_room
         self._allowances, self._received = allowances, 0
         self._files: list[Spooled] = []
 
@@ -215,7 +218,7 @@ class OwnFile:
     def _check(self, size: int) -> None:
         if self.size not in (None, size):
             told = f"the file {self.name} was changed: {self.size} bytes are on record, and it has {size}"
-            log.error(told)
+            _log.error(told)
             raise Altered(told)
 
 
@@ -223,14 +226,15 @@ class JobDirectory:
     """The directory of one job. One that is ``elsewhere`` has nothing that could be opened."""
 
     def __init__(self, root: Path, elsewhere: OnOtherNode | None = None) -> None:
-        self.root, self._elsewhere = root, elsewhere
-        self.work = root / "work"
-        self.results = root / "results"
-        self.uploads = root / "uploads"
-        self.logs = root / "logs"
-        self.starts = root / "starts"
-        self.parameters = root / "parameters.json"
-        self.progress = root / "progress"
+        self.root = root
+        self._elsewhere = elsewhere
+        self.work: Path = root / "work"
+        self.results: Path = root / "results"
+        self.uploads: Path = root / "uploads"
+        self.logs: Path = root / "logs"
+        self.starts: Path = root / "starts"
+        self.parameters: Path = root / "parameters.json"
+        self.progress: Path = root / "progress"
 
     def make(self) -> None:
         """Make the directories that a program finds. Raises `OSError`, also for a link in place of one."""
@@ -272,7 +276,7 @@ class JobDirectory:
             except FileNotFoundError:
                 pass
             except OSError as error:
-                log.warning("upload %s cannot be deleted now: %s", name, error)
+                _log.warning("upload %s cannot be deleted now: %s", name, error)
         with suppress(OSError), beneath.directory(self.root.parent, PurePath(self.root.name)) as directory:
             os.rmdir("uploads", dir_fd=directory)
             self.root.rmdir()  # which goes if it is empty, and is no link
@@ -350,15 +354,15 @@ class Files:
         Several nodes may have it in common: each has a spool of its own there, named for its data directory.
         """
         self._reserve = reserve
-        self.data = data.resolve()
+        self.data: Path = data.resolve()
         """The data directory, where there are other things, too."""
         self._jobs, self._spool = self.data / "jobs", self.data / "spool"
         if jobs is not None:
             self._jobs = jobs.resolve()
             self._spool = self._jobs / f"{_SPOOL}{identity_of(self.data)}"
-        self.boot = self.data / "boot"
+        self.boot: Path = self.data / "boot"
         """Tells in which run of the machine these files were last worked with."""
-        self.lease = self.data / "lease"
+        self.lease: Path = self.data / "lease"
         """Tells how long programs may run that another node starts when this one is gone."""
 
     def prepare(self) -> None:
@@ -380,7 +384,9 @@ class Files:
                     if _made_private(path := top / entry.name, entry.stat(follow_symlinks=False)):
                         opened.append(path)
         if opened:
-            log.warning("%s directories were not the server's alone, and are now: %s", len(opened), opened[0])
+            _log.warning(
+                "%s directories were not the server's alone, and are now: %s", len(opened), opened[0]
+            )
 
     def of(self, job_id: str, elsewhere: OnOtherNode | None = None) -> JobDirectory:
         return JobDirectory(self._jobs / job_id, elsewhere)
@@ -475,7 +481,7 @@ def _storing() -> Iterator[None]:
 def _made_private(path: Path, found: os.stat_result) -> bool:
     """Whether others could look into a directory up to now. Raises `OSError`, also when it is another's."""
     if not stat.S_ISDIR(found.st_mode):
-        log.warning("%s is no directory: nothing is read through it", path)
+        _log.warning("%s is no directory: nothing is read through it", path)
         return False
     if found.st_uid != (user := os.geteuid()):
         reason = f"it belongs to user {found.st_uid}, and the server is user {user}"

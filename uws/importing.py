@@ -74,7 +74,10 @@ class TraceError(UsageError):
 
     def __init__(self, trace: str, line: int, field: str, found: str, expected: str) -> None:
         super().__init__(f"{trace} line {line}: {field}: expected {expected}, got {found}")
-        self.trace, self.line, self.field, self.found = trace, line, field, found
+        self.trace = trace
+        self.line = line
+        self.field = field
+        self.found = found
 
 
 def _shown(text: str) -> str:

@@ -21,7 +21,7 @@ from uws.jobs import Backend
 from uws.model import Phase
 from uws.model import events as e
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _OF_REQUESTS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10)
 _OF_COMMITS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10)
@@ -113,7 +113,7 @@ class Metrics:
                     if _is_measured(event):
                         self._moved(event, await backend.store.read_stream(event.stream))
                 except Exception:  # whatever it is, the others are measured
-                    log.exception("position %s of the log is not measured", event.position)
+                    _log.exception("position %s of the log is not measured", event.position)
 
     def _moved(self, event: RecordedEvent, stream: Sequence[RecordedEvent]) -> None:
         """Take note of a job that has started or ended."""

@@ -41,7 +41,7 @@ from uws.model import Service, UnknownForm
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
 from uws.version import VERSION
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 _LONGEST_MAKING = 3600.0
@@ -202,12 +202,12 @@ async def run_node(settings: Settings, *, clock: Clock | None = None) -> AsyncIt
             # What is only missing is made anew meanwhile.
             await backend.projector.caught_up(*_NEEDED_TO_RUN_JOBS, timeout=_LONGEST_MAKING)
         except Behind as error:
-            log.error("%s: what needs it waits until it is mended", error)
+            _log.error("%s: what needs it waits until it is mended", error)
         try:
             # What was erased while this server was not there.
             await backend.projector.scrubbed(timeout=_LONGEST_MAKING)
         except StoreUnavailable as error:
-            log.error("%s: what was erased may be in their files until then", error)
+            _log.error("%s: what was erased may be in their files until then", error)
 
         server = settings.server
         scheduler = Scheduler(
@@ -233,7 +233,7 @@ def _membership(settings: Settings, backend: Backend) -> AbstractAsyncContextMan
         try:
             backend.files.extend_lease(until)
         except OSError as error:  # no matter of the log, and none that ends this node
-            log.error("programs that others may start again are killed soon: %s: %s", lease, error.strerror)
+            _log.error("programs that others may start again are killed soon: %s: %s", lease, error.strerror)
 
     return membership(backend.store, here, gone_after=node.seconds, leased=extend, now=backend.clock.now)
 
@@ -322,5 +322,5 @@ async def _last_declaration(store: EventStore, name: str) -> Service:
         return msgspec.json.decode(decode_declaration(recorded[-1]).declaration, type=Service)
     except (IndexError, UnknownForm, msgspec.MsgspecError):
         # Enough to end and destroy its jobs.
-        log.exception("the last declaration of service %s cannot be read", name)
+        _log.exception("the last declaration of service %s cannot be read", name)
         return Service(name=name, title=name, command=["false"])

@@ -24,7 +24,7 @@ from uws.clock import Clock
 from uws.files import OwnFile
 from uws.model import NodeAway, NotAuthenticated, NotFound, OnOtherNode, Unavailable
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 HEADER = "X-Uwsd-Node"
 """The header of a request by another node: its name, that of the one that is asked, time, signature."""
@@ -134,7 +134,7 @@ class Peers:
         if self._member.is_gone(name):
             raise NodeAway(name)
         if base == await self._member.url_of(self._member.name or ""):
-            log.error(
+            _log.error(
                 "node %s says that it is reached at %s, where this one is: its [server] host, or [node] url, "
                 "has to be an address at which others reach it",
                 name, base,
@@ -150,11 +150,13 @@ class Peers:
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:  # what is no URL is a ValueError
-            log.warning("node %s cannot be reached: %s", name, error or type(error).__name__)
+            _log.warning("node %s cannot be reached: %s", name, error or type(error).__name__)
             raise NodeAway(name) from error
         if answer.status in _UNWELCOME:
             answer.close()
-            log.error("node %s refuses what this one asks (%s): are their clocks right?", name, answer.status)
+            _log.error(
+                "node %s refuses what this one asks (%s): are their clocks right?", name, answer.status
+            )
             raise Unavailable(f"node {name}, which has the file, does not take what this one asks")
         return answer
 

@@ -18,7 +18,7 @@ from uws.model import Job, Phase, QuotaSettings, Service, Unavailable, UsageErro
 from uws.model import events as e
 from uws.model.queueing import QueueSettings, Situation, Spot, fullness
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
 _PATIENCE = 1.0
@@ -156,7 +156,7 @@ class Queueing:
         service: str,
         owner: str | None,
         parameters: Mapping[str, Values],
-        quotas: tuple[str, ...] = (),
+        quotas: tuple[str, ...],
     ) -> tuple[datetime | None, float | None]:
         """Predict when a job that joins the queue now starts, and how many seconds it takes.
 
@@ -182,7 +182,7 @@ class Queueing:
             await self.projector.caught_up("queue")
             queued = await self.jobs.queued_of(owner, {service.name, *self.services})
         except StoreUnavailable as error:
-            log.warning("how many jobs are queued is not known, and none is refused: %s", error)
+            _log.warning("how many jobs are queued is not known, and none is refused: %s", error)
             return None
         return fullness(service, most, queued)
 

@@ -15,7 +15,7 @@ from uws.clock import Clock
 from uws.model import Identity, Job, QueueSettings, QuotaSettings, Service
 from uws.model.quotas import DAY, Allowance, Coming, Quota, Use, allowance, sentences
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _PATIENCE = 1.0
 """Seconds that is waited for read models where what they say is only shown."""
 
@@ -57,7 +57,7 @@ class Quotas:
             await self.projector.caught_up("usage", timeout=timeout)
             return await self.jobs.use_of(owner, self.clock.now() - DAY, quota.jobs_per_day or 0)
         except StoreUnavailable as error:
-            log.warning("what an owner has is not known, and nothing is refused for it: %s", error)
+            _log.warning("what an owner has is not known, and nothing is refused for it: %s", error)
             return Use()
 
     async def allowance(self, caller: Identity, job: Job | None) -> list[Allowance]:

@@ -1,3 +1,5 @@
+"""What tests of execution wait with: a pipe that a program says through that it is there."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

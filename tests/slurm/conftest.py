@@ -1,3 +1,5 @@
+"""Slurm, for tests that need one, and how many jobs its campaign has."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

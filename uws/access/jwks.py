@@ -29,7 +29,7 @@ _KINDS: dict[Any, type[RSAKey] | type[ECKey] | type[OKPKey]] = {"RSA": RSAKey, "
 _SHORTEST_MODULUS = 342
 """Characters of base64 that 2048 bits have (RFC 7518 section 3.3)."""
 _HEADERS = {"User-Agent": "uwsd", "Accept": "application/jwk-set+json, application/json"}
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Keys(ABC):
@@ -53,11 +53,11 @@ class Keys(ABC):
     def _take(self, raw: bytes) -> None:
         self._keys, others = _read(raw)
         if others or not self._keys:
-            log.info("%s: %d keys, and %d of no use here", self._where, len(self._keys), others)
+            _log.info("%s: %d keys, and %d of no use here", self._where, len(self._keys), others)
 
     def _fail(self, reason: str) -> None:
         kept = "those known before are kept" if self._keys else "nobody can use such tokens"
-        log.warning("%s: the keys of tokens cannot be read: %s; %s", self._where, reason, kept)
+        _log.warning("%s: the keys of tokens cannot be read: %s; %s", self._where, reason, kept)
 
     def _known(self) -> tuple[Key, ...]:
         if not self._keys:

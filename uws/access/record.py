@@ -19,7 +19,7 @@ from .clients import network_of
 PER_CLIENT, IN_ALL = 60, 600
 """Refusals in a minute that are recorded one by one; of others, how many there were."""
 _ROOM = 1000
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class SecurityRecord:
@@ -93,7 +93,7 @@ class SecurityRecord:
             try:
                 await self._write()
             except EventStoreError as error:
-                log.error("%d security decisions cannot go on record: %s", len(self._pending), error)
+                _log.error("%d security decisions cannot go on record: %s", len(self._pending), error)
                 if self._over.is_set():
                     return
                 await first_of(pause(self._clock), self._over.wait())

@@ -74,16 +74,16 @@ class Users:
         self._reading = asyncio.Lock()
         self.problem: str | None = None
         """Why what is there cannot be used."""
-        self.is_missing = False
+        self.is_missing: bool = False
         """Whether there is no file."""
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
         self._verified: OrderedDict[bytes, datetime] = OrderedDict()
         self._secret = secrets.token_bytes(32)
         self._nobody: str | None = None
-        self.turn = _turns.setdefault(path.absolute(), asyncio.Lock())
+        self.turn: asyncio.Lock = _turns.setdefault(path.absolute(), asyncio.Lock())
         """For whoever changes the file: nobody but one process has the data directory."""
-        self.was_read = asyncio.Event()
+        self.was_read: asyncio.Event = asyncio.Event()
         """Set when the file was read again, be it in vain."""
 
     def all(self) -> dict[str, User]:
@@ -134,7 +134,8 @@ class Users:
     def _fail(self, reason: str) -> None:
         self.problem = f"{self._path}: {reason}"
         if self.is_missing:  # that there are none was true of no file, and not of this one
-            self._users, self.is_missing = None, False
+            self.is_missing = False
+            self._users = None
 
     def _users_there(self) -> dict[str, User]:
         # Not blocking, for it may be a pipe, to which nobody writes.

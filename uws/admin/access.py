@@ -57,7 +57,7 @@ class _ChangeUser(Operation[None], frozen=True):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(user={self.user!r})"
 
-    what: ClassVar[Literal["added", "removed", "password", "groups"]]
+    _what: ClassVar[Literal["added", "removed", "password", "groups"]]
 
     async def carry_out(self, here: Administered, caller: Caller, report: Report) -> None:
         await to_the_end(self._carry_out(here, caller))
@@ -66,8 +66,8 @@ class _ChangeUser(Operation[None], frozen=True):
         users, loop = _users(here), asyncio.get_running_loop()
 
         def record(entry: User | None) -> None:
-            groups = entry.groups if entry and self.what in ("added", "groups") else ()
-            event = e.UserChanged(user=self.user, change=self.what, groups=groups, entry=digest_of(entry))
+            groups = entry.groups if entry and self._what in ("added", "groups") else ()
+            event = e.UserChanged(user=self.user, change=self._what, groups=groups, entry=digest_of(entry))
             recording = record_change(here.backend.store, _tokens(here), event, caller)
             asyncio.run_coroutine_threadsafe(recording, loop).result()
 
@@ -83,7 +83,7 @@ class AddUser(_ChangeUser, frozen=True, tag="user add"):
     """Make a user. ``password`` is the hash of his password."""
 
     begins = True
-    what = "added"
+    _what = "added"
     password: str
     groups: tuple[str, ...] = ()
 
@@ -94,7 +94,7 @@ class AddUser(_ChangeUser, frozen=True, tag="user add"):
 class SetPassword(_ChangeUser, frozen=True, tag="user passwd"):
     """Give a user another password, by its hash."""
 
-    what = "password"
+    _what = "password"
     password: str
 
     def _change(self, users: Users, record: Record) -> None:
@@ -104,7 +104,7 @@ class SetPassword(_ChangeUser, frozen=True, tag="user passwd"):
 class SetGroups(_ChangeUser, frozen=True, tag="user groups"):
     """Have a user in these groups and no others."""
 
-    what = "groups"
+    _what = "groups"
     groups: tuple[str, ...]
 
     def _change(self, users: Users, record: Record) -> None:
@@ -114,7 +114,7 @@ class SetGroups(_ChangeUser, frozen=True, tag="user groups"):
 class RemoveUser(_ChangeUser, frozen=True, tag="user remove"):
     """Take a user out of the users file, and revoke his tokens."""
 
-    what = "removed"
+    _what = "removed"
 
     def _change(self, users: Users, record: Record) -> None:
         users.remove(self.user, record)

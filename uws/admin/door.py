@@ -28,7 +28,7 @@ from .jobs import JOB_OPERATIONS
 from .operations import OPERATIONS, Administered, Operation, caller_of, carry_out
 from .rerunning import RERUN_OPERATIONS
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _LONGEST_WORDS = 500
 """Characters of the log's line that may be what somebody has typed."""
@@ -88,7 +88,7 @@ class _Door:
             caller = caller_of(operation, _user_at(request))
             with bound_contextvars(request_id=caller.request_id):
                 asked = str(operation)[:_LONGEST_WORDS]
-                log.info("%s asks for %s: %s (%s)", caller.user, operation.words, asked, caller.request_id)
+                _log.info("%s asks for %s: %s (%s)", caller.user, operation.words, asked, caller.request_id)
                 await self._attend(operation, caller, response)
         return response
 
@@ -118,7 +118,7 @@ class _Door:
                     await _send(response, sent)
         finally:
             if task.cancel():
-                log.info("%s is given up: its client went away (%s)", operation.words, caller.request_id)
+                _log.info("%s is given up: its client went away (%s)", operation.words, caller.request_id)
                 await asyncio.wait([task])
         await _send(response, self._outcome(task, caller))
 
@@ -130,9 +130,9 @@ class _Door:
         if error is None:
             return wire.Result(msgspec.Raw(wire.encode(task.result())))
         if problems := problems_of(error):
-            log.info("%s: %s (%s)", words, "; ".join(problems)[:_LONGEST_WORDS], caller.request_id)
+            _log.info("%s: %s (%s)", words, "; ".join(problems)[:_LONGEST_WORDS], caller.request_id)
             return wire.Failure(problems, holds=not isinstance(error, DoesNotHold))
-        log.error("%s failed (%s)", words, caller.request_id, exc_info=error)
+        _log.error("%s failed (%s)", words, caller.request_id, exc_info=error)
         return wire.Failure([f"an internal error; it is on record as {caller.request_id}"])
 
 

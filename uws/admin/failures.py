@@ -18,7 +18,7 @@ class Refusal(UWSError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
 
 
 class NobodyListens(UWSError):
@@ -38,7 +38,8 @@ class Unreachable(UWSError):
             f"{data} is in use by {holder}, which takes no admin commands now; "
             "try again when it has started or ended"
         )
-        self.data, self.pid = data, pid
+        self.data = data
+        self.pid = pid
 
 
 def problems_of(error: BaseException) -> list[str]:

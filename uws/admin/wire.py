@@ -6,9 +6,10 @@ Any number of `Progress`, then one `Result` or one `Failure`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -37,8 +38,8 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
 
 
 Line = Progress | Result | Failure
-encode = msgspec.json.Encoder().encode
-decode_line = msgspec.json.Decoder[Line](Line).decode
+encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+decode_line: Callable[[bytes], Line] = msgspec.json.Decoder[Line](Line).decode
 
 
 @contextmanager

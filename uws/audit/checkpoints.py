@@ -11,7 +11,7 @@ from eventstore import EventStore, Head
 from eventstore.checkpoint import Checkpoint, SigningKey, write_checkpoint
 from uws.clock import Clock
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def sign_head(key: SigningKey, head: Head, now: datetime, *extensions: str) -> str:
@@ -51,7 +51,7 @@ class Checkpointing:
             try:
                 await self._write(now)
             except Exception as error:  # the log is more than its checkpoints; the next one may succeed
-                log.error("no checkpoint could be written: %s", error)
+                _log.error("no checkpoint could be written: %s", error)
             await self._clock.sleep_until(now + self._every)
 
     async def _write(self, now: datetime) -> None:
@@ -64,6 +64,6 @@ class Checkpointing:
     def _sign_and_write(self, head: Head, now: datetime) -> None:
         key = SigningKey.load_or_create(self._key, self._origin)
         if key.verifier.name != self._origin:
-            log.warning("%s signs as %s, not as %s", self._key, key.verifier.name, self._origin)
+            _log.warning("%s signs as %s, not as %s", self._key, key.verifier.name, self._origin)
         self._directory.mkdir(exist_ok=True)
         write_checkpoint(self._directory, sign_head(key, head, now), head.position)

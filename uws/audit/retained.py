@@ -36,7 +36,7 @@ class Record:
                     self.begun.append(duty)
                 case e.RetentionApplied(duty=duty):
                     self.begun = [other for other in self.begun if other != duty]
-        self.archived = [*months.values()]
+        self.archived: list[e.MonthArchived] = [*months.values()]
 
     @classmethod
     async def read(cls, log: EventLog) -> Record:

@@ -31,7 +31,7 @@ from . import _failpoints as failpoint
 from .archiving import ENDED_BY, archive, prune, verified, withhold
 from .retained import Record, destroyed_at, end_of
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _AT_ONCE = 100
 """Jobs that are erased before what else is due is looked at."""
@@ -98,12 +98,12 @@ class Retention:
                 if await do(await Record.read(self._backend.store), now):
                     return True
             except _FAILURES as error:
-                log.error("retention cannot be applied, which is tried again in an hour: %s", error)
+                _log.error("retention cannot be applied, which is tried again in an hour: %s", error)
                 self._failed[duty] = now + _RETRY
         return False
 
     def _leave(self, duty: str, what: str, error: Exception) -> None:
-        log.error("%s is left as it is: %s", what, error)
+        _log.error("%s is left as it is: %s", what, error)
         self._left.setdefault(duty, []).append(what)
 
     def _check_left(self, duty: str) -> None:
@@ -145,7 +145,7 @@ class Retention:
                 whole=self._settings.owners is None,
             ),
         )
-        log.info("%s: positions %s to %s are archived", path, after.position + 1, contents.head.position)
+        _log.info("%s: positions %s to %s are archived", path, after.position + 1, contents.head.position)
         return True
 
     async def _withhold(self, record: Record, now: datetime) -> bool:
@@ -164,7 +164,7 @@ class Retention:
                 continue
             failpoint.reached(failpoint.WITHHELD)
             await self._note(record, replace(month, sha256=contents.sha256, whole=False))
-            log.info("%s is written anew, without what jobs held", path)
+            _log.info("%s is written anew, without what jobs held", path)
             return True
         self._check_left("whole archives")
         return False
@@ -210,7 +210,7 @@ class Retention:
             await self._backend.store.erase(stream, reason=reason, metadata=SERVER.metadata)
             failpoint.reached(failpoint.ERASED)
         if streams:
-            log.info("%s streams are erased, which are kept for %s", len(streams), self._settings.owners)
+            _log.info("%s streams are erased, which are kept for %s", len(streams), self._settings.owners)
         return True
 
     async def _due_jobs(self, before: datetime) -> list[str]:
@@ -257,11 +257,11 @@ class Retention:
             await self._begin(record, "histories", self._settings.histories, end_of(last.month))
         *before, path = (self._directory / month.file for month in due)
         self._is_scrubbed = False
-        log.info("the log gives room back of what ended up to %s: commands wait meanwhile", last.month)
+        _log.info("the log gives room back of what ended up to %s: commands wait meanwhile", last.month)
         began = perf_counter()
         reason = f"retention: histories after {self._settings.histories}, archived in {last.file}"
         await prune(store, path, self._key().verifier, metadata=SERVER.metadata, before=before, reason=reason)
-        log.info("that took %.1f s", perf_counter() - began)
+        _log.info("that took %.1f s", perf_counter() - began)
         failpoint.reached(failpoint.PRUNED)
         return True
 

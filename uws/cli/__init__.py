@@ -54,8 +54,8 @@ from .retention import retention
 from .running import run
 from .storing import migrate, nodes, storing
 
-log = logging.getLogger(__name__)
-app = typer.Typer(
+_log = logging.getLogger(__name__)
+app: typer.Typer = typer.Typer(
     cls=Commands,
     help="An IVOA Universal Worker Service for programs that you declare.",
     no_args_is_help=True,
@@ -175,7 +175,7 @@ def serve(
         settings.check_access()
         begin_log(settings.server)
         for doubt in settings.doubts:
-            log.warning("%s", doubt)
+            _log.warning("%s", doubt)
         uvloop.run(run_server(settings, ready=lambda url: out.print(f"serving on {url}", soft_wrap=True)))
 
 

@@ -24,8 +24,10 @@ from uws.model.units import format_time, parse_duration
 
 from .common import CONFIG, AsJson, Config, Data, carried_out, out, print_json, reported, settings_of, table
 
-user = typer.Typer(help="Say who has a password here.", no_args_is_help=True, pretty_exceptions_enable=False)
-token = typer.Typer(
+user: typer.Typer = typer.Typer(
+    help="Say who has a password here.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+token: typer.Typer = typer.Typer(
     help="Make, list and revoke bearer tokens.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 Name = Annotated[str, typer.Argument(metavar="USER", help="The user's name.")]

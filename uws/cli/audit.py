@@ -40,7 +40,7 @@ from .common import (
 from .histories import Results, Through, export_history, looks_like_history, verify_history_file
 from .naming import job_ids
 
-audit = typer.Typer(
+audit: typer.Typer = typer.Typer(
     help="Verify the log, sign it, erase from it, archive it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

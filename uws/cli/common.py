@@ -59,8 +59,8 @@ class _Console(Console):
 
 
 # What operators write is printed as it is: no markup, no emoji.
-out = _Console(markup=False, emoji=False, highlight=False)
-err = Console(markup=False, emoji=False, highlight=False, stderr=True)
+out: Console = _Console(markup=False, emoji=False, highlight=False)
+err: Console = Console(markup=False, emoji=False, highlight=False, stderr=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from uws.model.units import format_time
 
 from .common import CONFIG, Config, Data, Rate, carried_out, out, reported, settings_of
 
-importing = typer.Typer(
+importing: typer.Typer = typer.Typer(
     help="Take over histories that were recorded elsewhere.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

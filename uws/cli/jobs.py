@@ -52,7 +52,7 @@ from .common import (
 )
 from .naming import JobId, job_ids, service_names
 
-jobs = typer.Typer(
+jobs: typer.Typer = typer.Typer(
     help="List, show, abort, destroy and purge jobs, and watch one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

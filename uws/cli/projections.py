@@ -38,7 +38,7 @@ from .common import (
 )
 from .naming import read_models
 
-projections = typer.Typer(
+projections: typer.Typer = typer.Typer(
     help="Look at the read models, make them anew, compare them with the log.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -13,7 +13,7 @@ from uws.model.units import format_time
 from .common import CONFIG, AsJson, Config, Data, carried_out, out, print_json, reported, settings_of, table
 from .naming import service_names
 
-queueing = typer.Typer(
+queueing: typer.Typer = typer.Typer(
     help="Show which jobs wait and why, pause the queue, resume it.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,

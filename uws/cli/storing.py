@@ -37,8 +37,8 @@ from .common import (
     table,
 )
 
-storing = typer.Typer(help="Move the log.", no_args_is_help=True, pretty_exceptions_enable=False)
-nodes = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
+storing: typer.Typer = typer.Typer(help="Move the log.", no_args_is_help=True, pretty_exceptions_enable=False)
+nodes: typer.Typer = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
 _WHERE = "a data directory, its events.db, or the URL of a database, postgresql://…"
 
 

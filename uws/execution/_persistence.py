@@ -10,7 +10,7 @@ from typing import Any
 from eventstore import StoreUnavailable
 from uws.clock import Clock, pause
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def lasting(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -22,7 +22,9 @@ def lasting(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[Non
 
 def _tell_of_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
-        log.critical("%s has ended, and is done no more: restart the server", task.get_name(), exc_info=error)
+        _log.critical(
+            "%s has ended, and is done no more: restart the server", task.get_name(), exc_info=error
+        )
 
 
 async def keep_doing(step: Callable[[], Awaitable[None]], clock: Clock) -> None:
@@ -37,11 +39,11 @@ async def keep_doing(step: Callable[[], Awaitable[None]], clock: Clock) -> None:
             told = False
         except StoreUnavailable as error:
             if not told:
-                log.warning("%s; trying again", error)
+                _log.warning("%s; trying again", error)
             told = True
             await pause(clock)
         except Exception:
-            log.exception("%s failed; trying again", step.__qualname__)
+            _log.exception("%s failed; trying again", step.__qualname__)
             await pause(clock)
 
 

@@ -18,7 +18,7 @@ from ._persistence import for_each, keep_doing, lasting
 from .fetching import take_away
 from .records import has_starts
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _ENDS_FILES = frozenset({"JobArchived", "JobDestroyed"})
 _ENDS_COPIES = frozenset({"JobStarted", "JobAborted", "JobFailed"})
@@ -48,7 +48,7 @@ class Deletion:
             with suppress(OSError):  # it is tried again
                 await for_each(list(self._unwanted), self._delete)
         except Behind as error:
-            log.error("what is left of jobs that are gone is not looked for yet: %s", error)
+            _log.error("what is left of jobs that are gone is not looked for yet: %s", error)
         clock = self._backend.clock
         self._tasks = [
             lasting(self._follow(position), "deletion: following the log"),
@@ -69,7 +69,7 @@ class Deletion:
         known = await self._backend.jobs.keep_files(there)
         self._discard(job_id for job_id, keep in known.items() if not keep)
         if strangers := len(there) - len(known):
-            log.warning("%s entries of the jobs directory belong to no job in the log; they stay", strangers)
+            _log.warning("%s entries of the jobs directory belong to no job in the log; they stay", strangers)
         if self._backend.keeper:  # in none of these was a program started
             self._take_away(job_id for job_id in known if not has_starts(self._backend.files.of(job_id)))
         self._has_looked = True
@@ -102,7 +102,7 @@ class Deletion:
             before = fold(recorded[: event.version - 1])
             after = fold(recorded[event.version - 1 : event.version], before)
         except (EventStoreError, UnknownForm) as error:
-            log.warning("files that were replaced stay until their job goes: %s", error)
+            _log.warning("files that were replaced stay until their job goes: %s", error)
             return
         if before and after:
             directory.drop(before.uploads - after.uploads)

@@ -14,7 +14,7 @@ from uws.model import IllegalPhase, JobGone
 
 from ._persistence import for_each, keep_doing, lasting
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _CHANGES_TIMES = frozenset({"JobCreated", "DestructionSet"})
 
@@ -34,7 +34,7 @@ class Destruction:
         self,
         backend: Backend,
         find: Callable[[str], Awaitable[UserUWS]],
-        duties: Sequence[Duty] = (),
+        duties: Sequence[Duty],
     ) -> None:
         self._backend, self._find = backend, find
         self._duties: tuple[Duty, ...] = (self._destroy_due, *duties)

@@ -37,7 +37,7 @@ from .run import Here, Run
 from .sandbox import sandboxed, with_room
 from .supervisor import LEASE
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _NUDGE = 2.0
 """Seconds for which a program may keep its own supervisor from working, by SIGSTOP."""
@@ -193,7 +193,7 @@ class LocalRun(Run):
             except OSError as error:
                 if error.errno != EAGAIN:
                     raise
-                log.warning("job %s: the machine is full; trying again", self.job_id)
+                _log.warning("job %s: the machine is full; trying again", self.job_id)
                 await first_of(pause(self._uws.backend.clock), self._stop.wait())
                 if self._stop.is_set():
                     raise
@@ -251,7 +251,7 @@ class LocalRun(Run):
         process.kill()
         await self._record_signal("SIGKILL")
         if not (await asyncio.wait([over], timeout=LAST_WAIT))[0]:
-            log.error("job %s: something of its program cannot be killed", self.job_id)
+            _log.error("job %s: something of its program cannot be killed", self.job_id)
             process.give_up()
             await asyncio.wait([over], timeout=LAST_WAIT)
 

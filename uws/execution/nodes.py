@@ -16,7 +16,7 @@ from uws.model import fold
 
 from ._persistence import keep_doing, lasting
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _LAST_WORD = 5.0
 """Seconds that a server which stops waits to have it on record."""
@@ -41,7 +41,7 @@ async def taking_jobs(backend: Backend, membership: Membership) -> AsyncIterator
     async def follow() -> None:
         async for batch in backend.follow(position):
             if any(event.stream == e.node_stream(name) and event.type == "NodeLeft" for event in batch):
-                log.warning("others took node %s for gone", name)
+                _log.warning("others took node %s for gone", name)
                 left.set()
 
     async def answer() -> None:

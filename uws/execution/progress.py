@@ -22,7 +22,7 @@ from uws.jobs import UserUWS
 from uws.model import Job, UWSError
 from uws.model.text import made_fit
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 EVERY = 2.0
 """Seconds between two looks, at least."""
@@ -73,7 +73,7 @@ class Progress:
         try:
             return await self._read(whole_lines=False)
         except Exception:  # whatever it is, the job ends
-            log.exception("job %s: its last progress cannot be read", self._job_id)
+            _log.exception("job %s: its last progress cannot be read", self._job_id)
             return None
 
     async def _follow(self, job: Job) -> None:
@@ -90,9 +90,9 @@ class Progress:
                     await self._uws.report_progress(self._job_id, *told, start=job.start)
                 self._seen = state
             except (EventStoreError, UWSError, OSError) as error:  # there will be more of it
-                log.warning("job %s: its progress could not be recorded: %s", self._job_id, error)
+                _log.warning("job %s: its progress could not be recorded: %s", self._job_id, error)
             except Exception:
-                log.exception("job %s: its progress could not be recorded", self._job_id)
+                _log.exception("job %s: its progress could not be recorded", self._job_id)
 
     async def _read(self, *, whole_lines: bool) -> Told | None:
         return await asyncio.to_thread(

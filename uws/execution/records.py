@@ -62,7 +62,8 @@ class Record:
 
     def __init__(self, path: Path, supervisor: Supervisor | None = None) -> None:
         """``supervisor`` is known already, whatever the program has done to its record."""
-        self.path, self.supervisor = path, supervisor
+        self.path = path
+        self.supervisor = supervisor
         self.end: End | None = None
         self._is_own = supervisor is not None
         if supervisor is None:

@@ -28,7 +28,7 @@ from .progress import Progress
 from .records import End
 from .results import collect, results_of
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Here(NamedTuple):
@@ -48,10 +48,11 @@ class Run(ABC):
     task: asyncio.Task[None]
 
     def __init__(self, uws: UserUWS, job_id: str, here: Here, owner: str | None = None) -> None:
-        self._uws, self.job_id, self._here, self._owner = uws, job_id, here, owner
+        self.job_id = job_id
+        self._uws, self._here, self._owner = uws, here, owner
         self._directory = uws.backend.files.of(job_id)
         self._progress = Progress(uws, job_id, self._directory)
-        self.decided = asyncio.Event()
+        self.decided: asyncio.Event = asyncio.Event()
         """Set when it is on record that the job was started or what was found, or nothing is to be done."""
         self.failed = False
         """Whether nothing could be recorded: somebody else has to take the job up."""
@@ -59,7 +60,7 @@ class Run(ABC):
         """Whether files that it needs are on their way from another node."""
         self.awaits: str | None = None
         """A node whose files it could not get, or the job itself where it is not known whose they are."""
-        self.node = uws.backend.node
+        self.node: str | None = uws.backend.node
         """Where the job was started that is taken over."""
         self._stop = asyncio.Event()
         self._stop_reason: StopReason | None = None
@@ -131,7 +132,7 @@ class Run(ABC):
         try:
             return await asyncio.to_thread(judge, partial(collect, self._uws.service, self._directory))
         except Exception as error:  # whatever it is, the job does not stay EXECUTING
-            log.exception("job %s: what its program left cannot be collected", self.job_id)
+            _log.exception("job %s: what its program left cannot be collected", self.job_id)
             reason = error.strerror if isinstance(error, OSError) else type(error).__name__
             message = f"what the program left could not be collected: {reason}"
             return Ending(failure=Failure(message=message, type="transient"))
@@ -141,7 +142,7 @@ class Run(ABC):
         try:
             results = await asyncio.to_thread(results_of, self._uws.service, self._directory)
         except Exception:
-            log.exception("the results of job %s cannot be collected", self.job_id)
+            _log.exception("the results of job %s cannot be collected", self.job_id)
             results = ()
         await self._record_progress()
         await self._record_loss(results, reason)
@@ -169,7 +170,7 @@ class Run(ABC):
         try:
             await self._uws.signal_program(self.job_id, signal, start=self._start)
         except (EventStoreError, Unavailable) as error:
-            log.warning("job %s: %s was sent, and could not be recorded: %s", self.job_id, signal, error)
+            _log.warning("job %s: %s was sent, and could not be recorded: %s", self.job_id, signal, error)
 
     async def _recording(self, command: Callable[[], Awaitable[Job]]) -> Job:
         """Carry out a command however long the log refuses it, unless the server stops."""
@@ -179,5 +180,5 @@ class Run(ABC):
             except (EventStoreError, Unavailable) as error:
                 if self._here.closing.is_set():
                     raise
-                log.warning("job %s: %s; trying again", self.job_id, error)
+                _log.warning("job %s: %s; trying again", self.job_id, error)
                 await first_of(pause(self._uws.backend.clock), self._here.closing.wait())

@@ -16,7 +16,7 @@ from uws.model.events import job_id_of
 from .fetching import FilesAway
 from .run import Run
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _CONCERNS_RUNS = frozenset(
     {
@@ -62,12 +62,12 @@ class Runs:
         try:
             await step()
         except (Superseded, JobGone) as error:
-            log.warning("%s", error)
+            _log.warning("%s", error)
         except FilesAway as error:
-            log.info("job %s is not started here for now: %s", run.job_id, error)
+            _log.info("job %s is not started here for now: %s", run.job_id, error)
             run.awaits = error.node or run.job_id
         except Exception:
-            log.exception("job %s is left to itself for a moment", run.job_id)
+            _log.exception("job %s is left to itself for a moment", run.job_id)
             run.failed = True
             # Whatever is the matter with it: not again at once.
             run.decided.set()

@@ -28,7 +28,7 @@ from .records import has_restarted, has_supervisor, leave_mark
 from .run import Here, Run
 from .runs import Runs
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _LONGEST_LOOK = 60.0
 """Seconds that a start waits until it is on record what became of an earlier server's programs."""
@@ -85,7 +85,9 @@ class Scheduler:
             async with asyncio.timeout(_LONGEST_LOOK):
                 await self._take_over()
         except (Behind, TimeoutError) as error:  # of a log that takes nothing now, perhaps
-            log.error("what an earlier server was running is not on record yet: %s", error or "it takes long")
+            _log.error(
+                "what an earlier server was running is not on record yet: %s", error or "it takes long"
+            )
         await self._end_strays()
         self._look.set()
         self._tasks = [
@@ -180,7 +182,7 @@ class Scheduler:
             job = fold(await self._backend.store.read_stream(job_stream(job_id)))
             if job and not await asyncio.to_thread(self._runs_here, job):
                 where = f", on node {job.node}" if job.is_under_way and job.node else ""
-                log.warning(
+                _log.warning(
                     "job %s is %s%s: its program, which still runs here, is killed", job_id, job.phase, where
                 )
                 await end_sessions(MARK, str(files.of(job_id).results))

@@ -26,7 +26,7 @@ from .programs import Programs
 from .run import Here, Run
 from .runs import Runs
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _EVERY = 1.0
 """Seconds between two looks at who is gone."""
@@ -39,9 +39,7 @@ class Settling:
     other is lost. ``find`` returns the service of a name; ``grace`` is as the scheduler's.
     """
 
-    def __init__(
-        self, backend: Backend, find: Callable[[str], Awaitable[UserUWS]], *, grace: float = 10.0
-    ) -> None:
+    def __init__(self, backend: Backend, find: Callable[[str], Awaitable[UserUWS]], *, grace: float) -> None:
         assert backend.membership
         self._backend, self._find, self._member = backend, find, backend.membership
         self._here = Here(Launchers(), Programs(), grace, asyncio.Event(), restarted=False)
@@ -94,7 +92,7 @@ class Settling:
         try:
             await self._settle()
         except EventStoreError as error:
-            log.warning("the jobs of nodes that are gone are not settled yet: %s; trying again", error)
+            _log.warning("the jobs of nodes that are gone are not settled yet: %s; trying again", error)
 
     async def _settle(self) -> None:
         """Settle the jobs of those that are gone. Raises `EventStoreError`."""
@@ -121,7 +119,7 @@ class Settling:
         self._others |= nodes - gone
         for name in gone:
             if name is not None and await say(self._backend, name, here=False, reason=GONE):
-                log.warning("node %s is gone", name)
+                _log.warning("node %s is gone", name)
         runs = [
             _Left(await self._find(service), job_id, self._here, node, self._member)
             for job_id, service, node in started
@@ -155,7 +153,7 @@ class _Left(LocalRun):
         try:
             await self.take_over()
         except (EventStoreError, Unavailable, _Back) as error:
-            log.warning("job %s is not settled: %s", self.job_id, error)
+            _log.warning("job %s is not settled: %s", self.job_id, error)
             self.failed = True
 
     async def _recording(self, command: Callable[[], Awaitable[Job]]) -> Job:

@@ -21,7 +21,7 @@ from uws.quotas import Quotas
 if TYPE_CHECKING:
     from uws.peers import PeerFile, Peers  # which takes long to import, for commands that run alone
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,5 +120,5 @@ class Backend:
             except StoreUnavailable:  # of which the projector tells, once for all
                 await pause(self.clock)
             except Exception as error:
-                log.warning("the log cannot be followed: %s; trying again", error)
+                _log.warning("the log cannot be followed: %s; trying again", error)
                 await pause(self.clock)

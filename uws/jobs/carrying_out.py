@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 from eventstore import DuplicateEventId, NewEvent, RecordedEvent, VersionConflict
 from uws.commands import SERVER, Caller, Changes, Command
@@ -28,7 +27,7 @@ from uws.model import (
 from uws.model import events as e
 from uws.model.job import evolve
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
 Step = Callable[[Job], list[e.JobEvent]]
@@ -42,7 +41,7 @@ class CarriesOut(Offered):
     ) -> None:
         super().__init__(service, job_class, base_url)
         self.backend = backend
-        self.transitions = UserUWSTransitions(service, job_class)
+        self.transitions: UserUWSTransitions = UserUWSTransitions(service, job_class)
 
     def _command(
         self,
@@ -65,11 +64,9 @@ class CarriesOut(Offered):
             return None
         return fold(await self.backend.store.read_stream(first.stream))
 
-    async def _by_server(
-        self, job_id: str, step: Step, *led_by: str, occurred: datetime | None = None
-    ) -> Job:
+    async def _by_server(self, job_id: str, step: Step, *led_by: str) -> Job:
         """Carry out a command of the server's own; the last event of a type in ``led_by`` has led to it."""
-        return await self._carry_out(job_id, [step], Command(SERVER, led_by=led_by, occurred=occurred))
+        return await self._carry_out(job_id, [step], Command(SERVER, led_by=led_by))
 
     async def _carry_out(
         self, job_id: str, steps: Sequence[Step], command: Command,
@@ -115,7 +112,7 @@ class CarriesOut(Offered):
         try:
             await self.backend.files.of(job_id).remove()
         except OSError as error:
-            log.warning("the files of job %s cannot be deleted now: %s", job_id, error)
+            _log.warning("the files of job %s cannot be deleted now: %s", job_id, error)
 
     def _decide(self, job_id: str, job: Job | None, steps: Sequence[Step]) -> list[e.JobEvent]:
         events: list[e.JobEvent] = []

@@ -12,8 +12,9 @@ class Offered:
     joblist_stylesheet = "static/xsl/useruws-joblist-to-html.xsl"
 
     def __init__(self, service: Service, job_class: type[UserUWSJobBase], base_url: str) -> None:
-        self.service, self.job_class = service, job_class
-        self.base_url = base_url.rstrip("/")
+        self.service = service
+        self.job_class = job_class
+        self.base_url: str = base_url.rstrip("/")
 
     @property
     def jobdoc_preamble(self) -> tuple[str, str]:

@@ -21,7 +21,8 @@ class ParameterError(UsageError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
-        self.name, self.reason = name, reason
+        self.name = name
+        self.reason = reason
 
 
 class RepeatedParameter(ParameterError):
@@ -33,7 +34,7 @@ class MissingParameters(UsageError):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(f"required, but not given: {', '.join(names)}")
-        self.names = tuple(names)
+        self.names: tuple[str, ...] = tuple(names)
 
 
 class TooLarge(UsageError):
@@ -59,7 +60,8 @@ class OtherService(UWSError):
 
     def __init__(self, job_id: str, service: str) -> None:
         super().__init__(f"job {job_id} belongs to {service}")
-        self.job_id, self.service = job_id, service
+        self.job_id = job_id
+        self.service = service
 
 
 class JobGone(UWSError):
@@ -76,7 +78,8 @@ class IllegalPhase(UWSError):
     def __init__(self, job_id: str, phase: Phase, asked: str, allowed: Iterable[Phase]) -> None:
         phases = ", ".join(sorted(allowed))
         super().__init__(f"job {job_id} is {phase}: {asked} is only possible in {phases}")
-        self.job_id, self.phase = job_id, phase
+        self.job_id = job_id
+        self.phase = phase
 
 
 class Superseded(UWSError):
@@ -84,7 +87,8 @@ class Superseded(UWSError):
 
     def __init__(self, job_id: str, start: int) -> None:
         super().__init__(f"job {job_id}: the start at version {start} was given up")
-        self.job_id, self.start = job_id, start
+        self.job_id = job_id
+        self.start = start
 
 
 class OverQuota(UWSError):
@@ -155,7 +159,9 @@ class UnknownForm(UWSError):
             f"position {position}: {event_type} in form {schema} is not known here; "
             "it was written by a newer version of this program"
         )
-        self.position, self.event_type, self.schema = position, event_type, schema
+        self.position = position
+        self.event_type = event_type
+        self.schema = schema
 
 
 class DeclarationError(UWSError):
@@ -163,7 +169,7 @@ class DeclarationError(UWSError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

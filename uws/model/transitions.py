@@ -51,7 +51,8 @@ class UserUWSTransitions:
     """
 
     def __init__(self, service: Service, job_class: type[UserUWSJobBase]) -> None:
-        self.service, self.job_class = service, job_class
+        self.service = service
+        self.job_class = job_class
 
     def create_job(
         self, now: datetime, *, owner: str | None, run_id: str | None,

@@ -21,7 +21,7 @@ from .errors import Handler, legible
 from .resource import CALLER, SITE
 
 ACCESS_LOG = "uws.access"
-log = logging.getLogger(ACCESS_LOG)
+_log = logging.getLogger(ACCESS_LOG)
 
 SOON = "soon"
 """What records of the log have that may be written a moment later, with others."""
@@ -100,9 +100,9 @@ def _note_of(request: web.Request, status: int) -> Note:
 
     def note(request_id: str, seconds: float, *, soon: bool = False) -> None:
         observe(seconds)
-        if log.isEnabledFor(level):
+        if _log.isEnabledFor(level):
             told = {**about, "request_id": request_id, "seconds": round(seconds, 6), SOON: soon}
-            log.handle(log.makeRecord(log.name, level, "", 0, line, (), None, extra=told))
+            _log.handle(_log.makeRecord(_log.name, level, "", 0, line, (), None, extra=told))
 
     return note
 

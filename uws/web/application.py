@@ -76,7 +76,7 @@ from .shares import keep_to_ourselves, led_on, let_in, link_of, share, shares, u
 from .sync import outcome, sync
 from .waiting import WAITS_PER_OWNER, Waits
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _COMMANDS = frozenset({"POST", "PUT", "DELETE"})
 _REFUSALS = (NotAuthenticated, NotAuthorized)
@@ -250,7 +250,7 @@ async def _every_request(request: web.Request, handler: Handler) -> web.StreamRe
         if refused and authenticator:
             authenticator.note_refusal(request, refused)
         if response is None:
-            log.exception("request %s: %s %s failed", request_id, request.method, request.rel_url.raw_path)
+            _log.exception("request %s: %s %s failed", request_id, request.method, request.rel_url.raw_path)
             response = fault_response(
                 500, "DefaultFault", f"an internal error; it is on record as {request_id}"
             )

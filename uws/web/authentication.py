@@ -22,7 +22,7 @@ from uws.access.guesses import Guesses
 from uws.access.record import SecurityRecord
 from uws.access.tokens import PREFIX, Token, Tokens
 from uws.access.users import User, Users, UsersUnreadable
-from uws.clock import pause
+from uws.clock import Clock, pause
 from uws.commands import SERVER
 from uws.config import AuthSettings
 from uws.jobs import Backend
@@ -36,7 +36,7 @@ from .resource import CALLER, Authenticator, Holds
 if TYPE_CHECKING:
     from uws.access.oidc import OIDC
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SESSION = "uwsd_session"
 """The cookie with a browser's session."""
@@ -69,7 +69,8 @@ class Authentication(Authenticator):
     """The ways that an operator has opened, one after the other. See `AuthSettings`."""
 
     def __init__(self, settings: AuthSettings, data: Path, *, anonymous: bool) -> None:
-        self.settings, self._data, self._anonymous = settings, data, anonymous
+        self.settings = settings
+        self._data, self._anonymous = data, anonymous
         self._networks = settings.proxy.networks if settings.proxy else []
         self._used: dict[_Use, datetime] = {}
         """Who has said in which way, and from where, who he is, and since when that is on record."""
@@ -78,16 +79,16 @@ class Authentication(Authenticator):
     async def serving(self, backend: Backend) -> AsyncIterator[None]:
         """Know users and tokens, and keep a record of what is decided, while the context lasts."""
         users = self.settings.users
-        self.users = Users(self._data / users, backend.clock) if users is not None else None
+        self.users: Users | None = Users(self._data / users, backend.clock) if users is not None else None
         if self.users:
             await self.users.current()  # what is wrong with the file is told now
             if self.users.problem:
-                log.warning("%s", self.users.problem)
-        self.clock = backend.clock
-        self.guesses = Guesses(backend.clock)
-        self.tokens = Tokens(backend.store, backend.clock)
-        self.record = SecurityRecord(backend.store, backend.clock)
-        self.oidc = self._oidc(backend)
+                _log.warning("%s", self.users.problem)
+        self.clock: Clock = backend.clock
+        self.guesses: Guesses = Guesses(backend.clock)
+        self.tokens: Tokens = Tokens(backend.store, backend.clock)
+        self.record: SecurityRecord = SecurityRecord(backend.store, backend.clock)
+        self.oidc: OIDC | None = self._oidc(backend)
         try:
             async with self.record.kept(), self._watching_users(backend.store):
                 await self._declare_roles(backend)
@@ -116,12 +117,12 @@ class Authentication(Authenticator):
             await users.was_read.wait()
             users.was_read.clear()
             if users.problem:
-                log.error("%s", users.problem)  # once, until it is read again
+                _log.error("%s", users.problem)  # once, until it is read again
                 continue
             try:
                 await to_the_end(record_edits(store, self.tokens, users))
             except EventStoreError as error:
-                log.error("what was edited in the users file cannot go on record: %s", error)
+                _log.error("what was edited in the users file cannot go on record: %s", error)
                 await pause(self.clock)
                 users.was_read.set()
 

@@ -203,9 +203,10 @@ class Connections:
     """All connections of a server; called, it makes one."""
 
     def __init__(self, server: web.Server, limits: LimitSettings, repeated: Repeated, **options: Any) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.limits, self.repeated = limits, repeated
-        self.room = room_for_connections(limits.connections)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.limits = limits
+        self.repeated = repeated
+        self.room: int = room_for_connections(limits.connections)
         self._server, self._options = server, options
         self._all: set[Connection] = set()
         self._idle: dict[Connection, None] = {}

@@ -93,6 +93,8 @@ class JobList:
     def __init__(self, uws: Offered, facts: Facts | None = None) -> None:
         self._uws = uws
         self._facts = {"service": uws.service.title, **(facts or {})}
+        self.begin: bytes
+        self.end: bytes
         marked = self.whole(())
         marked.append(etree.Comment())
         self.begin, _, self.end = serialise(marked).rpartition(b"  <!---->\n")
@@ -139,7 +141,7 @@ def error_of(job: Job) -> Failure | None:
     return job.failure if job.phase is Phase.ERROR else None
 
 
-def info_of(job: Job, standing: Standing | None = None) -> dict[str, str | int | float]:
+def info_of(job: Job, standing: Standing | None) -> dict[str, str | int | float]:
     """Return the facts of a job that UWS has no element for, by the names they have in jobInfo."""
     facts: dict[str, str | int | float | None] = {
         "execution": "sync" if job.sync else None,

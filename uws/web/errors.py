@@ -34,7 +34,7 @@ from uws.provenance.drawing import CannotDraw
 _JOB_STREAM = re.compile(r"\bjob(/[0-9a-zA-Z-]+| [0-9a-f]{32}\b)")
 SERVER_NAME = "uwsd"
 """What an answer says of what has made it: no versions, which tell others where to look for holes."""
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

@@ -23,7 +23,7 @@ from .forms import query_of, single, whole_number
 from .resource import CALLER, SITE, Resource, ask_again
 from .waiting import Client, client_of
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 MAX_STREAMS = 10_000
 """Streams of an application that are open at one time. They take a quarter of the open files that the process
@@ -221,5 +221,5 @@ async def _send(
             await response.write(words or b": \nid: %d\n\n" % listener.position)
         await response.write(_BYE if resource.site.closing.is_set() else _END)
     except ConnectionError:
-        log.debug("request %s: the client has gone", resource.caller.request_id)
+        _log.debug("request %s: the client has gone", resource.caller.request_id)
     return response

@@ -56,7 +56,8 @@ class Fetcher:
     """Gets files under the operator's ``settings``; ``resolver`` finds the addresses of hosts."""
 
     def __init__(self, settings: UploadSettings, resolver: AbstractResolver) -> None:
-        self.settings, self.resolver = settings, resolver
+        self.settings = settings
+        self.resolver = resolver
         self._opened = frozenset(_host_and_port(entry) for entry in settings.allow_hosts)
 
     def opens(self, url: URL) -> bool:

@@ -28,7 +28,7 @@ from .negotiation import HTML, JSON, XML, Form, form_of
 from .pages import render, revision
 from .resource import Resource
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 OWN_PARAMETERS = ("PHASE", "AFTER", "LAST", "OWNERID", "RUNID", "TEXT", "LIMIT", "CURSOR", "RESPONSEFORMAT")
@@ -129,9 +129,9 @@ async def _whole(
             await response.write(document.entries(page))
         await response.write(document.end)
     except ConnectionError:
-        log.debug("request %s: the client has gone", resource.caller.request_id)
+        _log.debug("request %s: the client has gone", resource.caller.request_id)
     except Exception:
-        log.exception("request %s: the job list broke off", resource.caller.request_id)
+        _log.exception("request %s: the job list broke off", resource.caller.request_id)
         if resource.request.transport:  # nobody may take a part for the whole
             resource.request.transport.abort()
     return response

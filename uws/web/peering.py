@@ -22,7 +22,7 @@ from .resource import CALLER, SITE, Resource
 from .shares import PARAMETER
 from .stored import CONDITIONS
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _ASKED = (*CONDITIONS, "Accept", "Host")
 """What of a request is handed on; by its Host the addresses in a page follow."""
@@ -89,9 +89,9 @@ async def handed_on(request: web.Request, elsewhere: OnOtherNode) -> web.StreamR
                 await response.write(chunk)
             await response.write_eof()
         except ConnectionError:
-            log.debug("request %s: the client has gone", resource.caller.request_id)
+            _log.debug("request %s: the client has gone", resource.caller.request_id)
         except NodeAway as error:  # what was announced does not come
-            log.warning("request %s: %s", resource.caller.request_id, error)
+            _log.warning("request %s: %s", resource.caller.request_id, error)
             if request.transport:
                 request.transport.abort()
         return response

@@ -170,7 +170,7 @@ class Resource:
 
     def __init__(self, request: web.Request) -> None:
         self.request = request
-        self.site = request.app[SITE]
+        self.site: Site = request.app[SITE]
 
     @property
     def caller(self) -> Caller:

@@ -62,7 +62,9 @@ class Sink:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._digest = file, sha256()
-        self.begin, self.size, self.crc = file.tell(), 0, 0
+        self.begin: int = file.tell()
+        self.size: int = 0
+        self.crc: int = 0
 
     def write(self, data: bytes) -> None:
         """Raises `OverflowError` when the file becomes larger than a ZIP file can be."""

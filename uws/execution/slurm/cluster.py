@@ -14,7 +14,7 @@ from uws.config import SlurmSettings
 from .._persistence import keep_doing
 from .commands import Answer, Commands, Row, Unknown
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 _Wanted = TypeVar("_Wanted")
@@ -24,7 +24,8 @@ class Cluster:
     """What the runs of all jobs in Slurm share: its commands, and its answers."""
 
     def __init__(self, clock: Clock, settings: SlurmSettings) -> None:
-        self.commands, self.settings = Commands(), settings
+        self.commands: Commands = Commands()
+        self.settings = settings
         self._queue = _Question[None](self._ask_queue, clock, settings.every)
         # Apart: accounting that does not answer keeps nobody from what the queue tells.
         self._accounts = _Question[tuple[str, datetime]](self._ask_accounts, clock, settings.every)
@@ -92,7 +93,7 @@ class _Question(Generic[_Wanted]):
         try:
             answer = await self._ask([wanted for wanted, _ in waiting])
         except Unknown as error:
-            log.warning("nothing is known of jobs in Slurm: %s", error)
+            _log.warning("nothing is known of jobs in Slurm: %s", error)
             answer = error
         except BaseException:
             self._waiting += waiting

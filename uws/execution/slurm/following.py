@@ -18,7 +18,7 @@ from .cluster import Cluster
 from .commands import Row, Unknown
 from .ending import Fate
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _ASK_AGAIN = 10.0
 """Seconds until Slurm is asked again to end a job that it was asked to end."""
@@ -119,7 +119,7 @@ class Following(Run):
         try:
             await self._cluster.commands.cancel(self._name, self._number.strip("?"))
         except Unknown as error:
-            log.warning("job %s: Slurm could not be asked to end it: %s", self.job_id, error)
+            _log.warning("job %s: Slurm could not be asked to end it: %s", self.job_id, error)
             return
         if self._began and not self._told:
             self._told = True

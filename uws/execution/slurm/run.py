@@ -22,7 +22,7 @@ from .commands import NotTaken, Refused, Unknown
 from .ending import Fate, ending
 from .following import Following, waits
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _SCRIPT = Path(__file__).with_name("job.sh")
 _MEGABYTE = 1 << 20
@@ -82,7 +82,7 @@ class SlurmRun(Following):
                     await self._while_it_runs.aclose()
                     await self._conclude(fate)
                     return
-                log.warning("job %s: Slurm does not know %s; submitting it anew", self.job_id, self._name)
+                _log.warning("job %s: Slurm does not know %s; submitting it anew", self.job_id, self._name)
 
     async def _submitted(self) -> bool:
         """Hand the job to Slurm; False when it has ended instead. Without a number, it was not taken yet.
@@ -109,7 +109,7 @@ class SlurmRun(Following):
             await self._accept(f"Slurm does not take it now: {error}")
             return True
         except Unknown as error:
-            log.warning("job %s: whether Slurm has it is not known: %s", self.job_id, error)
+            _log.warning("job %s: whether Slurm has it is not known: %s", self.job_id, error)
             self._number = "?"
             return True
         failpoint.reached(failpoint.LAUNCHED)
