@@ -7,9 +7,11 @@ them in one transaction and answers their callers after the commit has reached t
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from errno import EACCES
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -56,6 +58,10 @@ class SQLiteEventLog(Following):
         with translated(str(path)):
             if not path.is_file():
                 raise FileNotFoundError("there is no log")
+            if not path.stat().st_size:
+                raise FileNotFoundError("there is no log: the file is empty")
+            if not os.access(path, os.R_OK):  # SQLite would not say why
+                raise PermissionError(EACCES, os.strerror(EACCES), str(path))
             async with AsyncExitStack() as undoing:
                 reader = await undoing.enter_async_context(reading(path))
                 await reader.run(ledger.check_format)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import signal
 import socket
-from collections.abc import Callable
+import sqlite3
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +19,8 @@ import pytest
 from aiohttp import web
 
 from eventstore import NewEvent, open_store
-from tests.daemon import Ended, serving, uwsd
+from tests.daemon import UWSD, run, serving, uwsd
+from tests.disks import mounted
 
 SERVICE = '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
 
@@ -121,6 +127,39 @@ def no_host(file: Path) -> None:
     file.write_text("[auth]\nallow_anonymous = true\n" + file.read_text())
 
 
+def in_a_jobs_own_directory(file: Path) -> None:
+    (file.parent / "my.sh").write_text("#!/bin/sh\n")
+    (file.parent / "my.sh").chmod(0o755)
+    file.write_text(file.read_text().replace('"true"', '"./my.sh"'))
+
+
+def not_executable(file: Path) -> None:
+    file.write_text(file.read_text().replace('"true"', '"/etc/passwd"'))
+
+
+def a_wrong_key(file: Path) -> None:
+    file.write_text(file.read_text() + "comand = 1\n")
+
+
+def no_declaration(file: Path) -> None:
+    file.unlink()
+
+
+def no_file_system(file: Path) -> None:
+    file.write_text('data = "/proc/uws"\n' + file.read_text())
+
+
+async def lost_log(file: Path) -> None:
+    async with serving(file) as server:
+        await server.post("/nothing/async", {})
+    (data(file) / "events.db").unlink()
+
+
+async def emptied_log(file: Path) -> None:
+    await lost_log(file)
+    (data(file) / "events.db").touch()
+
+
 def data(file: Path) -> Path:
     return file.parent / "var"
 
@@ -136,16 +175,32 @@ def data(file: Path) -> Path:
         (no_database, "log", "127.0.0.1"),
         (a_file_in_its_place, "data directory", "is no directory"),
         (a_pipe_for_a_key, "key", "is no regular file"),
+        (lost_log, "log", "but one has left in"),
+        (emptied_log, "log", "events.db: the file is empty, but one has left in"),
+        (
+            in_a_jobs_own_directory,
+            "program",
+            "./my.sh is looked for in a job's own directory, which is empty",
+        ),
+        (not_executable, "program", "/etc/passwd is no file that can be executed"),
+        (a_wrong_key, "declaration", "comand"),
+        (no_declaration, "declaration", "there is no such file"),
+        (
+            no_file_system,
+            "data directory",
+            "/proc/uws is not there, and cannot be made in /proc: proc has no room",
+        ),
         (a_circle, "data directory", "Too many levels of symbolic links"),
-        (no_host, "server", "does not answer"),
+        (no_host, "server", "leads nowhere"),
         (everybody, "declaration", "0.0.0.0 is reached by others"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
 async def test_what_is_wrong_is_a_fault_that_says_where(
-    file: Path, breaks: Callable[[Path], None], subject: str, says: str
+    file: Path, breaks: Callable[[Path], Awaitable[None] | None], subject: str, says: str
 ) -> None:
-    breaks(file)
+    if broken := breaks(file):
+        await broken
     found = await examined(file)
     assert found[subject].state == "fault"
     assert says in found[subject].found
@@ -184,7 +239,8 @@ async def test_who_looks_as_another_user_is_told_as_whom_to(file: Path) -> None:
     data(file).mkdir()
     os.chown(data(file), 1234, -1)
     found = (await examined(file))["data directory"]
-    assert (found.state, found.found) == ("fault", f"{data(file)} belongs to user 1234, and this is user 0")
+    says = f"{data(file)} belongs to user 1234, and this is user 0 (root)"
+    assert (found.state, found.found) == ("fault", says)
     assert "sudo -u '#1234' uwsd doctor" in found.advice
 
 
@@ -243,8 +299,209 @@ async def test_a_base_url_that_leads_nowhere_is_a_fault_while_the_server_runs(fi
     assert "http://127.0.0.1:1/uws is not reached from here" in found["base_url"].found
 
 
-async def test_a_wrong_declaration_is_told_as_by_check(file: Path) -> None:
-    file.write_text(file.read_text() + "comand = 1\n")
-    done: list[Ended] = [await uwsd("doctor", "--config", file), await uwsd("check", file)]
-    assert done[0] == done[1]
-    assert done[0].status == 2
+async def test_what_needs_no_declaration_is_looked_at_where_it_is_wrong(file: Path) -> None:
+    a_wrong_key(file)
+    file.write_text(file.read_text() + '[services.other]\ntitle = "Other"\ncommand = []\n')
+    for more in ((), ("--data", data(file))):
+        done = await uwsd("doctor", "--config", file, *more)
+        assert (done.status, done.err) == (1, "")
+        told = (await uwsd("check", file)).err.splitlines()
+        assert len(told) == 2
+        for line in told:
+            assert f"FAULT declaration: {line}\n" in done.out
+        assert all(f" {subject}: " in done.out for subject in ("versions", "SQLite", "clock", "stylesheets"))
+        assert ("ok    data directory: " in done.out) == bool(more)
+
+
+async def test_a_declaration_is_named_as_for_other_commands_or_by_its_option(file: Path) -> None:
+    by_name, by_option = await uwsd("doctor", file), await uwsd("doctor", "-c", file)
+    assert "ok    program: services.nothing.command: " in by_name.out
+    assert [line[:20] for line in by_name.out.splitlines()] == [
+        line[:20] for line in by_option.out.splitlines()
+    ]
+    two = await uwsd("doctor", file, "-c", "another.toml")
+    assert (two.status, two.out) == (2, "")
+    assert f"two declarations are named, {file} and another.toml" in two.err
+
+
+async def test_who_has_no_declaration_yet_is_told_how_to_make_one(file: Path, tmp_path: Path) -> None:
+    file.unlink()
+    for arguments in ((), ("nope.toml",), ("-c", "nope.toml")):
+        done = await uwsd("doctor", *arguments, cwd=tmp_path)
+        assert done.status == 1
+        assert (
+            f"FAULT declaration: {arguments[-1] if arguments else 'uwsd.toml'}: there is no such" in done.out
+        )
+        assert "`uwsd init DIRECTORY`" in done.out
+
+
+async def test_of_a_data_directory_that_is_a_file_nothing_else_is_said(file: Path) -> None:
+    done = await uwsd("doctor", "--data", file)
+    assert f"FAULT data directory: {file} is no directory\n" in done.out
+    assert " log: " not in done.out
+
+
+# A log that is lost
+
+
+@pytest.mark.parametrize("breaks", [lost_log, emptied_log])
+async def test_no_log_is_begun_beside_what_another_has_left(
+    file: Path, tmp_path: Path, breaks: Callable[[Path], Awaitable[None]]
+) -> None:
+    await breaks(file)
+    before = sorted(data(file).rglob("*"))
+    for command in (("serve", file), ("user", "add", "ann", "-c", file)):
+        refused = await uwsd(*command, reads="ann's password\n")
+        assert refused.status == 2
+        assert refused.err.startswith(f"{data(file)}/events.db: ")
+        assert "; bring back a copy (docs/operating.md), or move these away" in refused.err
+    assert sorted(path for path in data(file).rglob("*") if path.name != "events.db.lock") == [
+        path for path in before if path.name != "events.db.lock"
+    ]
+
+
+@pytest.mark.parametrize("left", ["jobs/0123", "checkpoints/1", "archives/2026-01.gz", "events.db-wal"])
+async def test_what_only_a_log_leaves_is_known_by_itself(file: Path, left: str) -> None:
+    (data(file) / left).parent.mkdir(parents=True)
+    (data(file) / left).write_text("something")
+    found = (await examined(file))["log"]
+    assert (found.state, found.found.rpartition(": ")[2].strip("/")) == ("fault", left.partition("/")[0])
+    assert (await uwsd("serve", file)).status == 2
+    assert not (data(file) / "events.db").exists()
+
+
+async def test_what_is_there_before_the_first_start_keeps_no_log_from_beginning(file: Path) -> None:
+    file.write_text('[auth]\nusers = "users.json"\n' + file.read_text())
+    for name in ("jobs", "checkpoints", "archives"):
+        (data(file) / name).mkdir(parents=True)
+    assert (await uwsd("user", "add", "ann", "-c", file, reads="ann's password\n")).status == 0
+    async with serving(file):
+        pass
+    assert (await examined(file))["log"].state == "well"
+
+
+async def test_a_log_is_served_again_when_it_was_brought_back_alone_or_with_all(file: Path) -> None:
+    async with serving(file) as server:
+        job = (await server.post("/nothing/async", {})).headers["Location"].rpartition("/")[2]
+    copy = file.parent / "backup.db"
+    with closing(sqlite3.connect(data(file) / "events.db")) as log:
+        log.execute("VACUUM INTO ?", (str(copy),))
+    for keeps in (True, False):
+        if keeps:
+            (data(file) / "events.db").unlink()
+        else:
+            shutil.rmtree(data(file))
+            data(file).mkdir(mode=0o700)
+        shutil.copy(copy, data(file) / "events.db")
+        async with serving(file) as server:
+            assert (await server.get(f"/nothing/async/{job}/phase")).text == "PENDING"
+
+
+async def test_an_empty_file_is_told_as_one(file: Path) -> None:
+    data(file).mkdir()
+    (data(file) / "events.db").touch()
+    found = (await examined(file))["log"]
+    assert (found.state, found.found) == (
+        "doubt",
+        f"{data(file)}/events.db: the file is empty, and the next start begins a log in it",
+    )
+    verified = await uwsd("audit", "verify", "--data", data(file))
+    assert (verified.status, verified.err) == (
+        2,
+        f"{data(file)}/events.db: there is no log: the file is empty\n",
+    )
+
+
+# Whose server it is
+
+
+async def test_the_server_of_another_data_directory_is_not_taken_for_ours(file: Path, tmp_path: Path) -> None:
+    port = file.read_text().split()[3]
+    async with serving(file, "--data", tmp_path / "other", port=None) as other:
+        found = (await examined(file))["server"]
+        assert found.state == "fault"
+        assert found.found == f"another server answers at {other.url}: none runs on {data(file)}"
+        async with serving(file) as ours:
+            found = (await examined(file))["server"]
+            assert found.found.endswith(f": {data(file)} is in use by process {ours.process.pid}")
+    async with serving(file) as ours:
+        found = (await examined(file))["server"]
+    assert found.state == "doubt"
+    says = f"process {ours.process.pid} has {data(file)}, and does not listen at http://127.0.0.1:{port}"
+    assert found.found == says
+
+
+async def test_a_server_of_ours_that_does_not_answer_is_known_as_ours(file: Path) -> None:
+    async with serving(file, port=None) as server:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            found = (await examined(file))["server"]
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+    assert found.state == "fault"
+    assert found.found.startswith(f"process {server.process.pid}, which has {data(file)}, does not answer at")
+    assert f"kill -CONT {server.process.pid}" in found.advice
+
+
+async def test_where_any_port_will_do_no_server_is_looked_for(file: Path) -> None:
+    file.write_text(f"[server]\nport = 0\n{SERVICE}")
+    assert (await examined(file))["server"].found.startswith("port = 0: ")
+
+
+# Disks
+
+
+@pytest.mark.parametrize(
+    ("leaves", "state"), [(2_000_000_000, "well"), (900_000_000, "doubt"), (15_000_000, "fault")]
+)
+async def test_little_room_is_a_doubt_and_hardly_any_a_fault(
+    file: Path, tmp_path: Path, leaves: int, state: str
+) -> None:
+    with mounted(tmp_path / "disk", leaves) as disk:
+        done = await uwsd("doctor", "--json", "--data", disk.path / "var")
+    (found,) = [each for each in msgspec.json.decode(done.out, type=list[Finding]) if each.subject == "disk"]
+    assert (found.state, found.found.endswith(f" are free at {disk.path}")) == (state, True)
+
+
+# Services
+
+
+async def test_every_service_is_told_of(file: Path) -> None:
+    file.write_text(
+        file.read_text()
+        + '[services.inner]\ntitle = "Inner"\nfunction = "os.path:basename"\n'
+        + '[services.far]\ntitle = "Far"\ncommand = ["imcopy"]\nexecutor = "slurm"\n'
+    )
+    (file.parent / "inner.py").write_text('def half(x: float) -> float:\n    """Half."""\n    return x / 2\n')
+    file.write_text(file.read_text().replace("os.path:basename", "inner:half"))
+    out = (await uwsd("doctor", file)).out
+    assert "ok    function: services.inner.function: inner:half was imported to read the declaration\n" in out
+    assert "ok    program: services.far.command: imcopy is looked for on the nodes of Slurm\n" in out
+
+
+# Other users
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_who_is_another_user_is_told_whose_it_is_and_how_to_become_that_one() -> None:
+    with tempfile.TemporaryDirectory() as made:
+        file = Path(made) / "uwsd.toml"
+        file.write_text(SERVICE)
+        Path(made).chmod(0o755)
+        async with serving(file):
+            pass
+        told = (
+            f": {data(file)} belongs to user 0 (root), and this is user 65534 (nobody): sudo -u root uwsd …\n"
+        )
+        for command in (
+            ("serve", file, "--port", "0"),
+            *((*words, "-c", file) for words in (("jobs", "list"), ("audit", "verify"), ("audit", "usage"),
+                                                 ("projections", "status"), ("queue", "pause"))),
+        ):  # fmt: skip
+            done = await run("setpriv", "--reuid=65534", "--clear-groups", UWSD, *command)
+            assert (done.status, done.out) == (2, "")
+            assert done.err.endswith(told), command
+        data(file).chmod(0o711)
+        done = await run("setpriv", "--reuid=65534", "--clear-groups", UWSD, "audit", "log", "-c", file)
+        assert (done.status, done.err) == (2, done.err)
+        assert "events.db belongs to user 0 (root)" in done.err

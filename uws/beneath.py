@@ -8,7 +8,9 @@ is, is asked of what is held already, before it is opened to be read: no pipe ma
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,12 +97,45 @@ def check_ours(path: Path, status: os.stat_result) -> None:
     ``status`` is that of what is at ``path``. Root could, whatever its owner and its mode.
     """
     if status.st_uid not in (0, user := os.geteuid()):
-        reason = f"it belongs to user {status.st_uid}, and the server is user {user}: chown {user} this"
+        reason = (
+            f"it belongs to {named(status.st_uid)}, and the server is {named(user)}: "
+            f"run it as that one, {run_as(status.st_uid)} uwsd …, or chown {user} this"
+        )
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         reason = "others may write it: chmod go-w this"
     else:
         return
     raise PermissionError(EPERM, reason, str(path))
+
+
+def named(user: int) -> str:
+    """Return the words for a user of the system, by his number."""
+    try:
+        return f"user {user} ({pwd.getpwuid(user).pw_name})"
+    except KeyError:
+        return f"user {user}"
+
+
+def run_as(user: int) -> str:
+    """Return what is typed before a command that another user of the system is to run."""
+    try:
+        return f"sudo -u {shlex.quote(pwd.getpwuid(user).pw_name)}"
+    except KeyError:
+        return f"sudo -u '#{user}'"
+
+
+def whose(error: BaseException | None) -> str:
+    """Return whose that is which this user may not use, and what to do; nothing for all other errors."""
+    if not isinstance(error, PermissionError) or error.errno != EACCES or error.filename is None:
+        return ""
+    path = Path(os.fsdecode(error.filename)).absolute()
+    for there in (path, *path.parents):
+        with suppress(OSError):  # it is not there, or in what may not be looked into
+            owner, user = there.stat().st_uid, os.geteuid()
+            if owner == user:
+                return ""
+            return f": {there} belongs to {named(owner)}, and this is {named(user)}: {run_as(owner)} uwsd …"
+    return ""
 
 
 def remove(root: Path) -> None:

@@ -484,7 +484,7 @@ def _made_private(path: Path, found: os.stat_result) -> bool:
         _log.warning("%s is no directory: nothing is read through it", path)
         return False
     if found.st_uid != (user := os.geteuid()):
-        reason = f"it belongs to user {found.st_uid}, and the server is user {user}"
+        reason = f"it belongs to {beneath.named(found.st_uid)}, and the server is {beneath.named(user)}"
         raise PermissionError(EPERM, f"{reason}: run it as that one, or chown -R {user} this", str(path))
     if stat.S_IMODE(found.st_mode) & 0o777 == beneath.PRIVATE:
         return False

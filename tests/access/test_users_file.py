@@ -159,7 +159,10 @@ def somebody_elses(path: Path) -> str:
     if os.geteuid():
         pytest.skip("only root gives files away")
     os.chown(path, 1234, -1)
-    return "it belongs to user 1234, and the server is user 0: chown 0 this"
+    return (
+        "it belongs to user 1234, and the server is user 0 (root): "
+        "run it as that one, sudo -u '#1234' uwsd …, or chown 0 this"
+    )
 
 
 @pytest.mark.parametrize("make", [others_may_write, somebody_elses])

@@ -246,7 +246,8 @@ async def test_a_start_is_refused_while_a_directory_of_a_job_is_another_users(
     owner, user = os.geteuid(), os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: user)
     told = (
-        f"it belongs to user {owner}, and the server is user {user}: run it as that one, or chown -R {user}"
+        rf"it belongs to user {owner}\b.*, and the server is user {user}\b.*: "
+        f"run it as that one, or chown -R {user}"
     )
     with pytest.raises(PermissionError, match=told):
         async with running(tmp_path, service):

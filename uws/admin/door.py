@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import reduce
@@ -137,13 +136,11 @@ class _Door:
 
 
 def _user_at(request: web.Request) -> int:
-    """Return the number of the user at the other end (SO_PEERCRED, unix(7))."""
+    """Return the number of the user at the other end."""
     assert request.transport is not None
     connection = request.transport.get_extra_info("socket")
     with socket.socket(fileno=os.dup(connection.fileno())) as peer:
-        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", credentials)
-    return int(uid)
+        return wire.credentials(peer)[1]
 
 
 @contextmanager

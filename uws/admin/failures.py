@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eventstore import EventStoreError
+from uws.beneath import whose
 from uws.model import DeclarationError, UWSError
 
 
@@ -43,15 +44,18 @@ class Unreachable(UWSError):
 
 
 def problems_of(error: BaseException) -> list[str]:
-    """Return what is in the way, one a line; nothing for an error that nobody has foreseen."""
+    """Return what is in the way, one a line; nothing for an error that nobody has foreseen.
+
+    Of what belongs to another user of the system, it is said to whom.
+    """
     match error:
         case DeclarationError() | Refusal():
             return list(error.problems)
         case UWSError() | EventStoreError():
-            return [str(error)]
+            return [f"{error}{whose(error.__cause__)}"]
         case UnicodeEncodeError():  # what came from the command line, and is no text
             return [f"{error.object!r} is no text in UTF-8"]
         case OSError():
-            return [f"{error.filename or 'the system'}: {error.strerror or error}"]
+            return [f"{error.filename or 'the system'}: {error.strerror or error}{whose(error)}"]
         case _:
             return []

@@ -6,6 +6,8 @@ Any number of `Progress`, then one `Result` or one `Failure`.
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,3 +55,10 @@ def address(data: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{directory}/{SOCKET}"
     finally:
         os.close(directory)
+
+
+def credentials(connection: socket.socket) -> tuple[int, int]:
+    """Return the process and the user at the other end (SO_PEERCRED, unix(7))."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", found)
+    return int(pid), int(uid)

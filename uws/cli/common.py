@@ -120,11 +120,16 @@ def settings_of(config: Path, data: Path | None) -> Settings:
         settings = load(config)
         return msgspec.structs.replace(settings, data=data or settings.data)
     if data is not None:
-        return Settings(data=data, audit=AuditSettings(origin=None))
+        return bare(data)
     raise UsageError(
         f"{config}: there is no such file; name the declaration with --config, "
         "or the data directory with --data"
     )
+
+
+def bare(data: Path) -> Settings:
+    """Return the settings of a data directory of which nothing is declared."""
+    return Settings(data=data, audit=AuditSettings(origin=None))
 
 
 def carried_out(

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
 import typer
+
+from uws.admin import problems_of
+from uws.config import Settings
+from uws.model import DeclarationError, UsageError
 
 from .common import (
     CONFIG,
@@ -13,6 +20,7 @@ from .common import (
     AsJson,
     Config,
     Data,
+    bare,
     err,
     harmless,
     is_declared,
@@ -25,7 +33,12 @@ from .common import (
 _MARKS = {"well": ("ok", "green"), "doubt": ("doubt", "yellow"), "fault": ("FAULT", "bold red")}
 
 
-def doctor(as_json: AsJson = False, config: Config = CONFIG, data: Data = None) -> None:
+def doctor(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The same as --config FILE.")] = None,
+    as_json: AsJson = False,
+    config: Config = CONFIG,
+    data: Data = None,
+) -> None:
     """Look whether all that a server rests on is as it should be, and say what to do where it is not.
 
     No file of yours is changed, and a server may run meanwhile. The exit status is 1 when there is a fault.
@@ -35,13 +48,15 @@ def doctor(as_json: AsJson = False, config: Config = CONFIG, data: Data = None) 
     findings: list[Finding] = []
 
     async def look() -> None:
-        async for finding in examine(settings, is_declared=is_declared(config)):
+        async for finding in examine(settings, file=declaration, problems=problems):
             findings.append(finding)
             if not as_json:
                 _print(finding.state, f"{finding.subject}: {finding.found}", finding.advice)
 
     with reported():
-        settings = settings_of(config, data)
+        config = _one_of(file, config)
+        declaration = config if is_declared(config) or data is None else None
+        settings, problems = _read(config, data)
         try:
             asyncio.run(look())
         except KeyboardInterrupt:
@@ -52,6 +67,21 @@ def doctor(as_json: AsJson = False, config: Config = CONFIG, data: Data = None) 
                 print_json(findings, indent=2)
     if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(FAILED)
+
+
+def _one_of(file: Path | None, config: Path) -> Path:
+    """Return the declaration that was named in one of two ways. Raises `UsageError`."""
+    if file and config not in (CONFIG, file):
+        raise UsageError(f"two declarations are named, {file} and {config}: leave one of them out")
+    return file or config
+
+
+def _read(config: Path, data: Path | None) -> tuple[Settings | None, Sequence[str]]:
+    """Return what there is to look at, and what is wrong with the declaration."""
+    try:
+        return settings_of(config, data), ()
+    except (DeclarationError, UsageError) as error:
+        return (bare(data) if data else None), problems_of(error)
 
 
 def _print(state: str, found: str, advice: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from eventstore.addresses import mistakes_in_url
+from uws.beneath import whose
 from uws.config.access import AuthSettings, OIDCSettings, ProxySettings, RoleSettings
 from uws.config.conversion import convert, right_part, without_times
 from uws.config.services import declared
@@ -53,7 +54,7 @@ def load(path: Path) -> Settings:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DeclarationError([f"{path}: {error.strerror}"]) from None
+        raise DeclarationError([f"{path}: {error.strerror}{whose(error)}"]) from None
     except UnicodeDecodeError:
         raise DeclarationError([f"{path}: not UTF-8 text"]) from None
     except tomllib.TOMLDecodeError as error:

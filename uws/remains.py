@@ -1,0 +1,49 @@
+"""What a log leaves in a data directory, by which it is known that there was one."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from projections import READ_MODELS, read_status
+from uws.config import Settings
+from uws.model import UWSError
+
+
+class LogLost(UWSError):
+    """There is no log, or nothing in it, where there was one."""
+
+    advice = "bring back a copy (docs/operating.md), or move these away where a new log is to begin"
+
+    def __init__(self, settings: Settings, left: list[str]) -> None:
+        log = settings.log
+        if isinstance(log, str):
+            found = "the database of store: there is nothing in the log"
+        else:
+            found = f"{log}: {'the file is empty' if log.exists() else 'there is no log'}"
+        self.found = f"{found}, but one has left in {settings.data}: {', '.join(left)}"
+        super().__init__(f"{self.found}; {self.advice}")
+
+
+def has_none(log: Path | str) -> bool:
+    """Whether there is no log in a file; nobody knows it of a database that was not asked."""
+    return isinstance(log, Path) and not (log.exists() and log.stat().st_size)
+
+
+def remains(settings: Settings) -> list[str]:
+    """Return what is in the data directory that only a log leaves there. Blocks; raises `OSError`.
+
+    What a server makes before there is a log, or for the log of another, is none of it: a key, users, empty
+    directories, and what is kept elsewhere.
+    """
+    left = []
+    if isinstance(settings.log, Path) and has_none(settings.log):
+        newest = settings.log.with_name(f"{settings.log.name}-wal")
+        left += [newest.name] if newest.exists() and newest.stat().st_size else []
+    with suppress(sqlite3.Error):  # of what cannot be read nobody knows what it is
+        position = max(status.position for status in read_status(settings.projections, 0, READ_MODELS))
+        left += [f"{settings.projections.name} (up to position {position:,})"] if position else []
+    places = (settings.data / "jobs", settings.data / settings.audit.checkpoints, settings.archives)
+    ours = [place for place in places if place.parent == settings.data and place.is_dir()]
+    return left + [f"{place.name}/" for place in ours if any(place.iterdir())]
