@@ -14,7 +14,7 @@ from uws.model import UWSError
 class LogLost(UWSError):
     """There is no log, or nothing in it, where there was one."""
 
-    advice = "bring back a copy (docs/operating.md), or move these away where a new log is to begin"
+    advice: str = "bring back a copy (docs/operating.md), or move these away where a new log is to begin"
 
     def __init__(self, settings: Settings, left: list[str]) -> None:
         log = settings.log
@@ -22,7 +22,7 @@ class LogLost(UWSError):
             found = "the database of store: there is nothing in the log"
         else:
             found = f"{log}: {'the file is empty' if log.exists() else 'there is no log'}"
-        self.found = f"{found}, but one has left in {settings.data}: {', '.join(left)}"
+        self.found: str = f"{found}, but one has left in {settings.data}: {', '.join(left)}"
         super().__init__(f"{self.found}; {self.advice}")
 
 

@@ -29,30 +29,17 @@ from .access import token, user
 from .accounting import usage
 from .audit import audit
 from .beginning import init
-from .common import (
-    BROKEN,
-    FAILED,
-    INTERRUPTED,
-    USAGE,
-    AsJson,
-    duration_of,
-    err,
-    harmless,
-    out,
-    print_json,
-    print_line,
-    reported,
-    table,
-)
+from .common import BROKEN, FAILED, INTERRUPTED, USAGE, AsJson, duration_of, reported
 from .examining import doctor
 from .importing import importing
 from .jobs import jobs
-from .output import Commands, Debugging, have_streams, leave_output
+from .output import err, harmless, out, print_json, print_line, table
 from .projections import projections
 from .queueing import queueing
 from .retention import retention
 from .running import run
 from .storing import migrate, nodes, storing
+from .streams import Commands, Debugging, have_streams, leave_output
 
 _log = logging.getLogger(__name__)
 app: typer.Typer = typer.Typer(

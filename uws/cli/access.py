@@ -22,7 +22,8 @@ from uws.admin.access import (
 from uws.model import Scope, UsageError
 from uws.model.units import format_time, parse_duration
 
-from .common import CONFIG, AsJson, Config, Data, carried_out, out, print_json, reported, settings_of, table
+from .common import CONFIG, AsJson, Config, Data, carried_out, reported, settings_of
+from .output import out, print_json, table
 
 user: typer.Typer = typer.Typer(
     help="Say who has a password here.", no_args_is_help=True, pretty_exceptions_enable=False

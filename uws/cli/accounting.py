@@ -22,20 +22,8 @@ from uws.model import UsageError
 from uws.model.text import made_fit
 from uws.model.units import format_size
 
-from .common import (
-    CONFIG,
-    AsJson,
-    Config,
-    Data,
-    bar,
-    err,
-    microseconds_of,
-    out,
-    print_json,
-    reported,
-    settings_of,
-    table,
-)
+from .common import CONFIG, AsJson, Config, Data, microseconds_of, reported, settings_of
+from .output import bar, err, out, print_json, table
 
 _NOBODY = "(nobody)"
 

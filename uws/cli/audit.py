@@ -24,21 +24,18 @@ from .common import (
     CONFIG,
     Config,
     Data,
-    bar,
     carried_out,
     faults,
     is_given,
-    out,
     print_seen,
-    print_warning,
     reading,
     reported,
     settings_of,
     time_of,
-    warn_of_unsigned,
 )
 from .histories import Results, Through, export_history, looks_like_history, verify_history_file
 from .naming import job_ids
+from .output import bar, out, print_warning, warn_of_unsigned
 
 audit: typer.Typer = typer.Typer(
     help="Verify the log, sign it, erase from it, archive it.",

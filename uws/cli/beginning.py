@@ -11,7 +11,8 @@ import typer
 
 from uws.model import UsageError
 
-from .common import print_line, reported
+from .common import reported
+from .output import print_line
 
 SKELETON = Path(__file__).with_name("skeleton")
 

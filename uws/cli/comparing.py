@@ -25,15 +25,13 @@ from .common import (
     Data,
     carried_out,
     faults,
-    print_exactly,
-    print_json,
-    print_line,
     reading,
     reported,
     settings_of,
 )
 from .jobs import watched
 from .naming import JobId, job_ids
+from .output import print_exactly, print_json, print_line
 
 Other = Annotated[
     str,

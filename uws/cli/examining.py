@@ -21,14 +21,11 @@ from .common import (
     Config,
     Data,
     bare,
-    err,
-    harmless,
     is_declared,
-    out,
-    print_json,
     reported,
     settings_of,
 )
+from .output import err, harmless, out, print_json
 
 _MARKS = {"well": ("ok", "green"), "doubt": ("doubt", "yellow"), "fault": ("FAULT", "bold red")}
 

@@ -19,7 +19,7 @@ from uws.model import ENDED, Example, Job, Phase, Role
 from uws.model.units import format_size
 from uws.node import run_node
 
-from .common import bar, err, out, table
+from .output import bar, err, out, table
 
 _LOOK = 60.0
 """Seconds after which a job is looked at again that has not ended."""

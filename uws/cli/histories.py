@@ -27,7 +27,8 @@ from uws.config import Settings
 from uws.model import UsageError
 from uws.model.units import format_size, format_time
 
-from .common import bar, faults, out, print_seen, reading, warn_of_unsigned
+from .common import faults, print_seen, reading
+from .output import bar, out, warn_of_unsigned
 
 Through = Annotated[
     Path | None,

@@ -10,7 +10,8 @@ import typer
 from uws.admin import ImportTrace
 from uws.model.units import format_time
 
-from .common import CONFIG, Config, Data, Rate, carried_out, out, reported, settings_of
+from .common import CONFIG, Config, Data, carried_out, reported, settings_of
+from .output import Rate, out
 
 importing: typer.Typer = typer.Typer(
     help="Take over histories that were recorded elsewhere.",

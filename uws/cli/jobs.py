@@ -42,15 +42,11 @@ from .common import (
     Data,
     carried_out,
     duration_of,
-    err,
-    json_line,
-    out,
-    print_json,
-    print_line,
     reported,
     settings_of,
 )
 from .naming import JobId, job_ids, service_names
+from .output import err, json_line, out, print_json, print_line
 
 jobs: typer.Typer = typer.Typer(
     help="List, show, abort, destroy and purge jobs, and watch one.",

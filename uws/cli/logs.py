@@ -23,7 +23,7 @@ from structlog.typing import EventDict, Processor
 from uws.config import ServerSettings
 from uws.web import ACCESS_LOG, SOON
 
-from .common import err
+from .output import err
 
 _encode, _escaping = msgspec.json.Encoder(enc_hook=str).encode, json.JSONEncoder(default=str).encode
 _FIELDS = ("status", "seconds", "user", "job_id", "user_agent", "request_id")

@@ -29,21 +29,16 @@ from .common import (
     AsJson,
     Config,
     Data,
-    err,
     faults,
     is_declared,
     microseconds_of,
-    out,
-    print_exactly,
-    print_json,
-    print_line,
     reading,
     reported,
     settings_of,
-    table,
     time_of,
 )
 from .naming import JobId, job_ids, service_names
+from .output import err, out, print_exactly, print_json, print_line, table
 
 R = TypeVar("R")
 _PAUSE = 0.2

@@ -22,21 +22,9 @@ from uws.model import UsageError
 from uws.model.units import format_size
 from uws.node import open_log
 
-from .common import (
-    CONFIG,
-    AsJson,
-    Config,
-    Data,
-    Rate,
-    carried_out,
-    err,
-    out,
-    print_json,
-    reported,
-    settings_of,
-    table,
-)
+from .common import CONFIG, AsJson, Config, Data, carried_out, reported, settings_of
 from .naming import read_models
+from .output import Rate, err, out, print_json, table
 
 projections: typer.Typer = typer.Typer(
     help="Look at the read models, make them anew, compare them with the log.",

@@ -10,8 +10,9 @@ from uws.admin import PauseQueue, ResumeQueue, ShowQueue
 from uws.model import UsageError
 from uws.model.units import format_time
 
-from .common import CONFIG, AsJson, Config, Data, carried_out, out, print_json, reported, settings_of, table
+from .common import CONFIG, AsJson, Config, Data, carried_out, reported, settings_of
 from .naming import service_names
+from .output import out, print_json, table
 
 queueing: typer.Typer = typer.Typer(
     help="Show which jobs wait and why, pause the queue, resume it.",

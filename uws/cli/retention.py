@@ -9,7 +9,8 @@ from uws.audit import Told, tell
 from uws.config import Settings
 from uws.model.units import format_time
 
-from .common import CONFIG, AsJson, Config, Data, out, print_json, reading, reported, settings_of
+from .common import CONFIG, AsJson, Config, Data, reading, reported, settings_of
+from .output import out, print_json
 
 
 def retention(as_json: AsJson = False, config: Config = CONFIG, data: Data = None) -> None:

@@ -18,7 +18,8 @@ from uws.model import FileParameter, Service, Upload, UsageError, UserUWSJobBase
 from uws.model import make_user_uws_job_class as job_class_of
 from uws.model.units import format_size
 
-from .common import INTERRUPTED, err, out, reported, table
+from .common import INTERRUPTED, reported
+from .output import err, out, table
 
 
 def run(

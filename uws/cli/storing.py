@@ -20,22 +20,8 @@ from uws.config import Settings
 from uws.model import DeclarationError, UsageError
 from uws.model.units import format_duration, format_time
 
-from .common import (
-    CONFIG,
-    INTERRUPTED,
-    AsJson,
-    Config,
-    Rate,
-    bar,
-    err,
-    faults,
-    out,
-    print_json,
-    print_whole,
-    reported,
-    settings_of,
-    table,
-)
+from .common import CONFIG, INTERRUPTED, AsJson, Config, faults, reported, settings_of
+from .output import Rate, bar, err, out, print_json, print_whole, table
 
 storing: typer.Typer = typer.Typer(help="Move the log.", no_args_is_help=True, pretty_exceptions_enable=False)
 nodes: typer.Typer = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
