@@ -331,7 +331,7 @@ def files_of_example(service: Service, example: Example) -> dict[str, list[OwnFi
         name: [
             # The operator's: it may lie anywhere, and have other names.
             OwnFile(
-                partial(beneath.open_file, path.parent, PurePath(path.name)),
+                partial(beneath.open_file, path.parent, PurePath(path.name), sole=False),
                 path.name,
                 "application/octet-stream",
             )
