@@ -67,7 +67,7 @@ class OneOfSeveral:
         node: NodeId,
         gone_after: float,
         leased: Callable[[float], None],
-        clocks: Clocks = _REAL,
+        clocks: Clocks,
     ) -> None:
         self._store, self._node, self._gone_after, self._leased = store, node, gone_after, leased
         self._clocks, self._every = clocks, min(_SLOWEST, gone_after / _BEATS)

@@ -46,7 +46,7 @@ async def membership(
     *,
     gone_after: float,
     leased: Callable[[float], None],
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    now: Callable[[], datetime],
 ) -> AsyncIterator[Membership]:
     """Be one of the nodes that write the log of ``store``, or the only one, while the context lasts.
 

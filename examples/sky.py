@@ -18,6 +18,8 @@ from astropy.wcs import WCS
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 WIDTH, HEIGHT, PIXEL = 361, 360, 5 / 3600
 STAR_SIGMA, NOISE, BACKGROUND = 1.1, 0.05, 2.0
+ALONG = 9
+"""How many stars are beside, and above, each other."""
 
 
 def sample_files(directory: Path) -> tuple[Path, Path]:
@@ -53,11 +55,11 @@ def sky_wcs() -> WCS:
     return wcs
 
 
-def star_pixels(random: np.random.Generator, along: int = 9) -> tuple[np.ndarray, np.ndarray]:
+def star_pixels(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return pixel positions (x, y), each well inside its own cell of a grid, so that no two stars blend."""
-    column, row = np.meshgrid(np.arange(along), np.arange(along))
-    x = (column + random.uniform(0.15, 0.85, column.shape)) * WIDTH / along
-    y = (row + random.uniform(0.15, 0.85, row.shape)) * HEIGHT / along
+    column, row = np.meshgrid(np.arange(ALONG), np.arange(ALONG))
+    x = (column + random.uniform(0.15, 0.85, column.shape)) * WIDTH / ALONG
+    y = (row + random.uniform(0.15, 0.85, row.shape)) * HEIGHT / ALONG
     return x.ravel(), y.ravel()
 
 

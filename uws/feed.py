@@ -173,7 +173,7 @@ class Feed:
         listener: Listener,
         recorded: Sequence[RecordedEvent],
         after: int | None,
-        standing: Standing | None = None,
+        standing: Standing | None,
     ) -> None:
         """Tell a listener of the events of its job behind ``after``, or of the last one, before what comes.
 

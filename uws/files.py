@@ -102,7 +102,7 @@ class Spool:
         check_room: Callable[[], None],
         *,
         keep: bool,
-        allowances: Sequence[Allowance] = (),
+        allowances: Sequence[Allowance],
     ) -> None:
         self.keep = keep
         self._directory, self._check_room = directory, check_room

@@ -156,7 +156,7 @@ class Queueing:
         service: str,
         owner: str | None,
         parameters: Mapping[str, Values],
-        quotas: tuple[str, ...] = (),
+        quotas: tuple[str, ...],
     ) -> tuple[datetime | None, float | None]:
         """Predict when a job that joins the queue now starts, and how many seconds it takes.
 

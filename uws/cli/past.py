@@ -167,7 +167,7 @@ def replay(
             raise UsageError("expected either --at or --at-version")
         if as_xml and as_json:
             raise UsageError("expected either --xml or --json")
-        time = None if at is None else _past_time("--at", at)
+        time = None if at is None else _past_time(at)
         settings, base_url = settings_of(config, data), _base_url(config, url)
         if _run(_replay(settings, job, time, at_version, _Form(as_json, base_url), steps)):
             _say_if_undeclared(config)
@@ -252,7 +252,7 @@ def state_(
 ) -> None:
     """Print how many jobs there were in each phase, which ran, and who waited for whom."""
     with reported():
-        time = _past_time("--at", at)
+        time = _past_time(at)
         if _run(_state(settings_of(config, data), time, service, owner, None if as_json else limit)):
             _say_if_undeclared(config)
 
@@ -330,9 +330,9 @@ def _run(command: Coroutine[Any, Any, R]) -> R:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _past_time(option: str, text: str) -> datetime:
-    time = time_of(option, text)
-    check_time(option, time, datetime.now(UTC))
+def _past_time(text: str) -> datetime:
+    time = time_of("--at", text)
+    check_time("--at", time, datetime.now(UTC))
     return time
 
 

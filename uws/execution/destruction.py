@@ -34,7 +34,7 @@ class Destruction:
         self,
         backend: Backend,
         find: Callable[[str], Awaitable[UserUWS]],
-        duties: Sequence[Duty] = (),
+        duties: Sequence[Duty],
     ) -> None:
         self._backend, self._find = backend, find
         self._duties: tuple[Duty, ...] = (self._destroy_due, *duties)

@@ -39,9 +39,7 @@ class Settling:
     other is lost. ``find`` returns the service of a name; ``grace`` is as the scheduler's.
     """
 
-    def __init__(
-        self, backend: Backend, find: Callable[[str], Awaitable[UserUWS]], *, grace: float = 10.0
-    ) -> None:
+    def __init__(self, backend: Backend, find: Callable[[str], Awaitable[UserUWS]], *, grace: float) -> None:
         assert backend.membership
         self._backend, self._find, self._member = backend, find, backend.membership
         self._here = Here(Launchers(), Programs(), grace, asyncio.Event(), restarted=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 from eventstore import DuplicateEventId, NewEvent, RecordedEvent, VersionConflict
 from uws.commands import SERVER, Caller, Changes, Command
@@ -65,11 +64,9 @@ class CarriesOut(Offered):
             return None
         return fold(await self.backend.store.read_stream(first.stream))
 
-    async def _by_server(
-        self, job_id: str, step: Step, *led_by: str, occurred: datetime | None = None
-    ) -> Job:
+    async def _by_server(self, job_id: str, step: Step, *led_by: str) -> Job:
         """Carry out a command of the server's own; the last event of a type in ``led_by`` has led to it."""
-        return await self._carry_out(job_id, [step], Command(SERVER, led_by=led_by, occurred=occurred))
+        return await self._carry_out(job_id, [step], Command(SERVER, led_by=led_by))
 
     async def _carry_out(
         self, job_id: str, steps: Sequence[Step], command: Command,

@@ -141,7 +141,7 @@ def error_of(job: Job) -> Failure | None:
     return job.failure if job.phase is Phase.ERROR else None
 
 
-def info_of(job: Job, standing: Standing | None = None) -> dict[str, str | int | float]:
+def info_of(job: Job, standing: Standing | None) -> dict[str, str | int | float]:
     """Return the facts of a job that UWS has no element for, by the names they have in jobInfo."""
     facts: dict[str, str | int | float | None] = {
         "execution": "sync" if job.sync else None,

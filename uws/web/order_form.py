@@ -79,7 +79,7 @@ class Filled:
     """Whether there were files, which no form can keep."""
 
 
-async def filled_in(resource: Resource, pairs: Sequence[Pair], job: Job | None = None) -> Filled:
+async def filled_in(resource: Resource, pairs: Sequence[Pair], job: Job | None) -> Filled:
     """Return what stands in a form at first: what ``pairs`` say, else what a job had, else the defaults."""
     uws = resource.uws
     given = _given(uws, [pair for pair in pairs if pair.value])

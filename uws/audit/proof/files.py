@@ -63,8 +63,8 @@ async def export_histories(
     key: SigningKey,
     now: datetime,
     *,
-    through: str = "",
-    progress: Callable[[int], None] = lambda count: None,
+    through: str,
+    progress: Callable[[int], None],
 ) -> Proven:
     """Write all that is in ``log`` of ``jobs`` into a new file, for its owner alone to read.
 
