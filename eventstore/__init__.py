@@ -1,6 +1,6 @@
 """An append-only, hash-chained event log for asyncio. It knows nothing of what its events mean."""
 
-from ._chain import chain_hash, check_payload, payload_digest
+from ._chain import chain_hash, payload_digest
 from ._errors import (
     ChainBroken,
     DuplicateEventId,
@@ -61,7 +61,6 @@ __all__ = [
     "Verified",
     "VersionConflict",
     "chain_hash",
-    "check_payload",
     "from_microseconds",
     "new_id",
     "open_store",

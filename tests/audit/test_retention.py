@@ -71,9 +71,9 @@ async def ran(site: Site, owner: str, word: str) -> str:
     return job
 
 
-async def destroyed(site: Site, owner: str = OWNER, word: str = WORD) -> str:
-    job = await ran(site, owner, word)
-    assert (await site.request("DELETE", job, user=owner)).status == 303
+async def destroyed(site: Site, word: str = WORD) -> str:
+    job = await ran(site, OWNER, word)
+    assert (await site.request("DELETE", job, user=OWNER)).status == 303
     return job
 
 

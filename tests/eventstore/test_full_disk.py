@@ -35,8 +35,8 @@ async def store(disk: Disk) -> AsyncIterator[SQLiteEventStore]:
     await store.close()
 
 
-def large(size: int = 20_000) -> list[NewEvent]:
-    return [NewEvent(type="Said", data=b"x" * size)]
+def large() -> list[NewEvent]:
+    return [NewEvent(type="Said", data=b"x" * 20_000)]
 
 
 async def log_of(store: EventStore) -> tuple[RecordedEvent, ...]:

@@ -5,16 +5,12 @@ from .application import make_application
 from .authentication import Authentication
 from .connections import answering
 from .past import document_then
-from .resource import LONGEST_WAIT, SITE, SYNC_SECONDS, Authenticator
-from .waiting import WAITS_PER_OWNER
+from .resource import SITE, Authenticator
 
 __all__ = [
     "ACCESS_LOG",
-    "LONGEST_WAIT",
     "SITE",
     "SOON",
-    "SYNC_SECONDS",
-    "WAITS_PER_OWNER",
     "Authentication",
     "Authenticator",
     "answering",
