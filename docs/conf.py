@@ -1,4 +1,4 @@
-"""How the documentation becomes a site: `make docs`. What `reference.py` writes follows from the code."""
+"""How the documentation becomes a site: `make docs`. What `_reference` writes follows from the code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import reference
+import _reference
 
 from uws.version import VERSION
 
@@ -16,11 +16,11 @@ extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["proof/*"]
 myst_heading_anchors = 4
-myst_enable_extensions = ["attrs_inline"]
+myst_enable_extensions = ["attrs_inline", "deflist"]
 html_theme = "furo"
 html_title = "uwsd"
 html_static_path: list[str] = []
 # Words of shells and of logs in between make some of these no whole programs.
 suppress_warnings = ["misc.highlighting_failure"]
 
-reference.write(Path(__file__).parent / "reference")
+_reference.write(Path(__file__).parent / "reference")

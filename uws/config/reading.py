@@ -64,7 +64,7 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     slurm: dict[str, Any] = {}
     """How the server looks after jobs in Slurm."""
     services: dict[str, Any] = {}
-    """What is offered: a table for each service, by its name."""
+    """What is offered: a table for each service, by its name; at least one."""
 
 
 def load(path: Path) -> Settings:
