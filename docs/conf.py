@@ -20,6 +20,9 @@ myst_enable_extensions = ["attrs_inline", "deflist"]
 html_theme = "furo"
 html_title = "uwsd"
 html_static_path: list[str] = []
+linkcheck_ignore = [r"http://127\.0\.0\.1[:/]"]
+linkcheck_timeout = 30
+linkcheck_retries = 2
 # Words of shells and of logs in between make some of these no whole programs.
 suppress_warnings = ["misc.highlighting_failure"]
 

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import certifi
@@ -64,15 +64,52 @@ def test_the_readme_shows_what_the_two_commands_print() -> None:
     assert re.search(r"=+ \d+ passed(, \d+ skipped)? in ", test)
 
 
-@pytest.mark.parametrize(
-    "document",
-    ["README.md", "SECURITY.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("**/*.md"))],
-)
-def test_links_between_documents_lead_somewhere(document: str) -> None:
-    text = (ROOT / document).read_text()
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    missing = [target for target in targets if not ((ROOT / document).parent / target).exists()]
-    assert not missing
+def test_links_between_documents_lead_somewhere(reference: dict[str, str]) -> None:
+    written = {path: path.read_text() for path in importlib.import_module("_reference.links").pages()}
+    texts = written | {ROOT / f"docs/reference/{name}.md": text for name, text in reference.items()}
+    anchor = importlib.import_module("_reference.described").anchor
+    headings = {path: _headings(text, anchor) for path, text in texts.items()}
+    links = [
+        (path, link)
+        for path, text in texts.items()
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", _without_code(text))
+    ]
+    assert {path.name for path, _ in links} >= {"README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"}
+    assert not [
+        f"{path.relative_to(ROOT)}: {link}" for path, link in links if not _leads(path, link, headings)
+    ]
+
+
+def _leads(page: Path, link: str, headings: dict[Path, set[str]]) -> bool:
+    name, hash_, heading = link.partition("#")
+    target = Path(os.path.normpath(page.parent / name)) if name else page
+    return (target in headings or target.exists()) and (
+        not hash_ or f"#{heading}" in headings.get(target, ())
+    )
+
+
+def _headings(text: str, anchor: Callable[[str], str]) -> set[str]:
+    """Return where links can lead in a page, by the names that MyST and repositories give them."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.*)$", _without_code(text, also_within=False), re.MULTILINE):
+        name = anchor(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading))
+        found.append(f"{name}-{found.count(name)}" if name in found else name)
+    return set(found)
+
+
+def _without_code(text: str, *, also_within: bool = True) -> str:
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "`…`", text) if also_within else text
+
+
+def test_addresses_elsewhere_are_written_in_one_way_and_safe(reference: dict[str, str]) -> None:
+    found = importlib.import_module("_reference.links").external()
+    assert {"https://www.ivoa.net/documents/UWS/", "https://sqlite.org/wal.html#walresetbug"} <= found.keys()
+    assert not [url for url in found if not re.fullmatch(r"https://[a-z0-9.-]+(/[\w.~/-]*)?(#[\w.-]+)?", url)]
+    meant = [re.sub(r"^www\.|/?(#.*)?$", "", url.removeprefix("https://").lower()) for url in found]
+    pages = {(page, url.partition("#")[2]) for page, url in zip(meant, found, strict=True)}
+    assert len(pages) == len(found)
+    assert all(f"<{url}>" in reference["links"] for url in found)
 
 
 @pytest.mark.parametrize("page", ["threats", "why"])

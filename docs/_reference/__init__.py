@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import commands, configuration, events, http, python
+from . import commands, configuration, events, http, links, python
 
-PAGES = {page.__name__.rpartition(".")[2]: page for page in (configuration, commands, http, events, python)}
+PAGES = {
+    page.__name__.rpartition(".")[2]: page for page in (configuration, commands, http, events, python, links)
+}
 
 
 def write(directory: Path) -> None:
