@@ -3,6 +3,7 @@
 # make test   run the tests
 # make test-fast  those of the rooms that need no server, in less than a minute
 # make docs   build the documentation, as a site, into build/docs
+# make man    the manual page, man -l build/man/uwsd.1
 # make linkcheck      ask all addresses elsewhere that it refers to whether they are still there (it needs the internet)
 # make crash  kill stores and servers under load, 300 times, and look at what is left
 # make slurm  run 200 jobs of mixed fate in a real Slurm, while servers and its daemons are killed
@@ -43,7 +44,7 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test test-fast docs linkcheck release-notes crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench bench-quick bench-audit bench-eventstore bench-crowd \
+.PHONY: help run test test-fast docs man linkcheck release-notes crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench bench-quick bench-audit bench-eventstore bench-crowd \
 	bench-feed bench-growth bench-quotes bench-scale bench-execution bench-pages bench-requests bench-fairness bench-nodes bench-guard clean
 .DEFAULT_GOAL := help
 
@@ -93,6 +94,10 @@ test-fast: $(VENV)/test
 docs: $(VENV)/docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 	@echo build/docs/index.html
+
+man: $(VENV)/docs
+	$(BIN)/sphinx-build -W --keep-going -q -b man docs build/man
+	@echo build/man/uwsd.1
 
 linkcheck: $(VENV)/docs
 	$(BIN)/sphinx-build -q -b linkcheck docs build/linkcheck

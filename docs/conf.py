@@ -20,6 +20,7 @@ myst_enable_extensions = ["attrs_inline", "deflist"]
 html_theme = "furo"
 html_title = "uwsd"
 html_static_path: list[str] = []
+man_pages = [("reference/commands", "uwsd", "offers programs as IVOA UWS services", [], 1)]
 linkcheck_ignore = [r"http://127\.0\.0\.1[:/]"]
 linkcheck_timeout = 30
 linkcheck_retries = 2

@@ -286,6 +286,8 @@ def test_the_reference_tells_of_a_command_what_it_takes(reference: dict[str, str
         "`DIR`\n: Where to; made if it is not there. (path; required)",
         "by default `uwsd.toml`)",
         "`QUEUED` or `EXECUTING`",
+        "## Exit statuses\n",
+        "`2`\n: For a wrong declaration",
     )
     assert not [text for text in wanted if text not in reference["commands"]]
 

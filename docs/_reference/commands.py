@@ -8,16 +8,20 @@ from typing import Any, get_args, get_origin
 
 from typer.main import get_command
 
-from uws.cli import app
+from uws.cli import app, common
 
-from .described import prose, words
+from .described import attributes, prose, words
 
 
 def lines() -> Iterator[str]:
     yield "# Commands\n"
-    yield "What `uwsd --help` says of all commands. "
-    yield "[Exit statuses](../operating.md#exit-statuses) are the same for all.\n"
+    yield "What `uwsd --help` says of all commands.\n"
     yield from _command(get_command(app), "uwsd")
+    yield "## Exit statuses\n"
+    yield "The same for all commands: 0 when what was asked is done, and holds.\n"
+    for name, meaning in attributes(common).items():
+        if (about := meaning.removeprefix("The exit status ")) != meaning:
+            yield f"`{getattr(common, name)}`\n: {about[0].upper()}{about[1:]}\n"
 
 
 def _command(command: Any, name: str) -> Iterator[str]:
