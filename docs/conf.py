@@ -17,6 +17,7 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["proof/*"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline", "deflist"]
+smartquotes_action = "q"  # options keep their dashes
 html_theme = "furo"
 html_title = "uwsd"
 html_static_path: list[str] = []

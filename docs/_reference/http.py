@@ -35,7 +35,7 @@ def _operation(key: str) -> Iterator[str]:
     yield f"**{key.partition(' ')[0]}**: {operation.summary}.\n"
     given = (("query", operation.query), ("form", operation.fields or ()), ("headers", operation.headers))
     taken = [
-        f"in the {where} {', '.join(f'`{_sent_as(name)}`' for name in names)}"
+        f"{', '.join(f'`{_sent_as(name)}`' for name in names)} in the {where}"
         for where, names in given
         if names
     ]
