@@ -3,6 +3,8 @@
 # make test   run the tests
 # make test-fast  those of the rooms that need no server, in less than a minute
 # make docs   build the documentation, as a site, into build/docs
+# make man    the manual page, man -l build/man/uwsd.1
+# make linkcheck      ask all addresses elsewhere that it refers to whether they are still there (it needs the internet)
 # make crash  kill stores and servers under load, 300 times, and look at what is left
 # make slurm  run 200 jobs of mixed fate in a real Slurm, while servers and its daemons are killed
 # make nodes  kill, and cut off, three servers of one log and their database, for five minutes (ARGS="--nodes-seed N" repeats)
@@ -42,7 +44,7 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test test-fast docs release-notes crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench bench-quick bench-audit bench-eventstore bench-crowd \
+.PHONY: help run test test-fast docs man linkcheck release-notes crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench bench-quick bench-audit bench-eventstore bench-crowd \
 	bench-feed bench-growth bench-quotes bench-scale bench-execution bench-pages bench-requests bench-fairness bench-nodes bench-guard clean
 .DEFAULT_GOAL := help
 
@@ -92,6 +94,13 @@ test-fast: $(VENV)/test
 docs: $(VENV)/docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 	@echo build/docs/index.html
+
+man: $(VENV)/docs
+	$(BIN)/sphinx-build -W --keep-going -q -b man docs build/man
+	@echo build/man/uwsd.1
+
+linkcheck: $(VENV)/docs
+	$(BIN)/sphinx-build -q -b linkcheck docs build/linkcheck
 
 release-notes:
 	@awk '/^## / { n++; next } n == 1' CHANGELOG.md

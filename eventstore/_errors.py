@@ -10,7 +10,7 @@ NOT_WHOLE = (
 
 
 class EventStoreError(Exception):
-    """Base of all errors of this package."""
+    """Something is wrong with a log. Base of all errors of this package."""
 
 
 class VersionConflict(EventStoreError):

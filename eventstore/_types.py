@@ -14,25 +14,26 @@ import msgspec
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """Who caused an event, and through what; never a secret.
-
-    ``actor`` is a user or a part of the server, ``request_id`` and ``client`` name the request that
-    carried the command, ``correlation_id`` is shared by all events of one undertaking and
-    ``causation_id`` is the id of the event that led to this one. ``command`` is a digest of the command,
-    where its event ids were chosen so that it is recognised when it comes again. ``occurred`` (microseconds
-    since 1970, UTC) and ``source`` tell when an event happened that was recorded only later, and what it was
-    taken from. ``schema`` numbers the payload's form.
-    """
+    """Who caused an event, and through what; never a secret."""
 
     actor: str | None = None
+    """The user, or the part of the server, that caused it; None is nobody in particular."""
     request_id: str | None = None
+    """The request that carried the command."""
     client: str | None = None
+    """The program that sent that, as it calls itself."""
     correlation_id: str | None = None
+    """What is shared by all events of one undertaking."""
     causation_id: str | None = None
+    """The id of the event that led to this one."""
     command: str | None = None
+    """A digest of the command, where event ids were chosen so that it is recognised when it comes again."""
     occurred: int | None = None
+    """When it happened, where it was recorded only later, in microseconds since 1970 UTC."""
     source: str | None = None
+    """What it was taken from, where it was recorded only later."""
     schema: int = 1
+    """The number of the payload's form."""
 
 
 NO_METADATA = Metadata()
@@ -125,31 +126,32 @@ class Committed(NamedTuple):
 
 
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
-    """The payload of ``$erased``: the events of its stream up to version ``through`` were erased.
-
-    Who did it stands in its metadata.
-    """
+    """The payload of ``$erased``: events of its stream were erased. Who did it stands in its metadata."""
 
     type: ClassVar[str] = "$erased"
     reason: str
+    """By whom or why, in words."""
     through: int
+    """The version of the last event of the stream that was erased; those before it were, too."""
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
-    """The payload of ``$pruned``, in the stream ``$log``.
-
-    Streams that had ended were taken away up to position ``through``, where the hash (hexadecimal) was
-    ``hash``. ``gaps`` is the SHA-256 (hexadecimal) over the first and last positions of all that is missing
-    up to there, 8 bytes each. ``checkpoint`` is the caller's proof of what was there.
-    """
+    """The payload of ``$pruned``, in the stream ``$log``: streams that had ended were taken away."""
 
     type: ClassVar[str] = "$pruned"
     stream: ClassVar[str] = "$log"
     through: int
+    """The position up to which streams that had ended were taken away."""
     hash: str
+    """The hash at that position, hexadecimal."""
     gaps: str
+    """SHA-256, hexadecimal, over the first and last positions of all that is missing up to there, 8 bytes
+    each.
+    """
     reason: str
+    """By whom or why, in words."""
     checkpoint: str = ""
+    """The caller's proof of what was there."""
 
 
 class Verified(NamedTuple):

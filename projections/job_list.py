@@ -219,6 +219,7 @@ class Everybody(Enum):
 
 
 EVERYBODY = Everybody.EVERYBODY
+"""All owners, where one may stand."""
 Whose = str | Everybody | None
 """Whose jobs are asked for: one owner's, everybody's, or, for None, those of nobody in particular."""
 

@@ -41,6 +41,7 @@ _SELDOM = 20
 READ_MODELS: tuple[ReadModel[Any], ...] = (
     Documents(), JobList(), Queue(), Services(), Trail(), Usage(),
 )  # fmt: skip
+"""All that are kept, unless others are asked for."""
 
 
 class Rebuilt(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import certifi
@@ -18,6 +19,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from msgspec.structs import replace
 from yarl import URL
 
+import eventstore
+import projections
 import uws
 from tests.harness import running
 from uws.config import load
@@ -61,15 +64,52 @@ def test_the_readme_shows_what_the_two_commands_print() -> None:
     assert re.search(r"=+ \d+ passed(, \d+ skipped)? in ", test)
 
 
-@pytest.mark.parametrize(
-    "document",
-    ["README.md", "SECURITY.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("**/*.md"))],
-)
-def test_links_between_documents_lead_somewhere(document: str) -> None:
-    text = (ROOT / document).read_text()
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    missing = [target for target in targets if not ((ROOT / document).parent / target).exists()]
-    assert not missing
+def test_links_between_documents_lead_somewhere(reference: dict[str, str]) -> None:
+    written = {path: path.read_text() for path in importlib.import_module("_reference.links").pages()}
+    texts = written | {ROOT / f"docs/reference/{name}.md": text for name, text in reference.items()}
+    anchor = importlib.import_module("_reference.described").anchor
+    headings = {path: _headings(text, anchor) for path, text in texts.items()}
+    links = [
+        (path, link)
+        for path, text in texts.items()
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", _without_code(text))
+    ]
+    assert {path.name for path, _ in links} >= {"README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"}
+    assert not [
+        f"{path.relative_to(ROOT)}: {link}" for path, link in links if not _leads(path, link, headings)
+    ]
+
+
+def _leads(page: Path, link: str, headings: dict[Path, set[str]]) -> bool:
+    name, hash_, heading = link.partition("#")
+    target = Path(os.path.normpath(page.parent / name)) if name else page
+    return (target in headings or target.exists()) and (
+        not hash_ or f"#{heading}" in headings.get(target, ())
+    )
+
+
+def _headings(text: str, anchor: Callable[[str], str]) -> set[str]:
+    """Return where links can lead in a page, by the names that MyST and repositories give them."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.*)$", _without_code(text, also_within=False), re.MULTILINE):
+        name = anchor(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading))
+        found.append(f"{name}-{found.count(name)}" if name in found else name)
+    return set(found)
+
+
+def _without_code(text: str, *, also_within: bool = True) -> str:
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "`…`", text) if also_within else text
+
+
+def test_addresses_elsewhere_are_written_in_one_way_and_safe(reference: dict[str, str]) -> None:
+    found = importlib.import_module("_reference.links").external()
+    assert {"https://www.ivoa.net/documents/UWS/", "https://sqlite.org/wal.html#walresetbug"} <= found.keys()
+    assert not [url for url in found if not re.fullmatch(r"https://[a-z0-9.-]+(/[\w.~/-]*)?(#[\w.-]+)?", url)]
+    meant = [re.sub(r"^www\.|/?(#.*)?$", "", url.removeprefix("https://").lower()) for url in found]
+    pages = {(page, url.partition("#")[2]) for page, url in zip(meant, found, strict=True)}
+    assert len(pages) == len(found)
+    assert all(f"<{url}>" in reference["links"] for url in found)
 
 
 @pytest.mark.parametrize("page", ["threats", "why"])
@@ -194,20 +234,67 @@ async def test_the_declarations_for_those_who_come_from_elsewhere_are_right(tmp_
         assert (await site.get(f"{job}/results/output")).text == "first\nsecond\n"
 
 
-def test_the_reference_is_complete_and_the_same_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    reference = importlib.import_module("reference")
-    for name in ("first", "second"):
-        reference.write(tmp_path / name)
-    pages = {path.name: path.read_text() for path in (tmp_path / "first").iterdir()}
-    assert pages == {path.name: path.read_text() for path in (tmp_path / "second").iterdir()}
-    assert not [name for name, text in pages.items() if " at 0x" in text]
-    tables = {field.name for field in msgspec.structs.fields(_File) if field.type is not str}
-    shown = set(re.findall(r"^## `\[(\w+)", pages["configuration.md"], re.MULTILINE))
-    assert tables - shown <= {"store", "jobs"}  # which are no tables
-    assert all(f"## `{name}`" in pages["events.md"] for name in EVENT_TYPES)
-    assert "## `uwsd jobs list`" in pages["commands.md"]
-    assert all(route.split()[1] in pages["http.md"] for route in OPERATIONS)
-    assert all(f"### `{name}`" in pages["python.md"] for name in uws.__all__)
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The pages of the reference, by name."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(ROOT / "docs")
+        yield _written(tmp_path_factory.mktemp("reference"))
+
+
+def _written(directory: Path) -> dict[str, str]:
+    importlib.import_module("_reference").write(directory)
+    return {path.stem: path.read_text() for path in directory.iterdir()}
+
+
+def test_the_reference_is_the_same_each_time(reference: dict[str, str], tmp_path: Path) -> None:
+    assert reference == _written(tmp_path)
+    assert not [name for name, text in reference.items() if " at 0x" in text]
+
+
+def test_the_reference_is_complete(reference: dict[str, str]) -> None:
+    tables = {field.name for field in msgspec.structs.fields(_File)}
+    assert tables <= set(re.findall(r"^\| `(\w+)`", reference["configuration"], re.MULTILINE))
+    assert "| `function` |" in reference["configuration"]
+    assert all(f"### `{name}`" in reference["events"] for name in (*EVENT_TYPES, "Result", "Upload"))
+    assert "## `uwsd jobs list`" in reference["commands"]
+    assert all(f"## `{route.split()[1]}`\n" in reference["http"] for route in OPERATIONS)
+    for module in (uws, eventstore, projections):
+        assert all(f"#### `{module.__name__}.{name}`" in reference["python"] for name in module.__all__)
+    assert all(f"| `{phase}` | `'{phase}'` |" in reference["python"] for phase in uws.Phase)
+
+
+def test_the_reference_says_of_all_what_it_is_for(reference: dict[str, str]) -> None:
+    for name in ("configuration", "events", "http"):
+        rows = re.findall(r"^\| `.*\|$", reference[name], re.MULTILINE)
+        assert not [row for row in rows if row.endswith("|  |")], name
+        assert not [row for row in rows if re.search(r"\b(None|str|int|bool)\b \\\|", row)], name
+    for name, text in reference.items():
+        parts = re.split(r"^(#+) (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)[
+            1:
+        ]
+        for level, heading, about, below in zip(
+            parts[::3], parts[1::3], parts[2::3], [*parts[3::3], ""], strict=True
+        ):
+            assert about.strip() or len(below) > len(level), f"{name}: {heading}"
+    assert "Base of all payloads" not in reference["events"]
+
+
+def test_the_reference_tells_of_a_command_what_it_takes(reference: dict[str, str]) -> None:
+    wanted = (
+        "uwsd check [OPTIONS] [FILE]",
+        "`DIR`\n: Where to; made if it is not there. (path; required)",
+        "by default `uwsd.toml`)",
+        "`QUEUED` or `EXECUTING`",
+        "## Exit statuses\n",
+        "`2`\n: For a wrong declaration",
+    )
+    assert not [text for text in wanted if text not in reference["commands"]]
+
+
+def test_the_reference_tells_of_an_operation_what_it_is_refused_by(reference: dict[str, str]) -> None:
+    about = reference["http"].partition("## `/{service}/async/{job_id}/provenance`")[2].partition("\n## ")[0]
+    assert "- or refuses by [400, 401, 403, 404, 410, 501, 503](#refusals)" in about
+    told = set(re.findall(r"^\| (\d{3}) ", reference["http"], re.MULTILINE))
+    named = re.findall(r"refuses by \[(.*)\]", reference["http"])
+    assert told >= {status for statuses in named for status in statuses.split(", ")}

@@ -17,8 +17,8 @@ PORT = "8080"
 
 
 async def test_each_command_of_the_tutorial_prints_what_it_shows(tmp_path: Path) -> None:
-    sessions = "".join(re.findall(r"```console\n(.*?)```", TUTORIAL.read_text(), re.DOTALL))
-    assert _typed(sessions)
+    commands = _typed(TUTORIAL.read_text())
+    assert commands
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -31,7 +31,7 @@ async def test_each_command_of_the_tutorial_prints_what_it_shows(tmp_path: Path)
     assert shell.stdout
     try:
         shell.stdin.write(b"set -m\n")  # so that jobs are known by %1, as on a terminal
-        for command, shown in _typed(sessions):
+        for command, shown in commands:
             text = command.replace(f":{PORT}", f":{port}")
             shell.stdin.write(f"{text}\nprintf '\\0'\n".encode())
             async with asyncio.timeout(PATIENCE):
@@ -56,16 +56,17 @@ async def test_each_command_of_the_tutorial_prints_what_it_shows(tmp_path: Path)
             await shell.wait()
 
 
-def _typed(sessions: str) -> list[tuple[str, str]]:
-    """Return the commands, which may have several lines, with what is shown to be printed."""
+def _typed(page: str) -> list[tuple[str, str]]:
+    """Return what is typed, or pasted as a whole, each with what is shown to be printed."""
     found: list[tuple[str, str]] = []
-    for line in sessions.splitlines(keepends=True):
-        if line.startswith("$ "):
-            found.append((line[2:].rstrip("\n"), ""))
-        elif line.startswith(">"):
-            command, shown = found[-1]
-            found[-1] = f"{command}\n{line[2:].rstrip(chr(10))}", shown
-        else:
-            command, shown = found[-1]
-            found[-1] = command, shown + line
+    for kind, text in re.findall(r"```(console|sh)\n(.*?)```", page, re.DOTALL):
+        if kind == "sh":
+            found.append((text.rstrip("\n"), ""))
+            continue
+        for line in text.splitlines(keepends=True):
+            if line.startswith("$ "):
+                found.append((line[2:].rstrip("\n"), ""))
+            else:
+                command, shown = found[-1]
+                found[-1] = command, shown + line
     return found

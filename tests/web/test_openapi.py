@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from aiohttp import web
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from tests.harness import BasicUsers, Site, running
-from tests.web.support import FILES, NEEDY, TYPES
+from tests.web.support import FAIL, FILES, NEEDY, TYPES
 from uws import Service, make_application
 from uws.web.openapi import describe
 
@@ -119,3 +120,43 @@ async def test_a_description_that_is_held_is_304(tmp_path: Path) -> None:
     async with running(tmp_path, TYPES) as site:
         tag = (await site.get("/openapi.json")).headers["ETag"]
         assert (await site.get("/openapi.json", headers={"If-None-Match": tag})).status == 304
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "options"),
+    [
+        ("GET", "/types/async?PHASE=DONE", 400, {}),
+        ("POST", "/types/async", 400, {"data": {"whole": "many"}}),
+        ("GET", "/audit", 401, {}),
+        ("POST", "/types/async/{job_id}/phase", 403, {"data": {"PHASE": "ABORT"}}),
+        ("GET", "/types/async/{job_id}/results/{result_id}", 404, {}),
+        ("GET", "/types/async/{gone}/parameters", 410, {}),
+        ("DELETE", "/types/async/{gone}", 410, {}),
+        ("POST", "/files/async", 413, {"data": {"small": io.BytesIO(bytes(200))}}),
+        ("POST", "/types/async", 415, {"data": b"whole=1", "headers": {"Content-Encoding": "gzip"}}),
+        ("PUT", "/types/async/{job_id}/parameters/{name}", 415, {"headers": {"Content-Encoding": "gzip"}}),
+        ("GET", "/fail/sync/{failed}", 422, {}),
+    ],
+)  # fmt: skip
+async def test_what_a_request_is_refused_by_is_described(
+    tmp_path: Path, method: str, path: str, status: int, options: dict[str, Any]
+) -> None:
+    async with running(tmp_path, TYPES, FILES, FAIL) as site:
+        description = await described(site)
+        job, gone = await site.run("types"), await site.create("types")
+        await site.ended(job)
+        await site.request("DELETE", gone)
+        failed = await site.run("fail")
+        await site.ended(failed)
+        about = {
+            name: url.rpartition("/")[2]
+            for name, url in (("job_id", job), ("gone", gone), ("failed", failed))
+        }
+        answer = await site.request(method, path.format(**about, name="whole", result_id="none"), **options)
+    assert answer.status == status, answer.text
+    route = re.sub("{(gone|failed)}", "{job_id}", path.partition("?")[0])
+    once = re.sub("^/(types|fail)/", "/{service}/", route)  # what takes no parameter stands there once
+    operation = description["paths"].get(route) or description["paths"][once]
+    reference = operation[method.lower()]["responses"][str(status)]["$ref"]
+    assert reference == f"#/components/responses/{status}"
+    assert description["components"]["responses"][str(status)]["description"].count("\n") >= 1

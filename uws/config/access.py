@@ -12,7 +12,7 @@ from yarl import URL
 from uws.config.hosts import is_loopback
 from uws.model import Role
 from uws.model.text import is_name
-from uws.model.units import parse_duration
+from uws.model.units import Duration, parse_duration
 
 _TOKEN = re.compile(r"[A-Za-z0-9-]+")
 _MEANS_SOMETHING_ELSE = re.compile(
@@ -115,8 +115,11 @@ class RoleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The ``[auth.roles]`` table: who has which role; users by name, groups as ``@name``."""
 
     operator: list[str] = []
+    """Those who look at all jobs, abort and destroy them, and pause the queue."""
     auditor: list[str] = []
+    """Those who look at all jobs, and at the log."""
     admin: list[str] = []
+    """Those who may do all to all jobs."""
 
     def __post_init__(self) -> None:
         for role in Role:
@@ -133,7 +136,7 @@ class RoleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``[auth]`` table. ``users`` is relative to the data directory."""
+    """The ``[auth]`` table: who may use the services. ``users`` is relative to the data directory."""
 
     allow_anonymous: bool | None = None
     """Whether nobody in particular may use the services; by default only where the server is reached from
@@ -143,11 +146,14 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The users file: HTTP Basic, and a form for browsers."""
     tokens: bool = False
     """Whether ``uwsd token`` makes tokens that are taken here."""
-    session: int | str = "12h"
-    """How long a browser stays logged in."""
+    session: Duration = "12h"
+    """How long a browser stays logged in; at least 1min."""
     roles: RoleSettings = RoleSettings()
+    """Who has which role; by default nobody has any."""
     oidc: OIDCSettings | None = None
+    """Whose JSON Web Tokens are believed; by default nobody's."""
     proxy: ProxySettings | None = None
+    """Which reverse proxies are believed that say who somebody is; by default none."""
 
     def __post_init__(self) -> None:
         try:

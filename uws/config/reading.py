@@ -34,19 +34,37 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The top level of the file; tables are read one by one, so that each mistake gets its own place."""
 
     data: str = "var"
+    """The data directory, relative to the file."""
     store: str | None = None
+    """The URL of the PostgreSQL database that has the log, where several servers share it; by default the
+    log is a file in the data directory.
+    """
     jobs: str | None = None
+    """The directory of the jobs' files, relative to the file, where all nodes have it in common; by default
+    it is in the data directory.
+    """
     node: dict[str, Any] = {}
+    """What this server is among those that share a log."""
     server: dict[str, Any] = {}
+    """Where the server listens, and how it waits and stops."""
     uploads: dict[str, Any] = {}
+    """How files are fetched that clients name by URL."""
     audit: dict[str, Any] = {}
+    """Checkpoints of the log, and the key that signs them."""
     retention: dict[str, Any] = {}
+    """What is kept for how long; by default all, for ever."""
     queue: dict[str, Any] = {}
+    """What holds for the jobs of all services together."""
     auth: dict[str, Any] = {}
+    """By what somebody says who he is, and what he may do."""
     quotas: dict[str, Any] = {}
+    """What one owner may have."""
     limits: dict[str, Any] = {}
+    """What one client may take of the server."""
     slurm: dict[str, Any] = {}
+    """How the server looks after jobs in Slurm."""
     services: dict[str, Any] = {}
+    """What is offered: a table for each service, by its name; at least one."""
 
 
 def load(path: Path) -> Settings:

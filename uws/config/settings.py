@@ -15,7 +15,7 @@ from eventstore.checkpoint import SigningKey, VerifierKey
 from uws.config.access import AuthSettings
 from uws.config.hosts import is_host, is_loopback, url_of
 from uws.model import DeclarationError, QueueSettings, QuotaSettings, Service
-from uws.model.units import check_duration, parse_duration
+from uws.model.units import Duration, check_duration, parse_duration
 
 _BASE_URL = re.compile(r"https?://([^/]+)(/[\w.~%/-]*)?", re.ASCII)
 _DAY, _LONGEST_KEPT = 86400, 1000 * 365 * 86400
@@ -31,11 +31,12 @@ def _is_base_url(text: str) -> bool:
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``[server]`` table."""
+    """The ``[server]`` table: where the server listens, and how it waits and stops."""
 
     host: str = "127.0.0.1"
     """The address at which it listens; that of this machine alone, unless another is named."""
     port: int = 8080
+    """The port there; 0 takes one that is free."""
     base_url: str | None = None
     """Where clients reach it, where that is not where it listens: behind a proxy."""
     grace: float = 10.0
@@ -141,18 +142,18 @@ class SlurmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``[audit]`` table. Paths are relative to the data directory."""
+    """The ``[audit]`` table: checkpoints of the log. Paths are relative to the data directory."""
 
     origin: str | None = "uwsd"
     """The name under which checkpoints of this log are known, by default from ``base_url``; None when nobody
     tells it.
     """
-    checkpoint_every: int | float | str = "1d"
-    """A duration; 0 writes none."""
+    checkpoint_every: Duration = "1d"
+    """How often a checkpoint is written; 0: never."""
     checkpoints: str = "checkpoints"
-    """The directory that gets them."""
+    """The directory that gets checkpoints."""
     key: str = "audit.key"
-    """The private key that signs them; made when there is none."""
+    """The file with the private key that signs them; made when there is none."""
 
     def __post_init__(self) -> None:
         if self.origin is not None and not _ORIGIN.fullmatch(self.origin):
@@ -171,14 +172,14 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[retention]`` table: what is kept for how long after a job is destroyed; by default for ever."""
 
-    owners: int | float | str | None = None
-    """A duration, after which owners, parameters and all else that jobs held is erased from the log."""
-    histories: int | float | str | None = None
-    """A duration, after which what is left of jobs is taken out of the log, as far as it is archived."""
+    owners: Duration | None = None
+    """After which owners, parameters and all else that jobs held is erased from the log; 1d to 1000y."""
+    histories: Duration | None = None
+    """After which what is left of jobs is taken out of the log, once it is archived: needs ``archive``."""
     archive: str | None = None
-    """``monthly``: each month of the log goes into a signed archive when it is over."""
+    """``monthly``: each month of the log goes into a signed archive when it is over; by default none does."""
     archives: str = "archives"
-    """The directory that gets them, relative to the data directory."""
+    """The directory that gets archives, relative to the data directory."""
 
     def __post_init__(self) -> None:
         for field in ("owners", "histories"):
@@ -232,8 +233,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What it is called; by default as its machine is."""
     url: str | None = None
     """Where the others reach it, without any proxy between them; by default where it listens."""
-    gone_after: int | float | str = "1min"
-    """A duration after which one that is not heard of is gone, and its jobs are lost."""
+    gone_after: Duration = "1min"
+    """After which this one is gone when it is not heard of, and its jobs are lost; at least 3s."""
 
     def __post_init__(self) -> None:
         if self.name is not None and not _NODE.fullmatch(self.name):

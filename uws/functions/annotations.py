@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import msgspec
 
 from uws.model import CircleParameter, IntervalParameter, PointParameter, PolygonParameter
+from uws.model.units import Size
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     """What a type does not say of a parameter: ``Annotated[float, Parameter(unit="deg", min=0)]``.
 
-    The fields are the keys of a parameter's table in a declaration.
+    The fields are the keys of a parameter's table in a declaration, and mean the same.
     """
 
     unit: str | None = None
@@ -23,7 +24,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     max: float | str | datetime | None = None
     pattern: str | None = None
     max_length: int | None = None
-    max_size: int | str | None = None
+    max_size: Size | None = None
 
     @property
     def given(self) -> dict[str, Any]:

@@ -20,13 +20,17 @@ class Action(StrEnum):
     READ = "look at"
     """Its documents, its place in the list, its events as they come."""
     HISTORY = "read the history of"
+    """What happened to it, event by event."""
     FILES = "read the files of"
     """Results, uploads, and what its program has written."""
     SUBMIT = "make"
+    """Make one, of a service."""
     CHANGE = "change"
     """Parameters, run id, times, and RUN."""
     ABORT = "abort"
+    """End it before its program has ended."""
     DESTROY = "delete"
+    """Take it away, with its files."""
     SHARE = "share"
     """Let others look at it, and end that."""
     QUEUE = "pause"
@@ -39,15 +43,20 @@ class Role(StrEnum):
     """What somebody may do to jobs that are not his own; without any role, nothing."""
 
     OPERATOR = "operator"
+    """Look at them, abort and destroy them, and pause the queue."""
     AUDITOR = "auditor"
+    """Look at them, and at the whole record."""
     ADMIN = "admin"
+    """All."""
 
 
 class Scope(StrEnum):
     """What a token lets its holder do of that which its user may do."""
 
     READ = "read"
+    """Look at jobs."""
     SUBMIT = "submit"
+    """Make, change and end jobs."""
 
 
 TO_ALL_JOBS: dict[Role, frozenset[Action]] = {

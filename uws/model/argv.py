@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
+
+import msgspec
 
 from .errors import did_you_mean
 
-Template = list[str | list[str]]
+Template = Annotated[list[str | list[str]], msgspec.Meta(description="list of text, or of lists of text")]
 Texts = Mapping[str, Sequence[str]]
 
 _TOKEN = re.compile(r"\{\{|\{([A-Za-z_][A-Za-z0-9_]*)\}|\{")

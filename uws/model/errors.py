@@ -50,6 +50,8 @@ class Altered(UWSError):
 
 
 class JobNotFound(NotFound):
+    """There is no such job, and as far as is known there never was."""
+
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id}")
         self.job_id = job_id

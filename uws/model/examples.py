@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 Scalar = str | int | float | bool
-Given = Scalar | list[Scalar]
+Given = Annotated[Scalar | list[Scalar], msgspec.Meta(description="value, or list of values")]
 """What an example gives a parameter: a value, or several."""
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A call of a service that comes to something. ``title`` is one line for people.
-
-    ``id`` names it in URLs, and follows from the title where it is not given. Of a file parameter, the value
-    is the path of a file.
-    """
+    """A call of a service that comes to something."""
 
     title: str
+    """One line for people."""
     id: str = ""
+    """Its name in URLs: letters, digits, ``_``, ``.`` and ``-``; by default the words of the title."""
     description: str = ""
+    """What is to be seen."""
     parameters: dict[str, Given] = {}
+    """A value for each parameter, or a list where it takes several; of a file parameter, the path of a file,
+    relative to the file that declares it. All that are required have one.
+    """
 
     def __post_init__(self) -> None:
         if not self.id:

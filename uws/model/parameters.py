@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from .text import first_foreign
-from .units import parse_size, parse_time
+from .units import Size, parse_size, parse_time
 
 DEFAULT_MAX_SIZE = 10**9
 
@@ -25,10 +25,15 @@ class BaseParameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What all types share."""
 
     required: bool = False
+    """Whether no job runs without a value."""
     multiple: bool = False
+    """Whether it takes any number of values; else one."""
     unit: str = ""
+    """The unit of values, for people and clients (VOUnits)."""
     ucd: str = ""
+    """What a value is, as a UCD such as ``pos.eq.ra``."""
     description: str = ""
+    """What it is for, for people."""
 
     python_type: ClassVar[Any]
 
@@ -153,9 +158,13 @@ class IntParameter(OrderedParameter, frozen=True, tag="int"):
     """A whole number of 64 bits."""
 
     min: int | None = None
+    """The least value that is let in."""
     max: int | None = None
+    """The greatest value that is let in."""
     values: list[int] | None = None
+    """The values that are let in, and no others."""
     default: int | list[int] | None = None
+    """What a job has for which none is given; several where it takes several."""
     python_type: ClassVar[Any] = int
 
     def read(self, text: str) -> int:
@@ -230,10 +239,12 @@ def _excludes_dash(pattern: str) -> bool:
 
 
 class StrParameter(BaseParameter, frozen=True, tag="str"):
-    """Text, kept as it came. ``pattern`` must match all of it, ``max_length`` counts characters."""
+    """Text, kept as it came."""
 
     pattern: str | None = None
+    """A Python regular expression that must match all of it."""
     max_length: int | None = None
+    """Characters that it has at most."""
     values: list[str] | None = None
     default: str | list[str] | None = None
     python_type: ClassVar[Any] = str
@@ -280,7 +291,9 @@ class TimestampParameter(OrderedParameter, frozen=True, tag="timestamp"):
     """A UTC time, ``YYYY-MM-DD['T'hh:mm:ss[.SSS]['Z']]`` (DALI 1.1 section 3.3.3)."""
 
     min: str | None = None
+    """The earliest time that is let in."""
     max: str | None = None
+    """The latest time that is let in."""
     values: list[str] | None = None
     default: str | list[str] | None = None
     python_type: ClassVar[Any] = datetime
@@ -339,7 +352,9 @@ class IntervalParameter(_Numbers, frozen=True, tag="interval"):
     """``lo hi``; either may be infinite, ``-Inf`` and ``+Inf`` (DALI 1.1 section 3.3.4)."""
 
     min: float | None = None
+    """The least number at which it may begin."""
     max: float | None = None
+    """The greatest number at which it may end."""
     form: ClassVar[str] = "an interval 'lo hi'"
     # JSON has no infinities: a missing bound is null.
     python_type: ClassVar[Any] = tuple[float | None, float | None]
@@ -416,9 +431,10 @@ class PolygonParameter(_Numbers, frozen=True, tag="polygon"):
 
 
 class FileParameter(BaseParameter, frozen=True, tag="file"):
-    """An uploaded file; programs get its local path. ``max_size`` in bytes, or as ``200MB``."""
+    """An uploaded file; programs get its local path."""
 
-    max_size: int | str = DEFAULT_MAX_SIZE
+    max_size: Size = DEFAULT_MAX_SIZE
+    """The size of the largest file that is let in."""
     python_type: ClassVar[Any] = str
 
     def __post_init__(self) -> None:
@@ -442,6 +458,7 @@ Parameter = (
     IntParameter | FloatParameter | BoolParameter | StrParameter | TimestampParameter
     | IntervalParameter | PointParameter | CircleParameter | PolygonParameter | FileParameter
 )  # fmt: skip
+"""A parameter, of any type."""
 
 
 def _number(text: str) -> float:

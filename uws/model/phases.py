@@ -9,15 +9,25 @@ class Phase(StrEnum):
     """A job's execution phase."""
 
     PENDING = "PENDING"
+    """Its parameters are being set; nobody has asked for RUN."""
     QUEUED = "QUEUED"
+    """It waits to be started."""
     EXECUTING = "EXECUTING"
+    """Its program runs."""
     COMPLETED = "COMPLETED"
+    """Its program was a success."""
     ERROR = "ERROR"
+    """Its program has failed, or could not be started."""
     ABORTED = "ABORTED"
+    """It was ended by somebody, or because it ran for too long."""
     UNKNOWN = "UNKNOWN"
+    """Nobody can tell at present what became of its program."""
     HELD = "HELD"
+    """It waits for room in the queue."""
     SUSPENDED = "SUSPENDED"
+    """Its program is stopped, and goes on later."""
     ARCHIVED = "ARCHIVED"
+    """Its files are gone, and what is known of it stays."""
 
 
 ENDED = frozenset({Phase.COMPLETED, Phase.ERROR, Phase.ABORTED, Phase.ARCHIVED})
@@ -50,3 +60,4 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.ABORTED: frozenset({Phase.ARCHIVED}),
     Phase.ARCHIVED: frozenset(),
 }
+"""For each phase, those into which a job can come from it."""

@@ -16,7 +16,7 @@ import msgspec
 
 from .quotas import QuotaSettings
 from .service import Service
-from .units import check_duration, parse_duration
+from .units import Duration, check_duration, parse_duration
 
 _SHORTEST_HALF_LIFE = "1h"
 """What was used is kept by the hour."""
@@ -29,7 +29,7 @@ LEAST_CHARGE = 1.0
 
 
 class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``[queue]`` table: what holds for all services together."""
+    """The ``[queue]`` table: what holds for all services together; by default nothing is limited."""
 
     max_running: int | None = None
     """Jobs that run at one time."""
@@ -37,8 +37,8 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Jobs of one owner that run at one time."""
     max_queued_per_owner: int | None = None
     """Jobs of one owner that wait in queues."""
-    half_life: int | float | str = "1d"
-    """A duration after which what an owner has used counts half."""
+    half_life: Duration = "1d"
+    """After which what an owner has used counts half; at least 1h."""
 
     def __post_init__(self) -> None:
         for name in ("max_running", "max_running_per_owner", "max_queued_per_owner"):

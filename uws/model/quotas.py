@@ -16,7 +16,7 @@ import msgspec
 
 from .access import Identity, Role
 from .errors import OverQuota, TooMany, UWSError
-from .units import format_duration, format_size, format_time, parse_duration, parse_size
+from .units import Duration, Size, format_duration, format_size, format_time, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from .queueing import QueueSettings
@@ -28,18 +28,24 @@ DAY = timedelta(days=1)
 
 
 class QuotaTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of ``[quotas]``. What it does not name is as for everybody; "unlimited" is without a limit."""
+    """What one owner may have: ``[quotas]`` says it for everybody.
+
+    A table in it says it for those whom its name tells: ``[quotas.operator]``, ``[quotas.auditor]`` and
+    ``[quotas.admin]`` for who has that role, ``[quotas."@staff"]`` for who is in that group,
+    ``[quotas.anonymous]`` for nobody in particular. What such a table does not name is as for everybody, and
+    who is in several has the largest of what they name; ``"unlimited"`` is without a limit.
+    """
 
     queued: int | str | None = None
     """Jobs that wait in queues."""
     running: int | str | None = None
     """Jobs that run at one time."""
-    stored: int | str | None = None
-    """Bytes of the results and uploads of all jobs that exist."""
-    uploads: int | str | None = None
-    """Bytes of the files of one request."""
-    lifetime: int | float | str | None = None
-    """A duration: from a job's creation to the latest destruction time that may be set."""
+    stored: Size | None = None
+    """The results and uploads of all jobs that exist, together."""
+    uploads: Size | None = None
+    """The files of one request, together."""
+    lifetime: Duration | None = None
+    """From a job's creation to the latest destruction time that may be set."""
     jobs_per_day: int | str | None = None
     """Jobs that are made within 24 hours."""
 

@@ -16,7 +16,7 @@ from .errors import DeclarationError, did_you_mean
 from .examples import Example
 from .parameters import FileParameter, Parameter, StrParameter
 from .text import first_foreign, is_name
-from .units import parse_duration, parse_size
+from .units import Duration, Size, parse_duration, parse_size
 
 MAX_DURATION = 2**31 - 1  # executionDuration is an xs:int
 STANDARD_PARAMETERS = ("RESPONSEFORMAT", "MAXREC", "REQUEST", "VERSION", "LANG")
@@ -37,10 +37,12 @@ _RESERVED_SERVICES = (
 
 
 class _Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A default and a maximum, as seconds or as ``7d``; 0 is unlimited."""
+    """A default and a maximum; 0 is unlimited, and the default only where the maximum is."""
 
-    default: int | str
-    max: int | str
+    default: Duration
+    """What a job has that asks for nothing else."""
+    max: Duration
+    """What a job has at most, whatever it asks for."""
 
     def __post_init__(self) -> None:
         for field in ("default", "max"):
@@ -75,33 +77,37 @@ class _Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ExecutionDuration(_Limit, frozen=True):
-    """How long a job may run."""
+    """How long a job may run. 0 is unlimited, and allowed only where ``max`` is 0, too."""
 
-    default: int | str = 3600
-    max: int | str = 86400
+    default: Duration = 3600
+    max: Duration = 86400
 
 
 class Lifetime(_Limit, frozen=True):
-    """How long a job is kept after its creation."""
+    """How long a job is kept after its creation. 0 is for ever, and allowed only where ``max`` is 0, too."""
 
-    default: int | str = "7d"
-    max: int | str = "30d"
+    default: Duration = "7d"
+    max: Duration = "30d"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What all processes of one job together may use; a program that uses more is ended.
 
-    ``memory`` (not shared with files) and ``disk`` (of the job's directory) are sizes such as ``2GB``,
-    ``cpu`` is processor time as seconds or as ``10min``, ``processes`` a number. Of each process, and kept by
-    the system: ``file_size``, and how many ``open_files`` it has.
+    What is not named has no limit.
     """
 
-    memory: int | str | None = None
-    cpu: int | str | None = None
-    disk: int | str | None = None
+    memory: Size | None = None
+    """Memory of all processes together, not counting files that are mapped."""
+    cpu: Duration | None = None
+    """Processor time of all processes together."""
+    disk: Size | None = None
+    """What the job's directory takes, standard output and error included."""
     processes: int | None = None
-    file_size: int | str | None = None
+    """How many there are at one time; threads do not count."""
+    file_size: Size | None = None
+    """The size of each file that is written, at least 4096 bytes; kept by the system."""
     open_files: int | None = None
+    """Files that each process has open, at least 16; kept by the system."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -137,12 +143,18 @@ _LEAST = {"open_files": 16, "file_size": 4096}  # the supervisor has its part of
 class ResultDeclaration(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """A result: the file at ``path`` (``-`` is standard output, a glob gives one result a file)."""
+    """A result: a file, or several, that the program leaves."""
 
     id: str
+    """Its name in URLs: letters, digits, ``_``, ``.`` and ``-``."""
     path: str
+    """Looked for in the results directory, then in the working directory; ``-`` is standard output, a glob
+    gives one result a file.
+    """
     mime: str | None = None
+    """Its media type; guessed from the file's name where it is not given."""
     optional: bool = False
+    """Whether the job is COMPLETED without it; else it is in ERROR."""
 
     def __post_init__(self) -> None:
         if not _RESULT_ID.fullmatch(self.id):
@@ -165,15 +177,21 @@ class ResultDeclaration(
 class Slurm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What Slurm is asked for besides memory and time: options of sbatch(1) of the same names.
 
-    ``cpus`` are those of the one task that a job is. What is left out is left to Slurm.
+    What is left out is left to Slurm.
     """
 
     partition: str | None = None
+    """The partition that runs the jobs."""
     account: str | None = None
+    """The account that is charged."""
     qos: str | None = None
+    """The quality of service."""
     constraint: str | None = None
+    """Features that nodes must have."""
     gres: str | None = None
+    """Generic resources, such as ``gpu:1``."""
     cpus: int = 1
+    """Processors of the one task that a job is (``--cpus-per-task``)."""
 
     def __post_init__(self) -> None:
         for name in ("partition", "account", "qos", "constraint", "gres"):
@@ -200,39 +218,69 @@ CALL = ("-P", "-m", "uws.functions", "call")
 class Service(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, dict=True
 ):
-    """A program offered as a UWS. ``name`` is its part of the URL.
+    """A program, or a Python function, offered as a UWS.
 
     Raises `DeclarationError` naming all that does not fit together.
     """
 
     name: str
+    """Its part of the URL: letters, digits, ``_`` and ``-``, a letter first."""
     title: str
+    """One line for people; of a function, by default the first line of its docstring."""
     command: Template
+    """The program and its arguments, no shell; ``{name}`` in them is a parameter's value, and a list in the
+    list is left out when it has none.
+    """
     description: str = ""
+    """More for people than the title; of a function, by default the rest of its docstring."""
     version: str = ""
+    """The program's version as its operator calls it; it stands in the provenance of jobs."""
     environment: dict[str, str] = {}
+    """Variables that the program gets besides the usual ones; their values do not go on record."""
     max_running: int = 1
+    """Jobs of the service that run at one time."""
     execution_duration: ExecutionDuration = ExecutionDuration()
+    """How long a job may run. 0 is unlimited, and allowed only where ``max`` is 0, too."""
     lifetime: Lifetime = Lifetime()
+    """How long a job is kept after its creation."""
     results: list[ResultDeclaration] = []
+    """What the program leaves; where none is declared, every file in the results directory."""
     parameters: dict[str, Parameter] = {}
+    """What clients may give to a job, by name."""
     examples: list[Example] = []
+    """Calls that come to something."""
     unknown_parameters: Literal["refuse", "ignore"] = "refuse"
+    """What becomes of a request with names that are not declared: 400, or they are ignored."""
     archive: bool = False
+    """Whether a job that is destroyed leaves an ARCHIVED document, without files."""
     limits: Limits = Limits()
+    """What all processes of a job may use; a program that uses more is ended."""
     nice: int = 0
+    """How much its programs yield to others, 0 to 19."""
     sandbox: bool = False
+    """Whether its programs run in bubblewrap: no network, and of the server's files only their own."""
     on_lost: Literal["error", "requeue"] = "error"
+    """What becomes of a job whose program was lost with the machine: ERROR, or it is started again."""
     requeues: int = 3
+    """How often a job is started again at most, with ``on_lost = "requeue"``."""
     max_running_per_owner: int | None = None
+    """Jobs of the service and of one owner that run at one time; by default without a limit."""
     max_queued_per_owner: int | None = None
+    """Jobs of the service and of one owner that are QUEUED; by default without a limit."""
     when_full: Literal["refuse", "hold"] = "refuse"
+    """What RUN does where as many are QUEUED as may be: it is 403, or the job is HELD until there is room."""
     priority: int = 0
+    """Services with a higher one go first."""
     progress_prefix: str = ""
+    """What lines of standard output begin with that tell of progress; by default none does."""
     warm: bool = False
+    """Whether the function's module is kept loaded, so that jobs need not import it."""
     groups: list[str] = []
+    """The groups to whose members it is limited; by default it is for all who are let in."""
     executor: Literal["local", "slurm"] = "local"
+    """What runs its jobs: the server's machine, or Slurm."""
     slurm: Slurm = Slurm()
+    """What Slurm is asked for besides memory and time."""
 
     def __post_init__(self) -> None:
         problems = [f"services.{self.name}{place}: {what}" for place, what in self._problems()]
@@ -368,7 +416,9 @@ class Service(
 
     @property
     def function(self) -> str | None:
-        """The function that its jobs call, as ``package.module:name``; None for any other program."""
+        """The Python function, ``package.module:name``, that its jobs call if they run no other program;
+        ``command`` and ``parameters`` follow from it.
+        """
         words = [*map(str, self.command)]
         return words[-1] if tuple(words[1:-1]) == CALL else None
 

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+
+Duration = Annotated[
+    int | float | str, msgspec.Meta(description="seconds, or text such as `90s`, `2h`, `7d`")
+]
+"""What `parse_duration` reads."""
+Size = Annotated[int | str, msgspec.Meta(description="bytes, or text such as `200MB`, `1GiB`")]
+"""What `parse_size` reads."""
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400,
             "mo": 30 * 86400, "y": 365 * 86400}  # fmt: skip

@@ -39,7 +39,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class TooSlow(UWSError, TimeoutError):
-    """A body comes slower than it has to (a TimeoutError is what aiohttp takes for a reason to close)."""
+    """A body comes slower than it has to."""  # a TimeoutError is what aiohttp takes for a reason to close
 
 
 class Encoded(UWSError):
@@ -91,6 +91,15 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (CannotDraw, 501, "DefaultFault"),
 )
 """Which status and fault each error is; the first match counts."""
+REASONS: dict[int, list[str]] = {
+    status: [
+        " ".join((kind.__doc__ or "").split()).partition(". ")[0].rstrip(".") + "."
+        for kind, same, _ in ANSWERS
+        if same == status
+    ]
+    for status in sorted({status for _, status, _ in ANSWERS})
+}
+"""What leads to a status: the first sentence of each error that does."""
 
 
 def answer_for(error: Exception, challenges: Iterable[str] = ()) -> web.Response | None:

@@ -21,7 +21,7 @@ from uws.version import VERSION
 
 from .auditing import FILTERS
 from .capabilities import nobody_may_pass, schemes
-from .errors import ANSWERS
+from .errors import REASONS
 from .forms import KEY, REPLACE
 from .job_lists import MAX_LIMIT, OWN_PARAMETERS
 from .negotiation import HTML, JSON, XML
@@ -57,14 +57,22 @@ _AS_TEXT: dict[str, Schema] = {
 """The types whose values are sent in another form than JSON gives them (DALI 1.1 section 3.3)."""
 
 FIELDS: dict[str, Schema] = {
-    "PHASE": {"enum": ["RUN", "ABORT"]},
-    "ACTION": {"enum": ["DELETE", REPLACE]},
-    "ENDING": {"enum": ["DELETE"]},
-    "STEERING": {"enum": ["PAUSE", "RESUME"]},
-    "OF": {"type": "string", "description": "a service"},
-    "RUNID": {"type": "string"},
-    "EXECUTIONDURATION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "description": "seconds"},
-    "DESTRUCTION": _TIME,
+    "PHASE": {"enum": ["RUN", "ABORT"], "description": "what is to become of the job"},
+    "ACTION": {
+        "enum": ["DELETE", REPLACE],
+        "description": f"{REPLACE}: what is not given is taken away; DELETE: the job is destroyed",
+    },
+    "ENDING": {"enum": ["DELETE"], "description": "the share ends"},
+    "STEERING": {"enum": ["PAUSE", "RESUME"], "description": "what is to become of the queue"},
+    "OF": {"type": "string", "description": "the service whose queue it is; without it, all are"},
+    "RUNID": {"type": "string", "description": "the client's own name for the job"},
+    "EXECUTIONDURATION": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 10**18 - 1,
+        "description": "seconds that the job may run; 0 is unlimited",
+    },
+    "DESTRUCTION": {**_TIME, "description": "when the job is destroyed, UTC, ISO 8601"},
     "UPLOAD": {
         "type": "string",
         "description": "name,param:part or name,URL for each file, with ';' between",
@@ -75,8 +83,8 @@ FIELDS: dict[str, Schema] = {
         "pattern": "^[0-9]{1,6}(s|min|h|d|w)?$",
         "description": "how long it is good",
     },
-    "USERNAME": {"type": "string"},
-    "PASSWORD": {"type": "string", "format": "password"},
+    "USERNAME": {"type": "string", "description": "who one is"},
+    "PASSWORD": {"type": "string", "format": "password", "description": "what only he knows"},
     "NEXT": {"type": "string", "description": "the path of this server that is led to"},
 }
 """What the fields of forms take that are not parameters of a service, by our names for it."""
@@ -85,38 +93,83 @@ _CREATING = ("PHASE", "RUNID", "EXECUTIONDURATION", "DESTRUCTION", "UPLOAD")
 QUERY: dict[str, Schema] = {
     **{name: FIELDS[name] for name in ("EXECUTIONDURATION", "DESTRUCTION", "UPLOAD", "NEXT")},
     "RESPONSEFORMAT": {
-        "enum": [name for form in (XML, JSON, HTML) for name in (form.name, *form.media_types)]
+        "enum": [name for form in (XML, JSON, HTML) for name in (form.name, *form.media_types)],
+        "description": "the form of the answer, whatever Accept says",
     },
-    "PROVFORMAT": {"enum": [name for form in FORMS for name in (form.name, *form.media_types)]},
-    "WAIT": {"type": "integer", "minimum": -1, "maximum": 10**18 - 1, "description": "seconds"},
-    "LASTING": {"enum": [*Phase]},
-    "PHASE": {"type": "array", "items": {"enum": [*Phase]}},
-    "AFTER": _TIME,
-    "LAST": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1},
-    "OWNERID": {"type": "string"},
-    "RUNID": {"type": "string"},
-    "TEXT": {"type": "string"},
-    "LIMIT": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
-    "CURSOR": {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
+    "PROVFORMAT": {
+        "enum": [name for form in FORMS for name in (form.name, *form.media_types)],
+        "description": "the form of a provenance, whatever Accept says",
+    },
+    "WAIT": {
+        "type": "integer",
+        "minimum": -1,
+        "maximum": 10**18 - 1,
+        "description": "seconds to wait for the phase to change; -1 is as long as may be",
+    },
+    "LASTING": {"enum": [*Phase], "description": "with WAIT: only while the job is in this phase"},
+    "PHASE": {
+        "type": "array",
+        "items": {"enum": [*Phase]},
+        "description": "of a list: jobs in any of these phases",
+    },
+    "AFTER": {**_TIME, "description": "of a list: jobs made later, UTC, ISO 8601"},
+    "LAST": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 10**18 - 1,
+        "description": "the newest so many of those that all other filters let through",
+    },
+    "OWNERID": {
+        "type": "string",
+        "description": "whose jobs: a user's, everybody's (*), or nobody's (empty), as one's role lets one",
+    },
+    "RUNID": {"type": "string", "description": "jobs with this run id"},
+    "TEXT": {"type": "string", "description": "jobs with this in what is known of them"},
+    "LIMIT": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_LIMIT,
+        "description": "how many a page has at most",
+    },
+    "CURSOR": {
+        "type": "string",
+        "pattern": "^[A-Za-z0-9_-]+$",
+        "description": "where a page begins, as its link says",
+    },
     "FROM-JOB": {"type": "string", "description": "a job of this service, whose parameters are taken"},
     "SHARE": {"type": "string", "description": "the secret of a link; good below the job, too"},
     "CHANGE-JOB": {"type": "string", "description": "a job of this service that is to be changed"},
-    "VERSION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "description": "events of the job"},
-    "JOB": {"type": "string"},
-    "SERVICE": {"type": "string"},
+    "VERSION": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 10**18 - 1,
+        "description": "how many events of the job one knows of",
+    },
+    "JOB": {"type": "string", "description": "the id of a job"},
+    "SERVICE": {"type": "string", "description": "a service"},
     "ACTOR": {"type": "string", "description": "who caused it; the server is uwsd"},
     "TYPE": {"type": "string", "description": "the type of an event"},
-    "SINCE": _TIME,
-    "UNTIL": _TIME,
-    "AT": _TIME,
+    "SINCE": {**_TIME, "description": "events from then on, UTC, ISO 8601"},
+    "UNTIL": {**_TIME, "description": "events until then, UTC, ISO 8601"},
+    "AT": {**_TIME, "description": "the moment, UTC, ISO 8601"},
     "ELAPSED": {
         "type": "number",
         "minimum": 0,
         "maximum": 10**10 - 1,
         "description": "seconds since the first event of the job",
     },
-    "BEHIND": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "description": "a position"},
-    "POSITION": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+    "BEHIND": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 10**18 - 1,
+        "description": "of the log: events behind this position",
+    },
+    "POSITION": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 10**18 - 1,
+        "description": "the position of the last event that one knows of",
+    },
 }
 """What queries take, by our names for it."""
 _SENT_AS = {  # where that is not our name for it
@@ -133,9 +186,17 @@ _SENT_AS = {  # where that is not our name for it
 }
 _VARIABLE = re.compile(r"\(\?P<(\w+)>([^()]*)\)")
 HEADERS: dict[str, Schema] = {
-    KEY: {"type": "string", "pattern": "^[ -~]{1,255}$"},
-    "If-None-Match": {"type": "string"},
-    "Range": {"type": "string", "pattern": "^bytes=([0-9]{1,9}-[0-9]{0,9}|-[0-9]{1,9})$"},
+    KEY: {
+        "type": "string",
+        "pattern": "^[ -~]{1,255}$",
+        "description": "what is sent again under the same key is done once",
+    },
+    "If-None-Match": {"type": "string", "description": "the ETag of what one has"},
+    "Range": {
+        "type": "string",
+        "pattern": "^bytes=([0-9]{1,9}-[0-9]{0,9}|-[0-9]{1,9})$",
+        "description": "the bytes that are wanted",
+    },
     "Last-Event-ID": QUERY["POSITION"],
 }
 
@@ -284,6 +345,43 @@ OPERATIONS: dict[str, Operation] = {
 """What each route does, by method and path; ``uws.xml`` is another name of ``async``."""
 
 
+_ANYBODY = re.compile(
+    r"/(availability|healthz|readyz|metrics|static/.*|login|logout|.*/availability|.*/capabilities)"
+)
+"""The paths where nobody is asked who he is."""
+
+
+def refusals(key: str) -> list[int]:
+    """Return the statuses by which what an operation asks is refused.
+
+    Besides, any request is refused that is malformed (4xx), or that the server cannot deal with (5xx).
+    """
+    operation, (method, _, path) = OPERATIONS[key], key.partition(" ")
+    fields = operation.fields or ()
+    has_body = operation.fields is not None or method == "PUT"
+    makes_job = path.endswith(("/async", "/sync")) and (method == "POST" or operation.takes == "all")
+    is_outcome = path.endswith("/sync/{job_id}")
+    is_counted = (
+        makes_job or is_outcome or {"WAIT", "POSITION", "USERNAME"}.intersection((*operation.query, *fields))
+    )
+    found = {
+        400: has_body or operation.query or operation.takes in ("all", "given"),
+        401: not _ANYBODY.fullmatch(path) or "USERNAME" in fields,
+        403: path.startswith(("/audit", "/queue", "/{service}")) and not _ANYBODY.fullmatch(path),
+        404: ("{" in path and 404 not in operation.answers) or "USERNAME" in fields,
+        410: "{job_id}" in path,
+        413: has_body,
+        415: has_body,
+        422: KEY in operation.headers or is_outcome,
+        429: is_counted,
+        500: "{job_id}" in path and (operation.answers.get(200) == ("*/*",) or is_outcome),
+        501: path.endswith("/provenance"),
+        503: path != "/healthz" and not path.startswith("/static/"),
+        507: makes_job or has_body or method == "DELETE",
+    }
+    return sorted(status for status, may_be in found.items() if may_be)
+
+
 async def openapi(request: web.Request) -> web.Response:
     """``/openapi.json``: what the server can be asked."""
     resource = Resource(request)
@@ -324,7 +422,7 @@ def describe(app: web.Application, base_url: str, offered: Iterable[UserUWS]) ->
             **{name: _parameter("query", _SENT_AS.get(name, name), QUERY[name]) for name in QUERY},
             **{name: _parameter("header", name, HEADERS[name]) for name in HEADERS},
         },
-        "responses": {name: _refusal(int(name[0])) for name in ("4XX", "5XX")},
+        "responses": {name: _refusal(name) for name in (*map(str, REASONS), "4XX", "5XX")},
     }
     return {
         "openapi": "3.1.0",
@@ -400,8 +498,7 @@ def _operation(operation: Operation, route: _Route, service: Service | None) -> 
         answers.setdefault(303, ())  # to its own address, when it is a job of another service
     described["responses"] = {
         **{str(status): _answer(status, forms, route.method) for status, forms in sorted(answers.items())},
-        "4XX": _reference("responses", "4XX"),
-        "5XX": _reference("responses", "5XX"),
+        **{name: _reference("responses", name) for name in (*map(str, refusals(route.key)), "4XX", "5XX")},
     }
     return described
 
@@ -470,10 +567,11 @@ def _answer(status: int, media_types: Sequence[str], method: str) -> Schema:
     return answer
 
 
-def _refusal(hundred: int) -> Schema:
-    statuses = sorted({status for _, status, _ in ANSWERS if status // 100 == hundred})
+def _refusal(name: str) -> Schema:
+    """Describe the answers of a status, or of a hundred of them, by which requests are refused."""
+    reasons = REASONS.get(int(name), ()) if name.isdecimal() else ()
     return {
-        "description": f"The fault's name, and what is wrong: {', '.join(map(str, statuses))}",
+        "description": "\n".join(("The fault's name, and what is wrong.", *reasons)),
         "content": {"text/plain": {}, "text/html": {}},
     }
 
