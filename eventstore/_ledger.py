@@ -232,7 +232,7 @@ def read_anchored(connection: sqlite3.Connection) -> list[int]:
 
 
 def read_page(
-    connection: sqlite3.Connection, after: int, limit: int, until: int
+    connection: sqlite3.Connection, after: int, limit: int, until: int = _LAST
 ) -> tuple[list[Row], Mapping[int, bytes]]:
     """Return the rows above a position, and the anchors up to the last of them, both of one moment.
 
