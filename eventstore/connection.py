@@ -94,7 +94,8 @@ def translated(doing: str) -> Iterator[None]:
             if isinstance(error, OSError)
             else result_code(error) == sqlite3.SQLITE_FULL
         )
-        raise (StoreFull if full else StoreUnavailable)(f"{doing}: {error}") from error
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise (StoreFull if full else StoreUnavailable)(f"{doing}: {said}") from error
     except ValueError as error:
         if str(error) != "Connection closed":
             raise

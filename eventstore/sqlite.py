@@ -57,7 +57,7 @@ class SQLiteEventLog(Following):
         """Open the log at ``path``. Raises `StoreUnavailable` when there is none, or not all of one."""
         with translated(str(path)):
             if not path.is_file():
-                raise FileNotFoundError("there is no log")
+                raise FileNotFoundError("this is no regular file" if path.exists() else "there is no log")
             if not path.stat().st_size:
                 raise FileNotFoundError("there is no log: the file is empty")
             if not os.access(path, os.R_OK):  # SQLite would not say why

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from eventstore import NewEvent, open_store
 from tests.daemon import UWSD, run, serving, uwsd
-from tests.disks import mounted
+from tests.disks import mounted, remote
 
 SERVICE = '[services.nothing]\ntitle = "Nothing"\ncommand = ["true"]\n'
 
@@ -349,15 +349,13 @@ async def test_no_log_is_begun_beside_what_another_has_left(
     file: Path, tmp_path: Path, breaks: Callable[[Path], Awaitable[None]]
 ) -> None:
     await breaks(file)
-    before = sorted(data(file).rglob("*"))
+    before = [path.name for path in data(file).glob("events.db")]
     for command in (("serve", file), ("user", "add", "ann", "-c", file)):
         refused = await uwsd(*command, reads="ann's password\n")
         assert refused.status == 2
         assert refused.err.startswith(f"{data(file)}/events.db: ")
         assert "; bring back a copy (docs/operating.md), or move these away" in refused.err
-    assert sorted(path for path in data(file).rglob("*") if path.name != "events.db.lock") == [
-        path for path in before if path.name != "events.db.lock"
-    ]
+    assert [path.name for path in data(file).glob("events.db") if not path.stat().st_size] == before
 
 
 @pytest.mark.parametrize("left", ["jobs/0123", "checkpoints/1", "archives/2026-01.gz", "events.db-wal"])
@@ -461,6 +459,26 @@ async def test_little_room_is_a_doubt_and_hardly_any_a_fault(
         done = await uwsd("doctor", "--json", "--data", disk.path / "var")
     (found,) = [each for each in msgspec.json.decode(done.out, type=list[Finding]) if each.subject == "disk"]
     assert (found.state, found.found.endswith(f" are free at {disk.path}")) == (state, True)
+
+
+async def test_a_log_on_a_disk_of_another_machine_is_a_doubt(file: Path, tmp_path: Path) -> None:
+    with remote(tmp_path / "far", "fuse.sshfs") as far:
+        file.write_text(f'data = "{far}"\n' + file.read_text())
+        found = await examined(file)
+        assert found["file system"].state == "doubt"
+        assert f"{far} is on fuse.sshfs, whose locks" in found["file system"].found
+        assert found["log"].state == "well"
+        file.write_text('store = "postgresql://nobody@127.0.0.1:1/none"\n' + file.read_text())
+        assert "file system" not in await examined(file)
+
+
+async def test_a_disk_that_does_not_answer_keeps_nobody_waiting(file: Path, tmp_path: Path) -> None:
+    with remote(tmp_path / "far", "fuse.sshfs", dead="events.db") as far:
+        file.write_text(f'data = "{far}"\n' + file.read_text())
+        found = await examined(file)
+    assert (found["log"].state, found["log"].found) == ("fault", "no answer for 10 s")
+    assert (found["server"].state, found["server"].found) == ("fault", "no answer for 10 s")
+    assert found["program"].state == "well"
 
 
 # Services

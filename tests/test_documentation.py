@@ -283,7 +283,8 @@ def test_the_reference_says_of_all_what_it_is_for(reference: dict[str, str]) -> 
 def test_the_reference_tells_of_a_command_what_it_takes(reference: dict[str, str]) -> None:
     wanted = (
         "uwsd check [OPTIONS] [FILE]",
-        "`DIR`\n: Where to; made if it is not there. (text; required)",
+        "`MODULE:NAME`\n: The function. (text; required)",
+        "## `uwsd`\n",
         "by default `uwsd.toml`)",
         "`QUEUED` or `EXECUTING`",
         "## Exit statuses\n",

@@ -39,7 +39,7 @@ from uws.files import Files, identity_of, whereabouts
 from uws.jobs import Backend, UserUWS, make_uws_for_service
 from uws.model import Service, UnknownForm
 from uws.model.events import ServiceDeclared, decode_declaration, encode, service_stream
-from uws.remains import LogLost, has_none, remains
+from uws.remains import check_begins
 from uws.version import VERSION
 
 _log = logging.getLogger(__name__)
@@ -65,20 +65,16 @@ class Node:
 async def open_log(settings: Settings, clock: Clock | None = None) -> AsyncIterator[EventStore]:
     """Have the data directory, made when there is none, and the log. Raises what `open_backend` does.
 
-    Raises `LogLost` rather than begin a log beside what another has left.
+    Raises `LogLost` rather than begin one in a file beside what another has left.
     """
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_ours(settings.data, settings.data.stat())
-    left = await asyncio.to_thread(remains, settings)  # before: what is left from now on is of no other log
-    if left and has_none(settings.log):
-        raise LogLost(settings, left)
+    check_begins(settings)
     async with AsyncExitStack() as stack:
         if isinstance(settings.log, str):  # a file has a lock of its own
             stack.callback((await FileLock.take(settings.data / "uwsd.lock")).release)
         store = await open_store(settings.log, now=(clock or SystemClock()).now)
         stack.push_async_callback(store.close)
-        if left and not (await store.head()).position:
-            raise LogLost(settings, left)
         yield store
 
 

@@ -17,32 +17,36 @@ class LogLost(UWSError):
     advice: str = "bring back a copy (docs/operating.md), or move these away where a new log is to begin"
 
     def __init__(self, settings: Settings, left: list[str]) -> None:
-        log = settings.log
-        if isinstance(log, str):
-            found = "the database of store: there is nothing in the log"
-        else:
-            found = f"{log}: {'the file is empty' if log.exists() else 'there is no log'}"
+        found = f"{settings.log}: {'the file is empty' if Path(settings.log).exists() else 'there is no log'}"
         self.found: str = f"{found}, but one has left in {settings.data}: {', '.join(left)}"
         super().__init__(f"{self.found}; {self.advice}")
 
 
+def check_begins(settings: Settings) -> None:
+    """Raise `LogLost` where there is no log's file, but what a log has left. Blocks; raises `OSError`."""
+    # Asked again in the end: who begins a log meanwhile leaves something, too.
+    if has_none(settings.log) and (left := remains(settings)) and has_none(settings.log):
+        raise LogLost(settings, left)
+
+
 def has_none(log: Path | str) -> bool:
-    """Whether there is no log in a file; nobody knows it of a database that was not asked."""
-    return isinstance(log, Path) and not (log.exists() and log.stat().st_size)
+    """Whether there is no file of a log, or an empty one; of a database that is not known unasked."""
+    return isinstance(log, Path) and (not log.exists() or (log.is_file() and not log.stat().st_size))
 
 
 def remains(settings: Settings) -> list[str]:
-    """Return what is in the data directory that only a log leaves there. Blocks; raises `OSError`.
+    """Return what is in the data directory that only a log leaves there, which was in a file.
+
+    Blocks; raises `OSError`.
 
     What a server makes before there is a log, or for the log of another, is none of it: a key, users, empty
     directories, and what is kept elsewhere.
     """
-    left = []
-    if isinstance(settings.log, Path) and has_none(settings.log):
-        newest = settings.log.with_name(f"{settings.log.name}-wal")
-        left += [newest.name] if newest.exists() and newest.stat().st_size else []
+    newest = Path(f"{settings.log}-wal")
+    left = [newest.name] if newest.exists() and newest.stat().st_size else []
     with suppress(sqlite3.Error):  # of what cannot be read nobody knows what it is
-        position = max(status.position for status in read_status(settings.projections, 0, READ_MODELS))
+        found = read_status(settings.projections, 0, READ_MODELS) if settings.projections.is_file() else []
+        position = max((model.position for model in found), default=0)
         left += [f"{settings.projections.name} (up to position {position:,})"] if position else []
     places = (settings.data / "jobs", settings.data / settings.audit.checkpoints, settings.archives)
     ours = [place for place in places if place.parent == settings.data and place.is_dir()]

@@ -19,15 +19,19 @@ def lines() -> Iterator[str]:
     yield from _command(get_command(app), "uwsd")
     yield "## Exit statuses\n"
     yield "The same for all commands: 0 when what was asked is done, and holds.\n"
-    for name, meaning in attributes(common).items():
-        if (about := meaning.removeprefix("The exit status ")) != meaning:
-            yield f"`{getattr(common, name)}`\n: {about[0].upper()}{about[1:]}\n"
+    told = "The exit status "
+    statuses = {
+        getattr(common, name): text for name, text in attributes(common).items() if text.startswith(told)
+    }
+    for status, text in sorted(statuses.items()):
+        about = text.removeprefix(told)
+        yield f"`{status}`\n: {about[0].upper()}{about[1:]}\n"
 
 
 def _command(command: Any, name: str) -> Iterator[str]:
     """Tell of a command, and of those below it; groups that do nothing by themselves are left out."""
     children = getattr(command, "commands", {})
-    if name != "uwsd" and (not children or command.invoke_without_command):
+    if name == "uwsd" or not children or command.invoke_without_command:
         yield f"## `{name}`\n"
         context = command.context_class(command, info_name=name)
         yield f"```text\n{' '.join((name, *command.collect_usage_pieces(context)))}\n```\n"

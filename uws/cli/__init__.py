@@ -83,7 +83,7 @@ def _options(
     context.obj.wanted = debug
 
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The declaration, in TOML.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="The declaration, in TOML.")]
 
 
 @app.command()

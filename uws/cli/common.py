@@ -36,7 +36,9 @@ READ_ENOUGH = 141
 BROKEN = 70
 """The exit status for a fault of the program itself (EX_SOFTWARE in sysexits.h)."""
 
-Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The declaration, in TOML.")]
+Config = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", readable=False, help="The declaration, in TOML.")
+]
 Data = Annotated[Path | None, typer.Option(help="The data directory, if not the declaration's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 CONFIG = Path("uwsd.toml")

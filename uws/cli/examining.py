@@ -31,7 +31,9 @@ _MARKS = {"well": ("ok", "green"), "doubt": ("doubt", "yellow"), "fault": ("FAUL
 
 
 def doctor(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The same as --config FILE.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", readable=False, help="The same as --config FILE.")
+    ] = None,
     as_json: AsJson = False,
     config: Config = CONFIG,
     data: Data = None,

@@ -86,9 +86,6 @@ async def _seen(subject: str, look: Callable[[], Iterator[Finding]]) -> AsyncIte
     """Yield what is found where a disk, or a database, may not answer."""
     try:
         found = await patiently(lambda: list(look()))
-    except TimeoutError:
-        said = f"no answer for {PATIENCE:.0f} s"
-        found = [Finding(subject, "fault", said, "look after the disk, or the database")]
     except OSError as error:
         found = [_not_seen(subject, error)]
     for finding in found:
@@ -96,4 +93,7 @@ async def _seen(subject: str, look: Callable[[], Iterator[Finding]]) -> AsyncIte
 
 
 def _not_seen(subject: str, error: OSError) -> Finding:
+    if isinstance(error, TimeoutError):
+        said = f"no answer for {PATIENCE:.0f} s"
+        return Finding(subject, "fault", said, "look after the disk, or the database")
     return Finding(subject, "fault", problems_of(error)[0], "run this as the user that the server has")

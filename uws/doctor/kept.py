@@ -49,13 +49,13 @@ def users(settings: Settings) -> Iterator[Finding]:
 
 def log(settings: Settings) -> Iterator[Finding]:
     """Read the log's end, or look for what it has left where there is none."""
-    place, left = settings.log, remains(settings)
+    place = settings.log
     try:
         head, last = (Head(0, b""), None) if has_none(place) else asyncio.run(_end(place))
     except (EventStoreError, OSError) as error:
         yield Finding("log", "fault", problems_of(error)[0], "see docs/operating.md")
         return
-    if left and not head.position:
+    if has_none(place) and (left := remains(settings)):
         yield Finding("log", "fault", LogLost(settings, left).found, LogLost.advice)
     elif isinstance(place, Path) and not place.exists():
         yield Finding("log", "well", f"{place} is not there yet: it is made at the first start")
