@@ -41,6 +41,8 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 # pip reads the versions from here, for what packages are built with too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes: what these import is compiled once, and not by each of them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test test-fast docs release-notes crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench bench-quick bench-audit bench-eventstore bench-crowd \
 	bench-feed bench-growth bench-quotes bench-scale bench-execution bench-pages bench-requests bench-fairness bench-nodes bench-guard clean
