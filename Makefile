@@ -37,7 +37,8 @@ UWS_CLIENT := .venv-uws-client
 AUDIT := .venv-audit
 AXE := tests/browser/node_modules/axe-core/axe.min.js
 FAST := tests/model tests/eventstore tests/test_config.py tests/test_store_urls.py -k "not postgres"
-PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
+# Three processes for two cores: what tests of nodes and of Slurm wait for takes as long as all that others compute.
+PARALLEL := --numprocesses $(shell expr \( 3 \* $$(nproc) + 1 \) / 2) --maxprocesses 8 --dist worksteal
 # pip reads the versions from here, for what packages are built with too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -83,7 +84,7 @@ $(UWS_CLIENT)/ready: tests/clients/uws_client/convert.py constraints.txt
 $(AXE): tests/browser/package-lock.json
 	if command -v npm; then npm ci --prefix tests/browser --loglevel error --no-audit --no-fund && touch $@; fi
 
-# One process a core; ARGS="-n 0" keeps to one, for a debugger.
+# ARGS="-n 0" keeps to one process, for a debugger.
 test: $(VENV)/test $(UWS_CLIENT)/ready $(AXE)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
