@@ -39,10 +39,13 @@ UWS_CLIENT := .venv-uws-client
 AUDIT := .venv-audit
 AXE := tests/browser/node_modules/axe-core/axe.min.js
 FAST := tests/model tests/eventstore tests/test_config.py tests/test_store_urls.py -k "not postgres"
-PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
+# Three processes for two cores: what tests of nodes and of Slurm wait for takes as long as all that others compute.
+PARALLEL := --numprocesses $(shell expr \( 3 \* $$(nproc) + 1 \) / 2) --maxprocesses 8 --dist worksteal
 # pip reads the versions from here, for what packages are built with too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes: what these import is compiled once, and not by each of them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test test-fast docs man linkcheck release-notes crash nodes slurm fuzz replay check lint audit audit-where-it-can screenshots bench bench-quick bench-audit bench-eventstore bench-crowd \
 	bench-feed bench-growth bench-quotes bench-scale bench-execution bench-pages bench-requests bench-fairness bench-nodes bench-guard clean
@@ -83,7 +86,7 @@ $(UWS_CLIENT)/ready: tests/clients/uws_client/convert.py constraints.txt
 $(AXE): tests/browser/package-lock.json
 	if command -v npm; then npm ci --prefix tests/browser --loglevel error --no-audit --no-fund && touch $@; fi
 
-# One process a core; ARGS="-n 0" keeps to one, for a debugger.
+# ARGS="-n 0" keeps to one process, for a debugger.
 test: $(VENV)/test $(UWS_CLIENT)/ready $(AXE)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 

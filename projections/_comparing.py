@@ -1,26 +1,31 @@
-"""Comparing what was made of the log aside with what is read, row by row, in a process of its own."""
+"""Comparing what was made of the log aside with what is read, row by row; of a long log, in a process."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from eventstore import RecordedEvent, StoreUnavailable
 from eventstore.connection import connect_for_reading
 from eventstore.processes import running
+from eventstore.tasks import to_the_end
 
 from ._building import find, named
 from .readmodel import Batch, Contents, ReadModel
 
+R = TypeVar("R")
 Row = tuple[Any, ...]
 _READY = b"ready\n"
+_CANNOT = "the read models cannot be compared"
 
 
 class Compared(msgspec.Struct):
@@ -43,7 +48,7 @@ class _Outcome(msgspec.Struct):
 
 
 class Comparison:
-    """Compares the tables at two places. Leaving it ends the process."""
+    """Compares the tables at two places, in a process of its own. Leaving it ends the process."""
 
     def __init__(self, model: ReadModel[Any], made: Path, shown: Path) -> None:
         self._arguments = (*named(model), str(made), str(shown))
@@ -77,8 +82,37 @@ class Comparison:
     def _outcome(self, line: bytes) -> Compared | None:
         outcome = msgspec.json.decode(line, type=_Outcome) if line else _Outcome(failure="it broke off")
         if outcome.failure:
-            raise StoreUnavailable(f"the read models cannot be compared: {outcome.failure}")
+            raise StoreUnavailable(f"{_CANNOT}: {outcome.failure}")
         return outcome.difference
+
+
+class ComparisonHere:
+    """Does what `Comparison` does in a thread, for so few rows that a process takes longer to start."""
+
+    def __init__(self, model: ReadModel[Any], made: Path, shown: Path) -> None:
+        self._model, self._places = model, (made, shown)
+        self._thread, self._opened = ThreadPoolExecutor(1), ExitStack()
+        self._both: Sequence[sqlite3.Connection] = ()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await to_the_end(self._do(self._opened.close))
+        self._thread.shutdown()
+
+    async def begin(self) -> None:
+        self._both = await self._do(_begin, self._opened, *self._places)
+
+    async def result(self) -> Compared | None:
+        ours, theirs = self._both
+        return await self._do(_first_difference, self._model, ours, theirs)
+
+    async def _do(self, function: Callable[..., R], *arguments: Any) -> R:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        except Exception as error:
+            raise StoreUnavailable(f"{_CANNOT}: {_words(error)}") from error
 
 
 def maker_of(model: ReadModel[Any], events: Sequence[RecordedEvent], found: Compared) -> RecordedEvent | None:
@@ -103,19 +137,27 @@ def main(module: str, qualified_name: str, made: str, shown: str) -> None:
     try:
         model = find(module, qualified_name)
         sys.stdin.buffer.readline()
-        with (
-            closing(connect_for_reading(Path(made))) as ours,
-            closing(connect_for_reading(Path(shown))) as theirs,
-        ):
-            for connection in (ours, theirs):
-                connection.execute("BEGIN")
-                connection.execute("SELECT * FROM checkpoint").fetchall()
+        with ExitStack() as opened:
+            ours, theirs = _begin(opened, Path(made), Path(shown))
             sys.stdout.buffer.write(_READY)
             sys.stdout.buffer.flush()
             outcome.difference = _first_difference(model, ours, theirs)
     except Exception as error:
-        outcome.failure = str(error) or type(error).__name__
+        outcome.failure = _words(error)
     sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _begin(opened: ExitStack, *places: Path) -> list[sqlite3.Connection]:
+    """Open what is at each place, as it is now."""
+    connections = [opened.enter_context(closing(connect_for_reading(place))) for place in places]
+    for connection in connections:
+        connection.execute("BEGIN")
+        connection.execute("SELECT * FROM checkpoint").fetchall()
+    return connections
 
 
 def _first_difference(

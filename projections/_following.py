@@ -289,7 +289,7 @@ class Following:
         """Fold what is missing and follow the log from then on; False when that has to be tried again."""
         tables = self._tables[name]
         try:
-            if await self._is_far_behind(tables):
+            if await self._is_worth_a_process(tables.position):
                 async with self._making:
                     with suppress(StoreUnavailable):  # what it is shows when the rest is folded
                         await self._build([tables])
@@ -395,7 +395,7 @@ class Following:
         What a model cannot fold stands in its tables. Raises `StoreUnavailable`, and for the disk.
         """
         place = self._store.place
-        if place and any([await self._is_far_behind(tables) for tables in making]):
+        if place and any([await self._is_worth_a_process(tables.position) for tables in making]):
             await self._close(making)
             try:
                 await build(place, making, await self._head(), progress)
@@ -408,8 +408,9 @@ class Following:
 
     # Small
 
-    async def _is_far_behind(self, tables: Tables) -> bool:
-        return await self._head() - tables.position > WORTH_A_PROCESS
+    async def _is_worth_a_process(self, position: int = 0) -> bool:
+        """Whether so many events come after a position."""
+        return await self._head() - position > WORTH_A_PROCESS
 
     async def _head(self) -> int:
         return (await self._store.head()).position

@@ -21,7 +21,7 @@ from eventstore import EventStore, StoreUnavailable
 from eventstore.connection import Connection, translated
 from uws.model import UsageError, did_you_mean
 
-from ._comparing import Compared, Comparison, maker_of
+from ._comparing import Compared, Comparison, ComparisonHere, maker_of
 from ._following import LONGEST_PAUSE, Following, HalfKnown, Progress, attach
 from ._shelf import Shelf, Status, open_registry, read_status
 from ._tables import Tables, mark_of
@@ -277,7 +277,7 @@ class Projector(Following):
 
     async def _begin_to_follow(self) -> None:
         head = await self._head()
-        late = [tables for tables in self._tables.values() if await self._is_far_behind(tables)]
+        late = [tables for tables in self._tables.values() if await self._is_worth_a_process(tables.position)]
         for tables in self._tables.values():
             if tables not in late:
                 await self._do(tables.finish)
@@ -380,7 +380,8 @@ class Projector(Following):
         shown = self._tables[made.model.name]
         if shown.error:
             raise StoreUnavailable(f"the read model {shown.model.name} stopped {shown.error}")
-        async with Comparison(made.model, made.path, shown.path) as comparison:
+        compares = Comparison if await self._is_worth_a_process() else ComparisonHere
+        async with compares(made.model, made.path, shown.path) as comparison:
 
             async def begin(tables: Tables) -> None:
                 if shown.model.name not in self._live or self._tables[shown.model.name] is not shown:

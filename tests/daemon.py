@@ -61,13 +61,22 @@ class Begun:
     """A command that was begun in a copy of what is preloaded: what tests ask of asyncio's ``Process``."""
 
     def __init__(
-        self, preloaded: socket.socket, command: Sequence[str | Path], cwd: Path | None, *files: int
+        self,
+        preloaded: socket.socket,
+        command: Sequence[str | Path],
+        cwd: Path | None,
+        *files: int,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Begin it with ``files`` as its standard input, output and error."""
         mask = os.umask(0)
         os.umask(mask)
         words = [os.fsencode(word) for word in command]
-        call = Call(words, dict(os.environb), os.fsencode(cwd or Path.cwd()), mask)
+        environment = {
+            os.fsencode(name): os.fsencode(value)
+            for name, value in (os.environ if env is None else env).items()
+        }
+        call = Call(words, environment, os.fsencode(cwd or Path.cwd()), mask)
         self._answers = begin(preloaded, call, files)
         self.pid = int(self._answers.recv(100))
         self.returncode: int | None = None
@@ -86,15 +95,24 @@ class Begun:
         return int(await asyncio.shield(self._ended))
 
 
-async def uwsd(*arguments: str | Path, cwd: Path | None = None, reads: str = "") -> Ended:
-    """Do what `run` does with the command, which is started faster (`tests.preloaded`)."""
+async def uwsd(
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    reads: str = "",
+) -> Ended:
+    """Do what `run` does with the command, which is started faster (`tests.preloaded`).
+
+    What Python itself reads of ``env``, as PYTHONPATH, it read before.
+    """
     if preloaded is None:
-        return await run(UWSD, *arguments, cwd=cwd, reads=reads)
+        return await run(UWSD, *arguments, cwd=cwd, env=env, reads=reads)
     with ExitStack() as stack:
         given, out, err = (stack.enter_context(TemporaryFile(buffering=0)) for _ in range(3))
         given.write(os.fsencode(reads))
         given.seek(0)
-        process = Begun(preloaded, (UWSD, *arguments), cwd, *(file.fileno() for file in (given, out, err)))
+        files = (file.fileno() for file in (given, out, err))
+        process = Begun(preloaded, (UWSD, *arguments), cwd, *files, env=env)
         try:
             async with asyncio.timeout(PATIENCE):
                 status = await process.wait()

@@ -5,12 +5,14 @@ What is run is what `uwsd` runs, in a process and a session of its own.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
@@ -96,7 +98,19 @@ def main() -> None:
         os.dup2(fd, number)
         os.close(fd)
     sys.argv = [os.fsdecode(word) for word in call.command]
-    uws.cli.main()
+    try:
+        uws.cli.main()
+    except SystemExit as ended:
+        _end(int(ended.code or 0))
+
+
+def _end(status: int) -> None:
+    """End as the interpreter does, but leave what is loaded as it is: taking that apart takes the longest."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

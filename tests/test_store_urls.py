@@ -110,9 +110,9 @@ async def test_a_passfile_that_others_may_read_is_told_by_its_name(tmp_path: Pat
     )
     by_variable = declared(tmp_path, "postgresql://uwsd@db.example/uwsd")
     environment = {**os.environ, "PGPASSFILE": str(passfile)}
-    assert (await run(UWSD, "check", by_variable, env=environment)).err == checked.err
+    assert (await uwsd("check", by_variable, env=environment)).err == checked.err
     passfile.chmod(0o600)
-    assert (await run(UWSD, "check", by_variable, env=environment)).status == 0
+    assert (await uwsd("check", by_variable, env=environment)).status == 0
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ async def test_a_wrong_variable_is_told_with_its_name_by_every_command(
     url = "postgresql:///uwsd"
     file, environment = declared(tmp_path, url), {**os.environ, variable: value}
     for command in (("check", file), ("serve", file), ("nodes", "-c", file), ("store", "copy", url, "new")):
-        told = await run(UWSD, *command, env=environment, cwd=tmp_path)
+        told = await uwsd(*command, env=environment, cwd=tmp_path)
         assert told.status == 2
         place = "FROM" if "copy" in command else "store"
         assert told.err.startswith(f"{place}: {variable} in the environment: {problem}")
@@ -153,7 +153,7 @@ async def test_a_variable_for_what_the_url_says_is_not_looked_at_nor_one_that_sa
 ) -> None:
     file = declared(tmp_path, "postgresql://uwsd@db.example:5432/uwsd?sslmode=disable")
     variables = {"PGSSLMODE": "banana", "PGHOST": "[", "PGPORT": "", "PGSSLROOTCERT": ""}
-    assert (await run(UWSD, "check", file, env={**os.environ, **variables})).status == 0
+    assert (await uwsd("check", file, env={**os.environ, **variables})).status == 0
 
 
 async def test_what_a_database_needs_and_is_not_installed_is_told(tmp_path: Path) -> None:

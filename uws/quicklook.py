@@ -36,13 +36,13 @@ def main(path: str) -> int:
     """Write the picture of the first image in a file."""
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    try:
-        from astropy.io import fits
-    except ImportError:
-        return NOTHING
     with Path(path).open("rb") as file:
         begins = file.read(6)
     if begins != b"SIMPLE" and not begins.startswith(GZIP):  # another compression: it may be of any size
+        return NOTHING
+    try:
+        from astropy.io import fits  # takes a third of a second: not of what is no image
+    except ImportError:
         return NOTHING
     source = path if begins == b"SIMPLE" else io.BytesIO(unpacked(Path(path), _UNPACKED))
     # Scaled here, when most has been left out: what is mapped cannot be, and need not be read whole.

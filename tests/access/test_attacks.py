@@ -21,6 +21,7 @@ from tests.access.test_logging_in import PAGE, logged_in, security, token_for
 from tests.harness import ManualClock, Site, running
 from tests.test_logs import logged, records
 from tests.web.support import ECHO, FORM, keeping, raw
+from uws.access import users
 from uws.config import ProxySettings
 from uws.model import events as e
 from uws.web.authentication import SESSION
@@ -113,7 +114,9 @@ async def test_a_refusal_takes_the_same_work_whether_there_is_such_a_user_or_not
 ) -> None:
     seen = []
     for name in ("ann", "eve"):
-        async with guarded(tmp_path / name) as (site, _):
+        users.of_nobody.cache_clear()
+        async with guarded(tmp_path / name) as (site, authentication):
+            authentication.users.set_password("ann", users.hashed("ann's own"))
             for password in ("first", "second", "x" * 2000, ""):
                 del work[:]
                 if way == "header":

@@ -131,6 +131,22 @@ async def test_a_row_that_is_not_what_the_log_makes_of_it_is_told(
         await _check_maker(store, difference, maker)
 
 
+async def test_of_a_long_log_the_same_is_told_by_a_process(
+    tmp_path: Path, store: SQLiteEventStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, clock, store) as on:
+        await Player(on, clock).play(HISTORY)
+        await on.projector.caught_up()
+    with closing(sqlite3.connect(file_of(tmp_path, "usage"))) as file:
+        file.execute("UPDATE usage SET bytes = bytes + 1 WHERE owner = 'ada'")
+        file.commit()
+    async with world(tmp_path, clock, store) as on:
+        here = await on.projector.verify()
+        monkeypatch.setattr("projections._following.WORTH_A_PROCESS", 0)
+        assert await on.projector.verify() == here
+        assert [name for name, difference in here.items() if difference] == ["usage"]
+
+
 async def _check_maker(store: SQLiteEventStore, difference: Difference, maker: str | None) -> None:
     if maker is None:
         assert difference.position is None

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -80,7 +81,6 @@ class Users:
         self._waiting = 0
         self._verified: OrderedDict[bytes, datetime] = OrderedDict()
         self._secret = secrets.token_bytes(32)
-        self._nobody: str | None = None
         self.turn: asyncio.Lock = _turns.setdefault(path.absolute(), asyncio.Lock())
         """For whoever changes the file: nobody but one process has the data directory."""
         self.was_read: asyncio.Event = asyncio.Event()
@@ -205,10 +205,9 @@ class Users:
         return hmac.digest(self._secret, b"\0".join(map(_bytes, (name, password, known))), sha256)
 
     def _fits(self, known: str, password: str) -> bool:
-        if self._nobody is None:  # for whoever comes first, so that it says nothing of him
-            self._nobody = _hasher.hash(secrets.token_hex())
+        nobodys = of_nobody()  # made for whoever comes first, so that it says nothing of him
         try:
-            return _hasher.verify(known or self._nobody, password.encode("utf-8", "surrogateescape"))
+            return _hasher.verify(known or nobodys, password.encode("utf-8", "surrogateescape"))
         except (Argon2Error, InvalidHashError):
             return False
 
@@ -269,6 +268,12 @@ class Users:
 def digest_of(user: User | None) -> str | None:
     """Return what the log has of an entry, None for none."""
     return None if user is None else sha256(msgspec.json.encode(user)).hexdigest()
+
+
+@cache
+def of_nobody() -> str:
+    """Return what a password is held against where there is no user: nobody has it."""
+    return _hasher.hash(secrets.token_hex())
 
 
 def hashed(password: str) -> str:
