@@ -98,8 +98,10 @@ class ComparisonHere:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await to_the_end(self._do(self._opened.close))
-        self._thread.shutdown()
+        try:
+            await to_the_end(self._do(self._opened.close))
+        finally:
+            self._thread.shutdown()
 
     async def begin(self) -> None:
         self._both = await self._do(_begin, self._opened, *self._places)
