@@ -91,9 +91,9 @@ def alike(shown: str, printed: str) -> bool:
 
     ``…`` stands for anything in a line, on a line of its own for any number of lines.
     """
-    lines = re.split(r"(?m)^…\n", normal(shown.removesuffix("\n")))
+    lines = re.split(r"(?m)^…\n", normal(shown))
     parts = [re.sub(r" ?… ?", "[^\n]*", re.escape(part).replace("\\ ", " ")) for part in lines]
-    return bool(re.fullmatch(r"(?:.*\n)*".join(parts) + r"\n?", normal(printed.removesuffix("\n"))))
+    return bool(re.fullmatch(r"(?:.*\n)*".join(parts), normal(printed)))
 
 
 def normal(text: str) -> str:
