@@ -99,7 +99,7 @@ class Reader:
                 )
 
     def _asked(self, typed: Typed) -> Typed:
-        """Return it without a terminal, where one asks for a password: there it is the first line that is read."""
+        """Return it without a terminal, where one asks for a password: it is the first line then."""
         shown = re.sub(r"^(Password|Repeat for confirmation):\n", "", typed.shown, flags=re.MULTILINE)
         if shown == typed.shown:
             return typed

@@ -1,4 +1,4 @@
-needs sqlite3 || return
+needs sqlite3 jq || return
 cat > uwsd.toml << 'END'
 [auth.proxy]
 header = "X-Remote-User"
