@@ -16,7 +16,7 @@ PAGES = [
 """Those that have blocks of code."""
 _FENCED = re.compile(r"^( *)```(\S*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"`([\w-]+\.\w+)`[^`\n]*:\s*\Z")
-ID = re.compile(r"\b[0-9a-f]{32}\b")
+ID = re.compile(r"\b(?:[0-9a-f]{32}|[0-9a-f]{16})\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|\+00:00)?)?")
 _VARYING = (
     (TIME, "TIME"),
