@@ -40,7 +40,9 @@ def preloaded() -> Iterator[socket.socket]:
     with ours:
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")},
             )
         yield ours
     process.wait()

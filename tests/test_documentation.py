@@ -1,13 +1,10 @@
-"""What the documentation says is true: its snippets run."""
+"""What the documentation says is true, beyond what `tests/documentation` reads of it."""
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import re
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,27 +26,10 @@ from uws.model.events import EVENT_TYPES
 from uws.web.openapi import OPERATIONS
 
 ROOT = Path(__file__).parents[1]
-SEARCHED = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-"""Where programs are looked for, ours among them."""
 
 
 def snippets(document: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-
-
-async def test_the_first_service_of_the_readme_answers_as_printed(tmp_path: Path) -> None:
-    (tmp_path / "head.toml").write_text(snippets("README.md", "toml")[0])
-    settings = load(tmp_path / "head.toml")
-    (session,) = [snippet for snippet in snippets("README.md", "console") if "curl" in snippet]
-    lines = re.findall(r"^\$ (.*)$", session, re.MULTILINE)
-    printed = re.sub(r"^\$ .*\n", "", session, flags=re.MULTILINE)
-    async with running(settings.data, *settings.services) as site:
-        script = "\n".join(lines).replace("http://127.0.0.1:8080", site.url)
-        shell = await asyncio.create_subprocess_exec(
-            "bash", "-c", script, cwd=ROOT, stdout=asyncio.subprocess.PIPE
-        )
-        output, _ = await shell.communicate()
-    assert output.decode() == printed
 
 
 def test_the_readme_shows_what_the_two_commands_print() -> None:
@@ -119,21 +99,6 @@ def test_the_tests_that_show_a_promise_are_there(page: str) -> None:
     assert not [path for path in sorted(named) if not (ROOT / path).exists()]
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
-async def test_the_page_for_auditors_shows_what_is_printed(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "docs/proof", tmp_path / "proof")
-    shutil.copy(ROOT / "docs/verify-history.mjs", tmp_path)
-    sessions = [text for text in snippets("docs/proof.md", "console") if "audit export" not in text]
-    for command, printed in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", "".join(sessions), re.MULTILINE):
-        shell = await asyncio.create_subprocess_exec(
-            "bash", "-c", command, cwd=tmp_path / "proof", env={**os.environ, "PATH": SEARCHED},
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        output = (await shell.communicate())[0].decode()
-        assert output.endswith(printed.removeprefix("…\n")), command
-        assert printed.startswith("…") or output == printed, command
-
-
 def test_every_key_of_a_declaration_is_documented() -> None:
     from uws import Example, QueueSettings, Service
     from uws.config import (
@@ -189,18 +154,6 @@ async def test_the_embedding_example_serves(tmp_path: Path, monkeypatch: pytest.
         await client.get(f"{job}?WAIT=30&PHASE=QUEUED")
         await client.get(f"{job}?WAIT=30&PHASE=EXECUTING")
         assert await (await client.get(f"{job}/results/square")).text() == "9.0\n"
-
-
-async def test_the_log_alone_does_what_the_readme_prints(tmp_path: Path) -> None:
-    (program,) = snippets("README.md", "python")
-    (tmp_path / "orders.py").write_text(program)
-    (session,) = [text for text in snippets("README.md", "console") if "orders.py" in text]
-    python = await asyncio.create_subprocess_exec(
-        sys.executable, "orders.py", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await python.communicate()
-    assert output.decode() == session.partition("\n")[2]
-    assert python.returncode == 0
 
 
 def test_from_one_machine_to_several_it_is_two_lines(tmp_path: Path) -> None:
