@@ -46,9 +46,9 @@ def have_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: PTH123, SIM115 - for as long as the process
     codecs.register_error(_AS_JSON_WOULD, _escaped)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.errors != _AS_JSON_WOULD:
-            stream.reconfigure(errors=_AS_JSON_WOULD)
+    # Python itself escapes what standard error has no characters for.
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors != _AS_JSON_WOULD:
+        sys.stdout.reconfigure(errors=_AS_JSON_WOULD)
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
