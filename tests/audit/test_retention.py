@@ -258,10 +258,10 @@ async def test_a_month_is_archived_when_it_is_over_and_whole_as_long_as_owners_a
 async def test_a_file_in_the_way_is_told_and_keeps_nothing_else_from_being_done(
     tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "archives").mkdir()
-    (tmp_path / "archives" / "2026-01.gz").write_text("in the way")
     async with server(tmp_path, clock, RetentionSettings(archive="monthly")) as site:
         await applied(clock)
+        (tmp_path / "archives").mkdir(exist_ok=True)
+        (tmp_path / "archives" / "2026-01.gz").write_text("in the way")
         job = await site.create("echo", user=OWNER, word=WORD)
         clock.advance(days=40)
         await clock.until_sleeping_for(clock.now() + timedelta(hours=1))
@@ -287,8 +287,8 @@ async def duties(site: Site) -> list[str]:
 async def test_a_file_in_the_way_of_an_archive_keeps_no_owner(
     tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "archives" / "2026-01.gz").mkdir(parents=True)
     async with server(tmp_path, clock, RetentionSettings(owners="30d", archive="monthly")) as site:
+        (tmp_path / "archives" / "2026-01.gz").mkdir(parents=True)
         await destroyed(site)
         await applied(clock)
         clock.advance(days=80)
