@@ -121,7 +121,7 @@ class Committer:
 
 
 def _again(error: Exception) -> Exception:
-    """Return what tells another caller the same: an exception is raised once."""
+    """Return what tells another caller the same: what is raised once is made anew from its words."""
     return type(error)(*error.args) if isinstance(error, StoreUnavailable) else StoreUnavailable(repr(error))
 
 

@@ -64,15 +64,15 @@ class StoreFull(StoreUnavailable):
 class StoreClosed(StoreUnavailable):
     """The store has been closed."""
 
-    def __init__(self) -> None:
-        super().__init__("the event store is closed")
+    def __init__(self, reason: str = "the event store is closed") -> None:
+        super().__init__(reason)
 
 
 class TermPassed(StoreUnavailable):
     """Another node leads by now, and what this one wanted done as the leader was not done."""
 
-    def __init__(self) -> None:
-        super().__init__("another node leads by now")
+    def __init__(self, reason: str = "another node leads by now") -> None:
+        super().__init__(reason)
 
 
 class StoreLocked(EventStoreError):

@@ -160,7 +160,7 @@ async def test_a_log_that_was_closed_is_not_read_and_may_be_closed_again(path: P
 async def test_where_there_is_no_log_none_is_made(path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=r"events\.db: there is no log"):
         await SQLiteEventLog.read(path)
-    with pytest.raises(StoreUnavailable, match="there is no log"):
+    with pytest.raises(StoreUnavailable, match="this is no regular file"):
         await SQLiteEventLog.read(path.parent)
     assert list(path.parent.iterdir()) == []
 
@@ -170,7 +170,7 @@ def test_a_file_that_is_no_log_is_told_of_even_as_the_loop_ends(path: Path, cont
     path.write_bytes(content)
     for _ in range(300):
         with pytest.raises(
-            StoreUnavailable, match=r"events\.db: (the log has format 0|file is not a database)"
+            StoreUnavailable, match=r"events\.db: (there is no log: the file is empty|file is not a database)"
         ):
             asyncio.run(SQLiteEventLog.read(path))
     assert path.read_bytes() == content
