@@ -32,18 +32,6 @@ def snippets(document: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
-def test_the_readme_shows_what_the_two_commands_print() -> None:
-    run, test = (
-        next(text for text in snippets("README.md", "console") if text.startswith(f"$ make {name}"))
-        for name in ("run", "test")
-    )
-    assert re.findall(r"│ (\w+) +│ http://127.0.0.1:8080/\1/async/\w+ +│ COMPLETED", run) == [
-        "cutout",
-        "statistics",
-    ]
-    assert re.search(r"=+ \d+ passed(, \d+ skipped)? in ", test)
-
-
 def test_links_between_documents_lead_somewhere(reference: dict[str, str]) -> None:
     written = {path: path.read_text() for path in importlib.import_module("_reference.links").pages()}
     texts = written | {ROOT / f"docs/reference/{name}.md": text for name, text in reference.items()}
@@ -126,19 +114,6 @@ def test_every_key_of_a_declaration_is_documented() -> None:
     )
     fields = {field for cls in classes for field in cls.__struct_fields__} - {"name"}
     assert not [field for field in sorted(fields) if not re.search(rf"\b{field}\b", text)]
-
-
-async def test_the_function_of_the_declarations_page_answers_as_printed(tmp_path: Path) -> None:
-    (module,) = snippets("docs/declaration.md", "python")
-    (declaration,) = [text for text in snippets("docs/declaration.md", "toml") if "function" in text]
-    (tmp_path / "sky.py").write_text(module)
-    (tmp_path / "uwsd.toml").write_text(declaration)
-    settings = load(tmp_path / "uwsd.toml")
-    async with running(settings.data, *settings.services) as site:
-        job = await site.run("separation", lon="350", other="10", notes=b"far")
-        await site.ended(job)
-        answer = await site.get(f"{job}/results/result.json")
-        assert answer.text == '{"separation":20.0,"notes":"far"}'
 
 
 async def test_the_embedding_example_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ PAGES = [
     if "```" in path.read_text()
 ]
 """Those that have blocks of code."""
-_FENCED = re.compile(r"^( *)```(\S*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^( *)```(\S*) ?([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"`([\w-]+\.\w+)`[^`\n]*:\s*\Z")
 ID = re.compile(r"\b(?:[0-9a-f]{32}|[0-9a-f]{16})\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|\+00:00)?)?")
@@ -38,7 +38,7 @@ _VARYING = (
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code, where its first line is, and the file that the text before it says it is, if any."""
+    """A block of code, where its first line is, and the file that it is, if it or the text before says so."""
 
     page: str
     line: int
@@ -66,8 +66,8 @@ def blocks(page: str) -> list[Block]:
     for match in _FENCED.finditer(text):
         named = _NAMED.search(text[: match.start()])
         line = text.count("\n", 0, match.start()) + 2
-        code = textwrap.dedent(match[3]) if match[1] else match[3]
-        found.append(Block(page, line, match[2], code, named and named[1]))
+        code = textwrap.dedent(match[4]) if match[1] else match[4]
+        found.append(Block(page, line, match[2], code, match[3] or (named and named[1])))
     return found
 
 

@@ -33,7 +33,7 @@ STAND_INS = {
     "systemctl": ("there is no systemd that is the first process", "exit 0"),
     "useradd": ("who has an account on this machine is not for tests", "exit 0"),
     "podman": ("there is no network from which images come", "exit 0"),
-    "ssh": ("the other machine is this one", 'cd "$ROOT_OF_PAGE/$1" && exec "${@:2}"'),
+    "ssh": ("the other machine is this one", 'cd "$ROOT_OF_PAGE/$1" && shift && exec "$@"'),
 }  # fmt: skip
 NOT_HERE = 77
 """How a stage ends that needs what is not installed."""
@@ -55,9 +55,7 @@ class Reader:
             for name in pattern.findall(text):
                 if name not in self.places and (left := self._next(known)):
                     self.places[name] = left
-        for name, place in self.places.items():
-            text = text.replace(name, place)
-        return _PATHS.sub(str(self.root), text)
+        return _PATHS.sub(str(self.root), _replaced(text, self.places))
 
     def _next(self, known: str) -> str | None:
         """Take the next of the jobs, or moments, that the stage has had."""
@@ -74,9 +72,8 @@ class Reader:
         async with asyncio.timeout(PATIENCE):
             printed = (await self._process.stdout.readuntil(b"\0"))[:-1].decode(errors="replace")
             status = int((await self._process.stdout.readuntil(b"\0"))[:-1])
-        for name, place in self.places.items():
-            printed = printed.replace(place, name) if not ID.fullmatch(name) else printed
-        return status, printed.replace(str(self.root), "").replace("\r", "")
+        known = {place: name for name, place in self.places.items() if not ID.fullmatch(name)}
+        return status, _replaced(printed, known).replace(str(self.root), "").replace("\r", "")
 
     async def types(self, typed: Typed, *, shows: bool) -> None:
         """Type a command of a session, which ``shows`` what is printed, or not.
@@ -122,7 +119,8 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading(root: Path) -> AsyncIterator[Reader]:
+async def reading(root: Path, database: str) -> AsyncIterator[Reader]:
+    """Have a reader begin in ``root``, whose stage is given the URL of a ``database``, if it wants one."""
     home, programs = root / "home/you", root / "bin"
     home.mkdir(parents=True)
     programs.mkdir()
@@ -144,7 +142,7 @@ async def reading(root: Path) -> AsyncIterator[Reader]:
         env={
             **os.environ, "HOME": str(home),
             "PATH": f"{programs}:{UWSD.parent}:{os.environ['PATH']}:/usr/sbin",
-            "ROOT": str(ROOT), "ROOT_OF_PAGE": str(root), "PORT": str(port),
+            "ROOT": str(ROOT), "ROOT_OF_PAGE": str(root), "PORT": str(port), "DATABASE": database,
             "COLUMNS": "140", "LC_ALL": "C.UTF-8",
         },
     )  # fmt: skip
@@ -164,6 +162,13 @@ async def reading(root: Path) -> AsyncIterator[Reader]:
             await process.wait()
         assert process.stdin
         process.stdin.close()
+
+
+def _replaced(text: str, names: dict[str, str]) -> str:
+    """Return it with other names, none of which is taken for one that is to be replaced in turn."""
+    if not names:
+        return text
+    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], text)
 
 
 def _program(path: Path, text: str) -> None:

@@ -1,5 +1,8 @@
 needs sqlite3 jq || return
 cat > uwsd.toml << 'END'
+[audit]
+origin = "uws.example.org"
+
 [auth.proxy]
 header = "X-Remote-User"
 addresses = ["127.0.0.1"]
@@ -17,6 +20,20 @@ command = ["echo"]
 [services.statistics]
 title = "Statistics"
 command = ["sleep", "600"]
+END
+cat > imaging.toml << END
+[audit]
+origin = "uws.example.org"
+
+[auth]
+users = "users.json"
+
+[server]
+port = $PORT
+
+[services.cutout]
+title = "Cutout"
+command = ["imcopy"]
 END
 uwsd serve > serving
 run echo -H "X-Remote-User: ada"

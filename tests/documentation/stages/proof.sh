@@ -23,6 +23,9 @@ parameters = { seconds = { type = "float", default = 0 } }
 results = [{ id = "image", path = "stack.txt" }]
 END
 uwsd serve > serving
+# The service, the roles, and her log-in are on record before there are jobs.
+curl -s -o listed -H "X-Remote-User: anna" "http://127.0.0.1:$PORT/stack/async"
+until uwsd audit checkpoint | grep -qx 3; do :; done
 run stack -H "X-Remote-User: anna"
 ended -H "X-Remote-User: anna"
 run stack -F seconds=600 -H "X-Remote-User: anna"
