@@ -31,7 +31,8 @@
 # make bench-nodes        what one log costs one server, and up to three nodes (ARGS="--nodes N --directory DIRECTORY")
 # make bench-fairness     a real trace: who waits how long (ARGS="--days N --slots N --output DIRECTORY")
 
-PYTHON ?= python3
+# The system's, also where the environment's own, which has no pip, is first on the PATH.
+PYTHON ?= $(shell PATH="$(subst $(CURDIR)/.venv/bin:,,$(PATH))" && command -v python3)
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin

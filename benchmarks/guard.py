@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -105,12 +106,13 @@ def count(what: str, tree: Path, scratch: Path) -> Counts:
     ]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tree), "PYTHONHASHSEED": "0"}
     with subprocess.Popen(
-        command, env=environment, cwd=scratch, stderr=subprocess.PIPE, text=True, errors="replace"
-    ) as process:
+        command, env=environment, cwd=scratch, stderr=subprocess.PIPE, text=True, errors="replace",
+        process_group=0,
+    ) as process:  # fmt: skip
         try:
             said = process.communicate()[1]
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # what is counted has processes of its own
             raise
     if process.returncode != 0:
         raise RuntimeError(f"{what} ended with {process.returncode}: {said[-3000:]}")

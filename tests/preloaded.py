@@ -63,13 +63,12 @@ def begin(preloaded: socket.socket, call: Call, files: Sequence[int]) -> socket.
 def main() -> None:
     import uws.admin.client
     import uws.admin.door
-    import uws.cli.streams
+    import uws.cli
 
     calls = socket.socket(fileno=int(sys.argv[1]))
     sys.argv = ["uwsd", "check", os.curdir]
     with suppress(SystemExit), redirect_stderr(StringIO()):
         uws.cli.main()  # what it says of that is of no interest: it imports the rest, and makes the parser
-    uws.cli.streams.have_streams()  # what Python has found out of a stream here is not so of a command's pipe
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who wait for a command need nobody to wait for them
     while True:

@@ -126,7 +126,7 @@ async def test_check_warns_of_a_free_text_that_a_program_can_take_for_an_option(
 ) -> None:
     file.write_text(
         '[services.a]\ntitle = "A"\n'
-        'command = ["prog", "{free}", "{n}", "{kept}", "--x={free}", "--", "{free}"]\n'
+        'command = ["echo", "{free}", "{n}", "{kept}", "--x={free}", "--", "{free}"]\n'
         '[services.a.parameters]\nfree = { type = "str", required = true }\n'
         'n = { type = "int", required = true }\n'
         'kept = { type = "str", required = true, pattern = "(?!-).+" }\n'
@@ -137,6 +137,15 @@ async def test_check_warns_of_a_free_text_that_a_program_can_take_for_an_option(
     assert checked.err == (
         "warning: services.a.command[1]: a value of free that begins with '-' can be taken for an option: "
         'put "--" before it, write it as "--option={free}", or give free a pattern that begins with (?!-)\n'
+    )
+
+
+async def test_check_warns_of_a_program_that_is_not_there(file: Path, tmp_path: Path) -> None:
+    file.write_text(TRUE.replace('"true"', '"no-such-program"'))
+    checked = await uwsd("check", cwd=tmp_path)
+    assert checked.status == 0, "it may be there when the server starts"
+    assert checked.err.startswith(
+        "warning: services.nothing.command: no-such-program is not a program, or not in PATH"
     )
 
 

@@ -484,6 +484,7 @@ async def test_a_disk_that_does_not_answer_keeps_nobody_waiting(file: Path, tmp_
 # Services
 
 
+@pytest.mark.skipif(shutil.which("sbatch") is None, reason="there is no Slurm to hand jobs to")
 async def test_every_service_is_told_of(file: Path) -> None:
     file.write_text(
         file.read_text()

@@ -25,11 +25,11 @@ class LogLost(UWSError):
 def check_begins(settings: Settings) -> None:
     """Raise `LogLost` where there is no log's file, but what a log has left. Blocks; raises `OSError`."""
     # Asked again in the end: who begins a log meanwhile leaves something, too.
-    if has_none(settings.log) and (left := remains(settings)) and has_none(settings.log):
+    if is_missing(settings.log) and (left := remains(settings)) and is_missing(settings.log):
         raise LogLost(settings, left)
 
 
-def has_none(log: Path | str) -> bool:
+def is_missing(log: Path | str) -> bool:
     """Whether there is no file of a log, or an empty one; of a database that is not known unasked."""
     return isinstance(log, Path) and (not log.exists() or (log.is_file() and not log.stat().st_size))
 

@@ -150,10 +150,10 @@ async def test_a_log_written_anew_is_found(declaration: Path, tmp_path: Path) ->
     _, note, _ = await audit(declaration, "checkpoint")
     kept = tmp_path / "kept.checkpoint"
     kept.write_text(note)
-    (tmp_path / "var" / "events.db").unlink()
-    (tmp_path / "var" / "projections.db").unlink()
+    (tmp_path / "var").rename(tmp_path / "before")
     async with serving(declaration) as server:
         await ran(server, "hello")
+    (tmp_path / "before" / "audit.key").replace(tmp_path / "var" / "audit.key")
     assert (await audit(declaration, "verify"))[0] == 0
     status, _, err = await audit(declaration, "verify", "--checkpoint", kept)
     assert (status, err) == (

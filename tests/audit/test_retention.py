@@ -539,6 +539,8 @@ async def test_the_command_tells_what_is_kept_and_what_is_to_go_when(tmp_path: P
         )
         assert when == "the server does what is due at midnight (UTC) and when it starts"
         told = json.loads((await uwsd("audit", "retention", "--config", declaration, "--json")).out)
+        assert told["kept"]["histories"] == "10y"
+        told = told["told"]
         assert (told["due"], told["pruned_up_to"], told["unfinished"]) == (0, 0, [])
         assert datetime.fromisoformat(told["next_erasure"]) > datetime.now(UTC)
     before = (tmp_path / "var" / "events.db").read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -206,6 +207,7 @@ async def test_a_module_whose_import_has_no_end_is_given_up(
         assert await looked(site, "1") == 1
 
 
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="there is no bubblewrap to be in a sandbox")
 def test_only_functions_outside_a_sandbox_are_kept_warm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -334,7 +334,7 @@ def test_any_sequence_of_wishes_moves_along_the_table_only(wishes: list[str], ar
         assert (job.started is not None) or job.phase not in STARTED
 
 
-def test_every_phase_has_its_ways_and_an_archived_job_has_none() -> None:
+def test_every_phase_has_its_ways_and_an_archived_job_is_missing() -> None:
     assert TRANSITIONS.keys() == set(Phase)
     assert not TRANSITIONS[Phase.ARCHIVED]
     for phase in (Phase.COMPLETED, Phase.ERROR, Phase.ABORTED):

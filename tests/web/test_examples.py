@@ -118,7 +118,7 @@ async def test_the_files_of_examples_are_served_and_no_others(tmp_path: Path) ->
         assert (answer.status, answer.text.startswith("UsageFault: text: ")) == (400, True)
 
 
-async def test_a_service_without_examples_has_none(tmp_path: Path) -> None:
+async def test_a_service_without_examples_is_missing(tmp_path: Path) -> None:
     async with running(tmp_path, ECHO) as site:
         answer = await site.get("/echo/examples")
         assert (answer.status, answer.text) == (404, "UsageFault: echo has no examples\n")

@@ -8,10 +8,12 @@ from urllib.parse import urldefrag, urljoin
 from lxml import html
 
 from tests.browser.site import full_site
+from tests.web.support import GRAPHVIZ
 
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
+@GRAPHVIZ
 async def test_every_link_and_all_that_unfolds_leads_somewhere(tmp_path: Path) -> None:
     async with full_site(tmp_path) as (site, pages):
         # A page of nothing is among them, and a job that is at work though it was never started.

@@ -101,6 +101,8 @@ def check(
 
     What is hardly meant is a warning. With --run-examples, the exit status is 1 when any of them fails.
     """
+    from uws.doctor.services import programs  # what other commands need not wait for
+
     with reported():
         seconds = duration_of("--longest", longest, at_least=1)
         if as_json and run_examples:
@@ -111,6 +113,7 @@ def check(
     if settings.auth.users and (problem := problem_of(settings.data / settings.auth.users)):
         warnings.append(problem)
     warnings += settings.doubts
+    warnings += [f"{each.found}; {each.advice}" for each in programs(settings) if each.state == "fault"]
     if as_json:
         services = [msgspec.Raw(service.canonical) for service in settings.services]
         print_json({"services": services, "warnings": warnings}, indent=2)

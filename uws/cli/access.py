@@ -23,10 +23,12 @@ from uws.model import Scope, UsageError
 from uws.model.units import format_time, parse_duration
 
 from .common import CONFIG, AsJson, Config, Data, carried_out, reported, settings_of
-from .output import out, print_json, table
+from .output import out, print_json, print_whole, table
 
 user: typer.Typer = typer.Typer(
-    help="Say who has a password here.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Add, change, remove and list those who have a password here.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 token: typer.Typer = typer.Typer(
     help="Make, list and revoke bearer tokens.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -48,7 +50,7 @@ def add(name: Name, group: Groups = None, config: Config = CONFIG, data: Data = 
 
 @user.command("passwd")
 def passwd(name: Name, config: Config = CONFIG, data: Data = None) -> None:
-    """Give a user another password, read as ``add`` does. His sessions are over."""
+    """Give a user another password, read as `add` does. His sessions are over."""
     with reported():
         carried_out(settings_of(config, data), SetPassword(name, hashed(_password())), "changing")
     out.print(f"{name} has another password now", soft_wrap=True)
@@ -119,7 +121,7 @@ def list_tokens(
     for entry in found:
         scopes = "all" if entry.scopes is None else ", ".join(entry.scopes)
         rows.add_row(entry.id, format_time(entry.made), format_time(entry.expires), scopes, entry.ended or "")
-    out.print(rows)
+    print_whole(rows, "token")
 
 
 @token.command("revoke")

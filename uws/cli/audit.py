@@ -59,7 +59,7 @@ Key = Annotated[
 def verify(
     context: typer.Context,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Verify this archive or history, not the log.")
+        Path | None, typer.Argument(metavar="FILE", help="Verify this archive or history, not the log.")
     ] = None,
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="Show that what this checkpoint saw is still there.")
@@ -149,7 +149,7 @@ def key(config: Config = CONFIG, data: Data = None) -> None:
 def erase(
     job: Annotated[
         str,
-        typer.Argument(help="The id of a destroyed job.", autocompletion=job_ids),
+        typer.Argument(metavar="JOB", help="The id of a destroyed job.", autocompletion=job_ids),
     ],
     reason: Reason,
     config: Config = CONFIG,
@@ -168,7 +168,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A new file.")],
     jobs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[JOB]...", help="Write the histories of these jobs.", autocompletion=job_ids),
+        typer.Argument(metavar="JOB", help="Write the histories of these jobs.", autocompletion=job_ids),
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Archive up to this UTC time.")] = None,
     pruning: Annotated[

@@ -56,7 +56,7 @@ jobs: typer.Typer = typer.Typer(
 
 Named = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[JOB]...", help="Ids of jobs, in place of the filters.", autocompletion=job_ids),
+    typer.Argument(metavar="JOB", help="Ids of jobs, in place of the filters.", autocompletion=job_ids),
 ]
 Phases = Annotated[
     list[Phase] | None,
@@ -115,7 +115,7 @@ def show(job: JobId, as_json: AsJson = False, config: Config = CONFIG, data: Dat
     for nested in ("parameters", "results", "failure"):
         del facts[nested]
     for name, fact in facts.items():
-        if fact not in (None, "", 0):
+        if fact not in (None, "", 0, ()):
             print_line(
                 f"{name.replace('_', ' ')}: {format_time(fact) if isinstance(fact, datetime) else fact}"
             )

@@ -38,7 +38,7 @@ from .common import (
     time_of,
 )
 from .naming import JobId, job_ids, service_names
-from .output import err, out, print_exactly, print_json, print_line, table
+from .output import err, out, print_exactly, print_json, print_line, print_whole, table
 
 R = TypeVar("R")
 _PAUSE = 0.2
@@ -46,7 +46,7 @@ _PAUSE = 0.2
 _SHOWN = 50
 
 SomeJob = Annotated[
-    str | None, typer.Argument(metavar="[JOB]", help="Of this job alone.", autocompletion=job_ids)
+    str | None, typer.Argument(metavar="JOB", help="Of this job alone.", autocompletion=job_ids)
 ]
 Owner = Annotated[str | None, typer.Option(metavar="NAME", help="About jobs of this owner.")]
 OfService = Annotated[
@@ -290,7 +290,7 @@ def _print_state(state: State, limit: int) -> None:
         rows = table("service", "job", "owner", "since")
         for job in state.running[:limit]:
             rows.add_row(job.service, job.job_id, job.owner or "", format_time(job.started))
-        out.print(rows)
+        print_whole(rows, "job")
         _print_more(len(state.running) - limit)
     if state.waiting:
         out.print(f"{len(state.waiting):,} waiting")
@@ -300,7 +300,7 @@ def _print_state(state: State, limit: int) -> None:
             since_ = format_time(one.queued) if one.queued else ""
             place = str(waited.place or "")
             rows.add_row(one.service, place, one.job_id, one.owner or "", since_, waited.reason)
-        out.print(rows)
+        print_whole(rows, "job")
         _print_more(len(state.waiting) - limit)
 
 

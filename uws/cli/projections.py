@@ -34,9 +34,7 @@ projections: typer.Typer = typer.Typer(
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[NAME]...", help="Read models; all when none is named.", autocompletion=read_models
-    ),
+    typer.Argument(metavar="NAME", help="Read models; all when none is named.", autocompletion=read_models),
 ]
 
 Packed = Annotated[Path, typer.Argument(metavar="FILE", help="A file, or - for a pipe.")]

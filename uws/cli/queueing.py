@@ -12,7 +12,7 @@ from uws.model.units import format_time
 
 from .common import CONFIG, AsJson, Config, Data, carried_out, reported, settings_of
 from .naming import service_names
-from .output import out, print_json, table
+from .output import out, print_json, print_whole, table
 
 queueing: typer.Typer = typer.Typer(
     help="Show which jobs wait and why, pause the queue, resume it.",
@@ -22,7 +22,7 @@ queueing: typer.Typer = typer.Typer(
 LIMIT = 1000
 Service = Annotated[
     str | None,
-    typer.Argument(metavar="[SERVICE]", help="Only the queue of this service.", autocompletion=service_names),
+    typer.Argument(metavar="SERVICE", help="Only the queue of this service.", autocompletion=service_names),
 ]
 
 
@@ -60,7 +60,7 @@ def queue(
             format_time(job.queued) if job.queued else "",
             waiting.reason,
         )
-    out.print(rows)
+    print_whole(rows, "job")
 
 
 @queueing.command()

@@ -19,7 +19,7 @@ def retention(as_json: AsJson = False, config: Config = CONFIG, data: Data = Non
         settings = settings_of(config, data)
         told = asyncio.run(_told(settings))
     if as_json:
-        print_json(told, indent=2)
+        print_json({"kept": settings.retention, "archives": str(settings.archives), "told": told}, indent=2)
     else:
         _print(settings, told)
 

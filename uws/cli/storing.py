@@ -23,7 +23,11 @@ from uws.model.units import format_duration, format_time
 from .common import CONFIG, INTERRUPTED, AsJson, Config, faults, reported, settings_of
 from .output import Rate, bar, err, out, print_json, print_whole, table
 
-storing: typer.Typer = typer.Typer(help="Move the log.", no_args_is_help=True, pretty_exceptions_enable=False)
+storing: typer.Typer = typer.Typer(
+    help="Copy the log to another place, from a file into a database and back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 nodes: typer.Typer = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
 _WHERE = "a data directory, its events.db, or the URL of a database, postgresql://…"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from json import dumps
@@ -30,6 +31,12 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             leave_output()
             raise typer.Exit(READ_ENOUGH) from None
+        except OSError as error:
+            ended = error.__context__
+            if not isinstance(ended, typer.Exit) or not ended.exit_code:
+                raise
+            leave_output()  # what was wrong is told already
+            raise ended from None
 
 
 @dataclass
@@ -48,7 +55,8 @@ def have_streams() -> None:
     codecs.register_error(_AS_JSON_WOULD, _escaped)
     # Python itself escapes what standard error has no characters for.
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors != _AS_JSON_WOULD:
-        sys.stdout.reconfigure(errors=_AS_JSON_WOULD)
+        with suppress(OSError):  # it was a file once, and is a pipe now that cannot say where it is
+            sys.stdout.reconfigure(errors=_AS_JSON_WOULD)
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:

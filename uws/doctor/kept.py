@@ -15,7 +15,7 @@ from uws.admin import problems_of
 from uws.clock import SystemClock
 from uws.config import Settings
 from uws.model.units import format_time
-from uws.remains import LogLost, has_none, remains
+from uws.remains import LogLost, is_missing, remains
 
 from .finding import Finding
 
@@ -51,15 +51,15 @@ def log(settings: Settings) -> Iterator[Finding]:
     """Read the log's end, or look for what it has left where there is none."""
     place = settings.log
     try:
-        head, last = (Head(0, b""), None) if has_none(place) else asyncio.run(_end(place))
+        head, last = (Head(0, b""), None) if is_missing(place) else asyncio.run(_end(place))
     except (EventStoreError, OSError) as error:
         yield Finding("log", "fault", problems_of(error)[0], "see docs/operating.md")
         return
-    if has_none(place) and (left := remains(settings)):
+    if is_missing(place) and (left := remains(settings)):
         yield Finding("log", "fault", LogLost(settings, left).found, LogLost.advice)
     elif isinstance(place, Path) and not place.exists():
         yield Finding("log", "well", f"{place} is not there yet: it is made at the first start")
-    elif has_none(place):
+    elif is_missing(place):
         yield Finding(
             "log", "doubt", f"{place}: the file is empty, and the next start begins a log in it",
             "where there was one, bring back a copy: see docs/operating.md",
