@@ -17,6 +17,7 @@ _NOWHERE = re.compile(r"https?://(127\.|10\.|localhost|([\w-]+\.)*example(\.|/|$
 
 
 def lines() -> Iterator[str]:
+    yield "---\norphan: true\n---\n"  # for `make linkcheck`, and not for readers
     yield "# Addresses elsewhere\n"
     yield "Standards, programs and other places that these pages and the code refer to. "
     yield "`make linkcheck` asks each of them whether it is still there.\n"

@@ -145,8 +145,8 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The ``[audit]`` table: checkpoints of the log. Paths are relative to the data directory."""
 
     origin: str | None = "uwsd"
-    """The name under which checkpoints of this log are known, by default from ``base_url``; None when nobody
-    tells it.
+    """The name under which checkpoints of this log are known; by default that of ``base_url``, where there is
+    one.
     """
     checkpoint_every: Duration = "1d"
     """How often a checkpoint is written; 0: never."""
