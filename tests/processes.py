@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,5 +56,10 @@ def children() -> dict[int, str]:
 
 
 def _is_ending(pid: str) -> bool:
+    """Whether it is on its way out, or was killed and has not had a processor since."""
     fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    return bool(int(fields[6]) & PF_EXITING)
+    pending = re.findall(
+        r"^(?:Sig|Shd)Pnd:\s(.*)$", Path(f"/proc/{pid}/status").read_text(errors="replace"), re.M
+    )
+    killed = any(int(signals, 16) >> (signal.SIGKILL - 1) & 1 for signals in pending)
+    return killed or bool(int(fields[6]) & PF_EXITING)

@@ -181,7 +181,7 @@ class _Supervisor:
         assert self._status is not None
         code = os.waitstatus_to_exitcode(self._status)
         if code:
-            self._exceeded = self._exceeded or self._met(code, record.who["began"])
+            self._exceeded = self._exceeded or self._met(code, record.made)
         record.end(
             {
                 "status": code,
@@ -277,12 +277,15 @@ class _Supervisor:
         return files is None or sum(file.st_blocks * 512 for file in files) > self._limits["disk"]
 
     def _met(self, code: int, began: int) -> str | None:
-        """Return the limit of the system's own keeping that made a program fail, which ``began`` then."""
+        """Return the limit of the system's own keeping that made a program fail, which ``began`` then.
+
+        That is in nanoseconds since 1970 as file systems tell the time: their clock lags some milliseconds.
+        """
         if code == -signal.SIGXFSZ:
             return "file_size"
         largest = self._limits.get("file_size")
         if largest and any(
-            entry.st_size >= largest and entry.st_mtime_ns // 1000 >= began  # else it was given
+            entry.st_size >= largest and entry.st_mtime_ns >= began  # else it was given
             for entry in _files(self._request["root"]) or ()
         ):
             return "file_size"
@@ -307,6 +310,7 @@ class _Record:
             os.write(self.file, json.dumps(self.who).encode() + b"\n" + b" " * ROOM)
             # Python follows the link in /proc to the file only when a `src_dir_fd` is given (linkat(2)).
             os.link(draft or f"/proc/self/fd/{self.file}", path, src_dir_fd=self.file)
+            self.made = os.fstat(self.file).st_mtime_ns
         finally:
             if draft:
                 os.unlink(draft)
