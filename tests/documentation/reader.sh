@@ -38,6 +38,14 @@ trace() {
     seq "$1" | awk '{ print $1, 3600 * $1, 0, 60 + $1 % 900, 4, -1, -1, 4, -1, -1, 1, $1 % 3, 1, 1, -1, -1, -1, -1 }'
 }
 
+# A server of one's own, which has run one job.
+has_run_a_job() {
+    printf '[services.true]\ntitle = "True"\ncommand = ["true"]\n' > uwsd.toml
+    uwsd serve > serving
+    run true
+    ended
+}
+
 # A moment, which the page knows by the next time that it types.
 now() {
     date -u +%FT%T.%6NZ >> "$HOME/.moments"

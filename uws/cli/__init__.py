@@ -296,11 +296,8 @@ def main() -> None:
         if debugging.wanted:
             raise
         leave_output()
-        problems = problems_of(error)
-        for problem in problems:
+        foreseen = problems_of(error)
+        fault = f"a fault of uwsd itself: {type(error).__name__}: {error}; uwsd --debug … shows where"
+        for problem in foreseen or [harmless(fault)]:
             err.print(problem, style="red", soft_wrap=True)
-        if problems:
-            sys.exit(USAGE)
-        told = harmless(f"{type(error).__name__}: {error}")
-        err.print(f"a fault of uwsd itself: {told}; uwsd --debug … shows where", style="red", soft_wrap=True)
-        sys.exit(BROKEN)
+        sys.exit(USAGE if foreseen else BROKEN)

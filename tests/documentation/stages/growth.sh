@@ -1,11 +1,4 @@
-cat > uwsd.toml << 'END'
-[services.true]
-title = "True"
-command = ["true"]
-END
-uwsd serve > serving
-run true
-ended
+has_run_a_job
 curl -s -X DELETE "$job"
 stop
 now

@@ -1,11 +1,4 @@
 needs openssl || return
-cat > uwsd.toml << 'END'
-[services.true]
-title = "True"
-command = ["true"]
-END
-uwsd serve > serving
-run true
-ended
+has_run_a_job
 uwsd audit checkpoint > note
 VKEY=$(uwsd audit key)

@@ -1,12 +1,5 @@
 needs sqlite3 || return
-cat > uwsd.toml << 'END'
-[services.true]
-title = "True"
-command = ["true"]
-END
-uwsd serve > serving
-run true
-ended
+has_run_a_job
 stop
 # Enough for a second to tell how fast it is.
 trace 2500 > trace.swf
